@@ -1,0 +1,62 @@
+"""What the engine yields while it works: steps, and at the end of each picture the picture."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.request import GenerationRequest
+
+__all__ = ["Event", "Picture", "Seconds", "Step"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One network evaluation is done: `index` of `count` (from 0), of picture `picture` (from 0).
+
+    seconds: what this evaluation took. preview() -> uint8[H/8, W/8, 3], a coarse look at the
+    denoised latents made on demand; it is the only copy and costs nothing when not called.
+    """
+
+    picture: int
+    index: int
+    count: int
+    seconds: float
+    preview: Callable[[], NDArray[np.uint8]] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seconds:
+    """Where the time of one picture went, in seconds. load is 0 when the model was loaded already."""
+
+    load: float
+    text: float
+    denoise: float
+    decode: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Picture:
+    """A finished picture and everything needed to make it again.
+
+    pixels: uint8[H, W, 3]. request: the one asked for, with this picture's own seed and count 1.
+    backend, device, precision: what really ran, for example openvino, CPU, bf16. reason: why
+    that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',). libraries:
+    name -> version of what computed. model: the bundle's name; model_hash: sha256 over its manifest.
+    """
+
+    pixels: NDArray[np.uint8] = field(repr=False)
+    request: GenerationRequest
+    model: str
+    model_hash: str
+    backend: str
+    device: str
+    precision: str
+    reason: str
+    seconds: Seconds
+    repairs: tuple[str, ...] = ()
+    libraries: tuple[tuple[str, str], ...] = ()
+
+
+Event = Step | Picture

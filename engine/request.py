@@ -1,0 +1,74 @@
+"""What is asked of the engine: one frozen value with every field resolved and checked once."""
+
+from dataclasses import dataclass, field
+
+from engine.errors import RequestError, unknown_name
+
+__all__ = ["NOISES", "SAMPLERS", "SCHEDULES", "GenerationRequest"]
+
+SAMPLERS = ("ddim", "dpmpp_2m", "dpmpp_2m_sde", "euler", "euler_a", "heun", "lcm", "unipc")
+SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
+NOISES = ("philox", "torch")
+
+MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
+MAX_STEPS = 1000  # the length of the training schedule
+MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
+MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
+MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerationRequest:
+    """Describe `count` pictures; picture k has seed `seed + k` and equals the one made alone.
+
+    width, height: pixels, multiples of 8. steps: network steps of the sampler, 1 to 1000.
+    guidance_scale: 1 means off (the negative prompt then has no effect). sampler, schedule:
+    integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
+    add noise. noise: `torch` equals torch's CPU generator, `philox` its CUDA generator.
+    Raises RequestError on the first value that is not acceptable.
+    """
+
+    prompt: str = field(repr=False)
+    negative_prompt: str = field(default="", repr=False)
+    width: int
+    height: int
+    steps: int
+    sampler: str
+    schedule: str
+    guidance_scale: float
+    seed: int
+    count: int = 1
+    eta: float = 1.0
+    noise: str = "torch"
+
+    def __post_init__(self) -> None:
+        """Check every field once, at the border."""
+        for name in ("prompt", "negative_prompt"):
+            length = len(getattr(self, name))
+            if length > MAX_PROMPT:
+                raise RequestError(f"{name} has {length} characters; at most {MAX_PROMPT}")
+        for name in ("width", "height"):
+            side = getattr(self, name)
+            if not 8 <= side <= MAX_SIDE or side % 8:
+                near = min(max(8, round(side / 8) * 8), MAX_SIDE)
+                raise RequestError(
+                    f"{name} is {side}; a multiple of 8 from 8 to {MAX_SIDE} is needed",
+                    hint=f"{near} is the nearest",
+                )
+        _between("steps", self.steps, 1, MAX_STEPS)
+        _between("count", self.count, 1, MAX_COUNT)
+        _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
+        _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        _between("eta", self.eta, 0.0, 1.0)
+        for what, got, allowed in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("schedule", self.schedule, SCHEDULES),
+            ("noise", self.noise, NOISES),
+        ):
+            if got not in allowed:
+                raise unknown_name(what, got, allowed)
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # NaN fails here as well
+        raise RequestError(f"{name} is {value}; from {low} to {high} is allowed")
