@@ -1,0 +1,39 @@
+"""Bytes that must not be printed: passphrases and keys at the borders of the vault."""
+
+import hmac
+from typing import NoReturn
+
+__all__ = ["Secret"]
+
+
+class Secret:
+    """Hold bytes behind a mask: only `reveal` gives them out.
+
+    `repr`, `str` and every format string print the mask, which does not even tell the length.
+    Equality takes the same time wherever two secrets of one length differ. A secret cannot be
+    pickled or copied, has no hash, and is never equal to plain bytes.
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes | bytearray | memoryview) -> None:
+        self._value = bytes(value)
+
+    def reveal(self) -> bytes:
+        """Return the bytes themselves."""
+        return self._value
+
+    # Python drops the hash of a class that defines __eq__: wanted here, a hash is a second door.
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value, other._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret cannot be copied or pickled")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret cannot be copied or pickled")
