@@ -1,0 +1,45 @@
+# `make demo` and `make test` set up everything they need; neither asks a question.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Tests run offline in every sense; two threads are what the smallest machine has.
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-long lint types unit bench clean
+
+# The runtime alone: no torch.
+$(VENV)/runtime: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu]'
+	touch $@
+
+# What the tests need beside it. k-diffusion is an oracle whose own dependencies are not wanted.
+$(VENV)/dev: $(VENV)/runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,export,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'k-diffusion==0.1.1.post1'
+	touch $@
+
+demo: $(VENV)/runtime
+	@sh demo.sh $(BIN)
+
+lint: $(VENV)/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/dev
+	$(BIN)/basedpyright
+
+unit: $(VENV)/dev
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs'
+
+test: lint types unit
+
+test-long: $(VENV)/dev
+	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib --strict-markers -ra --durations=20'
+
+bench: $(VENV)/dev
+	$(BIN)/python -m benchmarks.figures
+
+clean:
+	rm -rf $(VENV) demo-home

@@ -1,0 +1,63 @@
+"""The command `safelight`: harden the process, run the verb, turn any error into a sentence."""
+
+import os
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line and end the process with the status that CONTRACT.md names."""
+    from safelight.exits import ExitStatus
+    from safelight.hardening import forbid_core_dumps
+    from safelight.offline import watch_network
+
+    forbid_core_dumps()
+    watch = watch_network()
+    try:
+        from safelight.cli import app
+
+        app(prog_name="safelight", obj=watch)
+    except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitStatus.GOOD)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border before the shell
+        sys.exit(_report(error))
+
+
+def _report(error: BaseException) -> int:
+    from safelight.console import note
+    from safelight.exits import ExitStatus, exit_status
+
+    status = exit_status(error)
+    if status is ExitStatus.INTERRUPTED:
+        note("safelight: interrupted")
+    elif status is ExitStatus.UNEXPECTED:
+        note(f"safelight: unexpected {type(error).__name__} in {_place(error)}")
+        note("hint: this is a fault of safelight; that line is all that a report needs")
+    else:
+        note(f"safelight: {_sentence(error)}")
+        if hint := getattr(error, "hint", ""):
+            note(f"hint: {hint}")
+    return status
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+def _place(error: BaseException) -> str:
+    """Name the innermost line of ours: no values, which could hold a prompt."""
+    trace, place = error.__traceback__, "the command line"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        module = trace.tb_frame.f_globals.get("__name__", "?")
+        place = f"{module}.{code.co_name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+if __name__ == "__main__":
+    main()

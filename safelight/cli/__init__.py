@@ -1,0 +1,49 @@
+"""The command line: one module a group of verbs; none imports more than typer at start."""
+
+import typer
+
+from safelight.cli import export, generate, init, look, models, reveal, status, trash
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="safelight",
+    help="Fast, private Stable Diffusion on your own machine. Nothing leaves it; all is sealed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for verb, function in (
+    ("init", init.init),
+    ("status", status.status),
+    ("doctor", status.doctor),
+    ("config", status.config),
+    ("generate", generate.generate),
+    ("ls", look.ls),
+    ("show", look.show),
+    ("trash", trash.trash),
+    ("untrash", trash.untrash),
+    ("reveal", reveal.reveal),
+    ("export", export.export),
+):
+    app.command(verb)(function)
+app.add_typer(models.app, name="models")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from safelight import __version__
+        from safelight.console import result
+
+        result(f"safelight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    """Fast, private Stable Diffusion on your own machine. Nothing leaves it; all is sealed."""

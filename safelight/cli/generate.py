@@ -1,0 +1,161 @@
+"""`safelight generate`: prompts become pictures, and pictures become sealed records."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safelight.access import Access
+from safelight.cli.options import Json, Model, with_access
+from safelight.cli.reveal import write_new
+from safelight.console import line, note
+from safelight.exits import UsageError
+
+if TYPE_CHECKING:
+    from engine import GenerationRequest
+    from safelight.settings import Settings
+    from safelight.studio import Made, Sealed, Studio
+    from vault import Vault
+
+__all__ = ["generate"]
+
+
+@with_access
+def generate(
+    access: Access,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(help="What to draw; - reads it from standard input, out of shell history."),
+    ] = None,
+    number: Annotated[int, typer.Option("-n", min=1, help="Pictures a prompt.")] = 1,
+    model: Model = None,
+    negative: Annotated[str | None, typer.Option("--negative", help="What to avoid.")] = None,
+    width: Annotated[int | None, typer.Option("--width", help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option("--height", help="Pixels.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Network steps.")] = None,
+    sampler: Annotated[str | None, typer.Option("--sampler", help="Integrator.")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", help="Spacing of noise.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option("--guidance", help="How strictly to follow; 1 is off.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="First seed; picture k gets seed + k.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A file, one prompt a line.", allow_dash=True)
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option("--request", help="JSON requests, one object a line.", allow_dash=True),
+    ] = None,
+    incognito: Annotated[
+        bool, typer.Option("--incognito", help="Keep no record; needs --to.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="With --incognito: new file, or folder.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Make pictures and seal them. A prompt on the command line stays in your shell's history."""
+    from safelight.settings import load_settings
+
+    orders = _orders(prompt, prompts, request)
+    if incognito != (to is not None):
+        raise UsageError("--incognito and --to go together: no record is kept, the file is all")
+    flags = {"model": model, "device": device, "precision": precision}
+    chosen = load_settings(flags)
+    given = {
+        "negative_prompt": negative,
+        "width": width,
+        "height": height,
+        "steps": steps,
+        "sampler": sampler,
+        "schedule": schedule,
+        "guidance_scale": guidance,
+        "seed": seed,
+        "count": number,
+    }
+    with nullcontext() if incognito else access.open() as vault:
+        _run(chosen, orders, given, _Sink(vault, to, json))
+
+
+class _Sink:
+    """Where the results go: a vault or files, and lines for people or programs."""
+
+    def __init__(self, vault: "Vault | None", to: Path | None, json: bool) -> None:
+        self.vault = vault
+        self._to = to
+        self._json = json
+        self.finished = 0
+
+    def take(self, event: "Sealed | Made") -> None:
+        """Write what has no record, and report what is done."""
+        from safelight.studio import Made
+
+        self.finished += 1
+        where = "sealed"
+        if isinstance(event, Made) and self._to is not None:
+            target = self._to
+            if target.is_dir():
+                target /= f"safelight-{event.line['seed']}.png"
+            write_new(target, event.png)
+            where = str(target)
+        if self._json:
+            line(event.line)
+        else:
+            name = event.line["id"][:8] or "-"
+            note(f"{name}  seed {event.line['seed']}  {where}")
+
+
+def _orders(prompt: str | None, prompts: Path | None, request: Path | None) -> list[dict[str, Any]]:
+    from safelight.orders import prompts_from, read_bounded, settings_from
+
+    if [prompt, prompts, request].count(None) != 2:
+        raise UsageError("give one of: a prompt, --prompts FILE, --request FILE")
+    if prompts is not None:
+        return [{"prompt": each} for each in prompts_from(prompts)]
+    if request is not None:
+        return settings_from(request)
+    text = read_bounded("-", "the prompt").strip() if prompt == "-" else (prompt or "")
+    return [{"prompt": text}]
+
+
+def _run(
+    settings: "Settings", orders: list[dict[str, Any]], given: dict[str, Any], sink: _Sink
+) -> None:
+    from engine import Pipeline, choose
+    from safelight.orders import requests
+    from safelight.shelf import Shelf
+    from safelight.studio import Studio
+
+    bundle = Shelf(settings.models, settings.cache).open(settings["model"])
+    ready = list(requests(bundle, orders, given))
+    choice = choose(settings["device"], settings["precision"], settings.cache)
+    note(f"{bundle.name} on {choice.reason}")
+    _drain(Studio(Pipeline(bundle, choice), sink.vault), ready, sink)
+
+
+def _drain(studio: "Studio", ready: "Sequence[GenerationRequest]", sink: _Sink) -> None:
+    from engine import Step
+    from safelight.interrupt import Interruption
+    from safelight.progress import PictureProgress
+
+    total = sum(each.count for each in ready)
+    with Interruption() as interrupted, PictureProgress(total) as progress:
+        for event in studio.run(ready, interrupted):
+            if isinstance(event, Step):
+                progress.step(event)
+            else:
+                progress.picture()
+                sink.take(event)
+        if interrupted():
+            note(f"stopped: {sink.finished} of {total} pictures are finished and kept")
+            raise KeyboardInterrupt

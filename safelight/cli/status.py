@@ -1,0 +1,121 @@
+"""`safelight status`, `doctor`, `config`: what protects, what computes, what is set."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safelight.access import Access
+from safelight.cli.options import Json, with_access
+from safelight.console import line, result
+from safelight.hardening import swap_warning
+from safelight.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from safelight.offline import NetworkWatch
+    from safelight.settings import Settings
+
+__all__ = ["config", "doctor", "status"]
+
+
+@with_access
+def status(access: Access, json: Json = False) -> None:
+    """Say what protects the vault now, what opens it, and what does not protect it."""
+    from vault import VaultError
+
+    summary = access.summary()
+    fields: dict[str, Any] = {
+        "vault": str(access.settings.vault),
+        "vault_id": summary.vault_id,
+        "format": summary.format,
+        "opens_with": list(summary.slots),
+        "state": "unlocked",
+    }
+    warnings = [warning] if (warning := swap_warning()) else []
+    try:
+        with access.open() as vault:
+            inside = vault.status()
+    except VaultError as error:
+        fields["state"] = f"locked: {error}"
+    else:
+        fields |= {
+            "key_store": inside.keystore,
+            "epoch": inside.epoch,
+            "generation": inside.generation,
+            "records": inside.records,
+            "bytes": inside.bytes,
+        }
+        warnings += inside.warnings
+    fields["warnings"] = warnings
+    fields["backup"] = "none yet: the folder is the only copy"
+    _print(fields, json=json)
+
+
+def doctor(
+    context: typer.Context,
+    network: Annotated[
+        bool, typer.Option("--network", help="Draw a picture and count what asked for the network.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say which devices and libraries there are, what would compute, and why."""
+    from engine import describe
+
+    settings = load_settings()
+    fields = dict(describe(settings["device"], settings["precision"], settings.cache))
+    if network:
+        _draw_one(settings)
+        watch: NetworkWatch = context.obj
+        fields["network"] = {
+            "this process refused": watch.refused,
+            "this process used locally": watch.local,
+        }
+    _print(fields, json=json)
+
+
+def _draw_one(settings: "Settings") -> None:
+    """Draw one picture and forget it: the whole engine runs, and nothing is written."""
+    from engine import Pipeline, choose
+    from safelight.shelf import Shelf
+
+    bundle = Shelf(settings.models, settings.cache).open(settings["model"])
+    choice = choose(settings["device"], settings["precision"], settings.cache)
+    for _ in Pipeline(bundle, choice).generate(bundle.request(prompt="", seed=0, steps=2)):
+        pass
+
+
+def config(
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say where each value came from.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show the settings in force: flags over environment over file over built-in."""
+    settings = load_settings()
+    for setting in settings.values.values():
+        if json:
+            line({"name": setting.name, "value": setting.value, "source": setting.source})
+        else:
+            source = f"  ({setting.source})" if explain else ""
+            result(f"{setting.name:<16} {setting.value}{source}")
+    if explain and not json:
+        result(f"{'file':<16} {settings.config}")
+
+
+def _print(fields: "Mapping[str, Any]", *, json: bool) -> None:
+    if json:
+        line(fields)
+        return
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        for part in _parts(value):
+            result(f"{name:<{width}}  {part}")
+
+
+def _parts(value: Any) -> list[str]:
+    if isinstance(value, dict):
+        return [f"{key}: {part}" for key, part in value.items()] or ["none"]
+    if isinstance(value, (list, tuple)):
+        return [str(part) for part in value] or ["none"]
+    return [str(value)]

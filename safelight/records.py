@@ -1,0 +1,106 @@
+"""What the application keeps in a record's metadata, and the JSON lines that commands print."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine import GenerationRequest, Picture
+    from vault import Record
+
+__all__ = ["attempt_metadata", "generated_line", "listed_line", "picture_metadata", "shown_line"]
+
+# Settings that `generate --json` prints flat beside the model (CONTRACT: JSON of `generate`).
+_SETTINGS = ("seed", "width", "height", "steps", "sampler", "schedule", "guidance_scale")
+
+
+def picture_metadata(picture: "Picture") -> dict[str, Any]:
+    """Give the sealed metadata of a finished picture: all that is needed to make it again."""
+    return _asked(picture.request, picture.model) | {
+        "model_hash": picture.model_hash,
+        "backend": picture.backend,
+        "device": picture.device,
+        "precision": picture.precision,
+        "reason": picture.reason,
+        "libraries": dict(picture.libraries),
+        "repairs": list(picture.repairs),
+        "seconds": _rounded(asdict(picture.seconds)),
+        "tags": [],
+        "rating": 0,
+        "favourite": False,
+        "disclosed": [],
+    }
+
+
+def attempt_metadata(request: "GenerationRequest", model: str, outcome: str) -> dict[str, Any]:
+    """Give the sealed metadata of a run that ended without a picture.
+
+    outcome: `cancelled`, or one sentence that says how it failed.
+    """
+    return _asked(request, model) | {"outcome": outcome, "tags": []}
+
+
+def generated_line(
+    record_id: str, metadata: Mapping[str, Any], seal_seconds: float
+) -> dict[str, Any]:
+    """Give the JSON object that `generate --json` prints for a picture (id '': incognito)."""
+    seconds = dict(metadata["seconds"]) | {"seal": round(seal_seconds, 6)}
+    seconds["total"] = round(sum(seconds.values()), 6)
+    settings = metadata["settings"]
+    return {
+        "id": record_id,
+        "model": metadata["model"],
+        **{name: settings[name] for name in _SETTINGS},
+        "backend": metadata["backend"],
+        "device": metadata["device"],
+        "precision": metadata["precision"],
+        "seconds": seconds,
+    }
+
+
+def listed_line(record: "Record") -> dict[str, Any]:
+    """Give the JSON object that `ls --json` prints for a record."""
+    metadata = record.metadata
+    settings = metadata.get("settings", {})
+    return {
+        "id": record.id,
+        "created": record.created,
+        "prompt": metadata.get("prompt", ""),
+        "model": metadata.get("model", ""),
+        "seed": settings.get("seed"),
+        "width": settings.get("width"),
+        "height": settings.get("height"),
+        "tags": metadata.get("tags", []),
+        "rating": metadata.get("rating", 0),
+        "favourite": metadata.get("favourite", False),
+    }
+
+
+def shown_line(record: "Record") -> dict[str, Any]:
+    """Give the JSON object that `show --json` prints: everything that the record holds."""
+    return {
+        "id": record.id,
+        "kind": record.kind.name.lower(),
+        "revision": record.revision,
+        "created": record.created,
+        "trashed": record.trashed,
+        **record.metadata,
+        "blobs": {
+            name: {"media_type": blob.media_type, "bytes": blob.length}
+            for name, blob in record.blobs.items()
+        },
+    }
+
+
+def _asked(request: "GenerationRequest", model: str) -> dict[str, Any]:
+    settings = asdict(request)
+    return {
+        "prompt": settings.pop("prompt"),
+        "negative_prompt": settings.pop("negative_prompt"),
+        "model": model,
+        "settings": settings,
+    }
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in seconds.items()}

@@ -1,0 +1,114 @@
+"""Settings: flags over environment over file over built-in, each with where it came from."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from safelight.exits import UsageError
+
+__all__ = ["Setting", "Settings", "load_settings"]
+
+MAX_CONFIG = 65_536  # bytes of config.toml; it has a handful of lines
+# name -> (environment variable, built-in value); paths are filled in from the home
+_NAMES = {
+    "home": ("SAFELIGHT_HOME", ""),
+    "vault": ("SAFELIGHT_VAULT", ""),
+    "passphrase_file": ("SAFELIGHT_PASSPHRASE_FILE", ""),
+    "model": ("SAFELIGHT_MODEL", "pocket"),
+    "device": ("SAFELIGHT_DEVICE", "auto"),
+    "precision": ("SAFELIGHT_PRECISION", "auto"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value and its source: flag, environment, file or built-in."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Every setting, resolved once. Paths are absolute; none of them has to exist yet."""
+
+    values: Mapping[str, Setting]
+    vault: Path
+    models: Path
+    cache: Path
+    config: Path
+
+    def __getitem__(self, name: str) -> str:
+        return self.values[name].value
+
+
+def load_settings(
+    flags: Mapping[str, str | None] | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Resolve the settings; raises UsageError for a configuration file that makes no sense."""
+    environ = os.environ if environ is None else environ
+    flags = flags or {}
+    given = flags.get("home") or environ.get("SAFELIGHT_HOME", "")
+    home = Path(given).expanduser().absolute() if given else None
+    data, cache, config = _folders(home)
+    file = _read(config / "config.toml")
+    values = {
+        name: _resolve(name, flags.get(name), environ.get(variable), file.get(name), built_in)
+        for name, (variable, built_in) in _NAMES.items()
+    }
+    vault = values["vault"].value
+    vault_path = Path(vault).expanduser().absolute() if vault else data / "vault"
+    if not vault:
+        values["vault"] = Setting("vault", str(vault_path), "built-in")
+    if home is None:
+        values["home"] = Setting("home", str(data), "built-in")
+    return Settings(
+        values=values,
+        vault=vault_path,
+        models=data / "models",
+        cache=cache,
+        config=config / "config.toml",
+    )
+
+
+def _folders(home: Path | None) -> tuple[Path, Path, Path]:
+    if home is not None:
+        return home, home / "cache", home
+    import platformdirs
+
+    dirs = platformdirs.PlatformDirs("safelight", appauthor=False)
+    return Path(dirs.user_data_dir), Path(dirs.user_cache_dir), Path(dirs.user_config_dir)
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise UsageError(f"the configuration file is larger than {MAX_CONFIG} bytes")
+        table = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"the configuration file {path} is not valid TOML: {error}",
+            hint="mend it or move it away; `safelight config --explain` shows what is read",
+        ) from error
+    allowed = [name for name in _NAMES if name != "home"]
+    for name, value in table.items():
+        if name not in allowed or not isinstance(value, str):
+            raise UsageError(
+                f"the configuration file {path} has an unknown or non-text setting '{name}'",
+                hint=f"allowed, each as text: {', '.join(allowed)}",
+            )
+    return table
+
+
+def _resolve(
+    name: str, flag: str | None, variable: str | None, file: str | None, built_in: str
+) -> Setting:
+    for value, source in ((flag, "flag"), (variable, "environment"), (file, "file")):
+        if value:
+            return Setting(name, value, source)
+    return Setting(name, built_in, "built-in")

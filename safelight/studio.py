@@ -1,0 +1,134 @@
+"""Generate and seal: the only code that sees pixels and keys together."""
+
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from safelight.pixels import PICTURE_TYPE, THUMBNAIL_TYPE, encode_picture, encode_thumbnail
+from safelight.records import attempt_metadata, generated_line, picture_metadata
+
+if TYPE_CHECKING:
+    from engine import GenerationRequest, Picture, Pipeline, Step
+    from vault import Draft, Vault
+
+__all__ = ["Made", "Sealed", "Studio"]
+
+BATCH = 16  # pictures a transaction at most (VAULT.md 5)
+PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """A picture is durable in the vault: its record id and the line that `--json` prints."""
+
+    record_id: str
+    line: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A picture of an incognito run: PNG bytes for the caller, and nowhere else."""
+
+    png: bytes
+    line: dict[str, Any]
+
+
+class Studio:
+    """Run requests through a pipeline and seal what comes out.
+
+    vault: where pictures go; None is incognito, and Made events carry the bytes instead.
+    """
+
+    def __init__(self, pipeline: "Pipeline", vault: "Vault | None") -> None:
+        self._pipeline = pipeline
+        self._vault = vault
+        self._waiting: list[tuple[Draft, float]] = []
+        self._since = 0.0
+
+    def run(
+        self, requests: Sequence["GenerationRequest"], cancelled: Callable[[], bool]
+    ) -> Iterator["Step | Sealed | Made"]:
+        """Yield steps while it works, and Sealed only once the record is on disk.
+
+        However the run ends, finished pictures are sealed first. A request that fails or is
+        cancelled leaves an attempt record; the error is then raised again.
+        """
+        for request in requests:
+            try:
+                finished = yield from self._one(request, cancelled)
+            except Exception as error:
+                yield from self._flush()
+                self._keep_attempt(request, f"failed: {type(error).__name__}")
+                raise
+            if finished < request.count:
+                yield from self._flush()
+                self._keep_attempt(request, "cancelled")
+                return
+        yield from self._flush()
+
+    def _one(
+        self, request: "GenerationRequest", cancelled: Callable[[], bool]
+    ) -> Generator["Step | Sealed | Made", None, int]:
+        from engine import Picture
+
+        finished = 0
+        for event in self._pipeline.generate(request, cancelled=cancelled):
+            if not isinstance(event, Picture):
+                yield event
+                continue
+            finished += 1
+            if self._vault is None:
+                yield self._made(event)
+            else:
+                yield from self._seal(event)
+        return finished
+
+    def _made(self, picture: "Picture") -> Made:
+        start = time.perf_counter()
+        png = encode_picture(picture.pixels)
+        line = generated_line("", picture_metadata(picture), time.perf_counter() - start)
+        return Made(png, line)
+
+    def _seal(self, picture: "Picture") -> Iterator[Sealed]:
+        from vault import BlobDraft, Draft, Kind
+
+        start = time.perf_counter()
+        png, thumbnail = encode_picture(picture.pixels), encode_thumbnail(picture.pixels)
+        draft = Draft(
+            kind=Kind.PICTURE,
+            metadata=picture_metadata(picture),
+            blobs=(
+                BlobDraft(name="picture", kind=Kind.PICTURE, media_type=PICTURE_TYPE, data=png),
+                BlobDraft(
+                    name="thumbnail",
+                    kind=Kind.THUMBNAIL,
+                    media_type=THUMBNAIL_TYPE,
+                    data=thumbnail,
+                ),
+            ),
+        )
+        now = time.perf_counter()
+        if not self._waiting:
+            self._since = now
+        self._waiting.append((draft, now - start))
+        if len(self._waiting) == BATCH or now - self._since >= PATIENCE:
+            yield from self._flush()
+
+    def _flush(self) -> Iterator[Sealed]:
+        if not self._waiting or self._vault is None:
+            return
+        start = time.perf_counter()
+        records = self._vault.add([draft for draft, _ in self._waiting])
+        share = (time.perf_counter() - start) / len(records)
+        waiting, self._waiting = self._waiting, []
+        for record, (draft, encoded) in zip(records, waiting, strict=True):
+            yield Sealed(record.id, generated_line(record.id, draft.metadata, encoded + share))
+
+    def _keep_attempt(self, request: "GenerationRequest", outcome: str) -> None:
+        from vault import Draft, Kind
+
+        if self._vault is None:
+            return
+        metadata = attempt_metadata(request, self._pipeline.model, outcome)
+        self._vault.add([Draft(kind=Kind.ATTEMPT, metadata=metadata, blobs=())])
