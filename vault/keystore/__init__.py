@@ -57,25 +57,26 @@ class KeyStore(Protocol):
 
 
 def find_keystore() -> KeyStore:
-    """Return this system's secure key store that is there and open.
+    """Return this system's secure key store that is there, and open or able to ask to be.
 
     Raises KeyStoreAbsentError whose hint lists the choices in words. One that is locked or broken
     raises its own error: no other key store stands in for it, since keys would scatter. Never
-    makes a new keyring or opens a window.
+    makes a new keyring or opens a window; a later `set` or `get` opens one where there is a
+    display.
     """
     from vault.keystore.allowlist import back_ends_here
     from vault.keystore.system import SystemKeyStore
 
-    reasons: list[str] = []
+    reasons: dict[str, None] = {}  # each once, in order: one missing bus fails several
     for back_end in back_ends_here():
         store = SystemKeyStore(back_end)
         try:
             store.probe()
         except KeyStoreAbsentError as error:
-            reasons.append(f"{back_end.name}: {error}")
+            reasons[str(error)] = None
         else:
             return store
-    detail = f" ({'; '.join(reasons)})" if reasons else ""
+    detail = f": {'; '.join(reasons)}" if reasons else ""
     raise KeyStoreAbsentError(
         f"this machine has no secure key store that safelight can use{detail}",
         hint="Choose: protect the vault with a passphrase (--passphrase-file FILE), or make an "

@@ -55,6 +55,7 @@ ALLOW_LIST = (
         platform="linux",
         module="keyring.backends.SecretService",
         class_name="Keyring",
+        properties={"appid": "safelight"},
         session_bus=True,
         secret_service=True,
     ),
@@ -64,6 +65,7 @@ ALLOW_LIST = (
         platform="linux",
         module="keyring.backends.libsecret",
         class_name="Keyring",
+        properties={"appid": "safelight"},
         session_bus=True,
         secret_service=True,
     ),
@@ -73,6 +75,7 @@ ALLOW_LIST = (
         platform="linux",
         module="keyring.backends.kwallet",
         class_name="DBusKeyring",
+        properties={"appid": "safelight"},  # the library takes the program's path
         session_bus=True,
     ),
 )
