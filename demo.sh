@@ -16,8 +16,8 @@ if [ ! -e "$SAFELIGHT_VAULT/VAULT" ]; then
 fi
 
 say "Four pictures, sealed one by one."
-printf '%s\n' "red apple" "blue cat face" "rocket" "purple automobile" > "$home/prompts.txt"
-"$bin/safelight" generate --prompts "$home/prompts.txt" --seed 7
+printf '%s\n' "red apple" "blue cat face" "rocket" "purple automobile" |
+  "$bin/safelight" generate --prompts - --seed 7
 
 say "What the vault holds, newest first."
 "$bin/safelight" ls --limit 4

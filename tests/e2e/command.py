@@ -1,0 +1,72 @@
+"""Run the real `safelight` in a home of its own, as a person in a shell would."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["PASSPHRASE", "Home", "make_home"]
+
+PASSPHRASE = "correct horse battery staple"
+# Cheap settings for tests that are about something else than the picture.
+QUICK = ("--steps", "4")
+
+
+@dataclass
+class Home:
+    """A fresh home; `run` gives the finished process, `lines` its JSON lines."""
+
+    path: Path
+    environ: dict[str, str] = field(default_factory=dict)
+    wrapper: tuple[str, ...] = ()
+
+    @property
+    def vault(self) -> Path:
+        return self.path / "vault"
+
+    def arguments(self, *words: str) -> list[str]:
+        return [*self.wrapper, sys.executable, "-m", "safelight", *words]
+
+    def env(self) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        return kept | {
+            "HOME": str(self.path / "user"),
+            "SAFELIGHT_HOME": str(self.path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.environ,
+        }
+
+    def start(self, *words: str, **more) -> subprocess.Popen:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": -1, "stderr": -1} | more
+        return subprocess.Popen(self.arguments(*words), env=self.env(), cwd=self.path, **pipes)
+
+    def run(self, *words: str, status: int = 0, given: str = "") -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            self.arguments(*words),
+            env=self.env(),
+            cwd=self.path,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == status, f"{words}: {done.returncode}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done
+
+    def lines(self, *words: str, given: str = "") -> list[dict]:
+        out = self.run(*words, "--json", given=given).stdout
+        return [json.loads(each) for each in out.splitlines()]
+
+
+def make_home(path: Path, **environ: str) -> Home:
+    """Make a home with a vault that opens with a passphrase from a file."""
+    (path / "user").mkdir(parents=True)
+    secret = path / "user" / "passphrase"
+    secret.write_text(PASSPHRASE + "\n")
+    home = Home(path, {"SAFELIGHT_PASSPHRASE_FILE": str(secret), **environ})
+    home.run("init", "--recovery-file", str(path / "user" / "phrase"))
+    return home

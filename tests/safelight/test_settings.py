@@ -1,0 +1,47 @@
+import pytest
+
+from safelight.exits import UsageError
+from safelight.settings import load_settings
+
+
+def environ(tmp_path, **more):
+    return {"SAFELIGHT_HOME": str(tmp_path), **more}
+
+
+def test_flags_win_over_environment_over_file_over_built_in(tmp_path):
+    (tmp_path / "config.toml").write_text('device = "file"\nprecision = "file"\nmodel = "file"\n')
+    env = environ(tmp_path, SAFELIGHT_DEVICE="environment", SAFELIGHT_PRECISION="environment")
+    settings = load_settings({"device": "flag"}, env)
+    chosen = {name: (s.value, s.source) for name, s in settings.values.items()}
+    assert chosen["device"] == ("flag", "flag")
+    assert chosen["precision"] == ("environment", "environment")
+    assert chosen["model"] == ("file", "file")
+    assert chosen["vault"] == (str(tmp_path / "vault"), "built-in")
+
+
+def test_everything_lies_under_the_home(tmp_path):
+    settings = load_settings(environ=environ(tmp_path))
+    for path in (settings.vault, settings.models, settings.cache, settings.config):
+        assert path.is_relative_to(tmp_path)
+
+
+def test_a_vault_elsewhere_leaves_the_models_at_home(tmp_path):
+    settings = load_settings({"vault": str(tmp_path / "stick")}, environ(tmp_path / "home"))
+    assert settings.vault == tmp_path / "stick"
+    assert settings.models.is_relative_to(tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("device = ", "not valid TOML"),
+        ('colour = "red"', "unknown or non-text setting 'colour'"),
+        ("device = 3", "unknown or non-text setting 'device'"),
+        ('home = "/elsewhere"', "unknown or non-text setting 'home'"),
+        ("#" * 70_000, "larger than"),
+    ],
+)
+def test_a_bad_file_is_one_sentence(tmp_path, text, said):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises(UsageError, match=said):
+        load_settings(environ=environ(tmp_path))
