@@ -1,1 +1,81 @@
-"""Samplers as coefficient tables: a pure function from a schedule to numbers, and one loop for all."""
+"""Samplers as coefficient tables: a pure function from a schedule to numbers, and one loop for all.
+
+A new sampler is one function `(Schedule, Options) -> list[Row]` and one line in `METHODS` (and one
+in `engine.schedule.CONVENTIONS`, which says how its timesteps lie).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Final
+
+import numpy as np
+
+from engine.errors import RequestError, unknown_name
+from engine.samplers.dpmpp import dpmpp_2m, dpmpp_2m_sde
+from engine.samplers.euler import ancestral, euler
+from engine.samplers.heun import heun
+from engine.samplers.lcm import lcm
+from engine.samplers.row import Options, Row, pack
+from engine.samplers.table import Schedule, Table
+from engine.samplers.unipc import unipc
+from engine.schedule import CONVENTIONS, PREDICTION_TYPES, SPACINGS, Training, schedule
+
+__all__ = ["CELLS", "METHODS", "Method", "Schedule", "Table", "tabulate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A sampler: the function that writes its rows, and the eta that its users expect."""
+
+    rows: Callable[[Schedule, Options], list[Row]]
+    default_eta: float = 0.0
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "ddim": Method(rows=ancestral, default_eta=0.0),
+    "dpmpp_2m": Method(rows=dpmpp_2m),
+    "dpmpp_2m_sde": Method(rows=dpmpp_2m_sde, default_eta=1.0),
+    "euler": Method(rows=euler),
+    "euler_a": Method(rows=ancestral, default_eta=1.0),
+    "heun": Method(rows=heun),
+    "lcm": Method(rows=lcm, default_eta=1.0),
+    "unipc": Method(rows=unipc),
+}
+
+# The supported cells: sampler x schedule x prediction type. All are tested against an oracle.
+CELLS: Final = tuple(product(METHODS, SPACINGS, PREDICTION_TYPES))
+
+
+def tabulate(
+    sampler: str,
+    training: Training,
+    schedule_name: str,
+    steps: int,
+    eta: float,
+    s_noise: float = 1.0,
+) -> Table:
+    """Write the table of `sampler` on the spacing `schedule_name` with `steps` steps.
+
+    eta: 0 deterministic .. 1 fully stochastic; samplers without noise ignore it. s_noise: factor on
+    the added noise. Raises RequestError for unknown names and for values without meaning.
+    """
+    if sampler not in METHODS:
+        raise unknown_name("sampler", sampler, tuple(METHODS))
+    for name, value in (("eta", eta), ("s_noise", s_noise)):
+        if not 0.0 <= value <= 2.0:  # NaN fails here as well
+            raise RequestError(f"{name} is {value}; from 0 to 2 is allowed")
+    spaced = schedule(schedule_name, training, steps, sampler)
+    options = Options(
+        eta=eta,
+        s_noise=s_noise,
+        order=training.solver_order,
+        solver=training.solver_type,
+        lower_order_final=training.lower_order_final,
+        euler_at_final=training.euler_at_final,
+        timestep_scaling=training.timestep_scaling,
+    )
+    final_scale = 1.0
+    if CONVENTIONS[sampler].variance_preserving:
+        final_scale = float(1.0 / np.sqrt(spaced.sigmas[-1] ** 2 + 1.0))
+    return pack(METHODS[sampler].rows(spaced, options), spaced, final_scale)

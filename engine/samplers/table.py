@@ -3,9 +3,9 @@
 Every sampler here is linear in what it has seen. One row is one network evaluation:
 
     denoised[0] = denoise(x[0], sigma, timestep)
-    x'          = sum_k c_k * term_k   over   x[0], x[1], ... | denoised[0], denoised[1], ... | noise
+    x'          = sum_k c_k * term_k   over  x[0], x[1], ... | denoised[0], denoised[1], ... | noise
 
-x[1] is the latents before x[0] (the previous row's input), denoised[1] the previous row's prediction.
+x[1] is the latents before x[0] (the previous row's input), denoised[1] the previous prediction.
 x lives in the variance-exploding space of k-diffusion: x = x0 + sigma * eps, the network sees
 x / sqrt(sigma**2 + 1). Samplers with two evaluations a step (Heun) are two rows.
 """
@@ -15,23 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.schedule import Schedule
+
 __all__ = ["Schedule", "Table"]
 
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """A spacing of the training noise levels.
-
-    sigmas: f64[steps + 1], falling, the last one 0 (or the training minimum where the scheduler
-    configuration asks for it). timesteps: f64[steps], what the network is told at sigmas[:-1].
-    initial_scale: latents = noise * initial_scale at the first row.
-    """
-
-    sigmas: Float64
-    timesteps: Float64
-    initial_scale: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
