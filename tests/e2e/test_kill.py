@@ -1,0 +1,51 @@
+"""kill -9 during generate: what was acknowledged is there, and the vault opens."""
+
+import json
+import random
+import select
+import time
+
+import pytest
+
+from tests.e2e.command import make_home
+
+KILLS = 50
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return make_home(tmp_path_factory.mktemp("kill") / "home")
+
+
+def test_nothing_acknowledged_is_lost_by_fifty_kills(home):
+    """Acknowledged is what was printed: the line comes after the commit, so it must survive.
+
+    The child is killed at a random moment after its first line, sometimes before it, so that
+    kills land in start-up, in the network, between write, rename and commit.
+    """
+    chance = random.Random(20261124)  # noqa: S311 - moments, not keys
+    acknowledged: set[str] = set()
+    for number in range(KILLS):
+        process = home.start("generate", "-", "-n", "99", "--steps", "1", "--json", stdin=-1)
+        process.stdin.write(f"bird {number}".encode())
+        process.stdin.close()
+        wait = chance.uniform(0.1, 1.0) if number % 10 == 0 else chance.uniform(0.0, 0.3)
+        if number % 10:
+            select.select([process.stdout], [], [], 30)
+        time.sleep(wait)
+        process.kill()
+        lines = process.stdout.read().decode().split("\n")[:-1]  # an unfinished line is no word
+        process.wait(30)
+        acknowledged |= {json.loads(line)["id"] for line in lines}
+    listed = {each["id"]: each for each in home.lines("ls", "--limit", "100000")}
+    assert len(acknowledged) > KILLS  # the kills did land in the middle of work
+    assert acknowledged <= listed.keys()
+    for record_id in chance.sample(sorted(listed), 10):
+        png = home.start("reveal", record_id, "--to", "-").communicate(timeout=60)[0]
+        assert png.startswith(b"\x89PNG")
+
+
+def test_after_the_kills_the_vault_takes_new_pictures(home):
+    (made,) = home.lines("generate", "snail", "--steps", "1")
+    assert home.lines("ls", "--limit", "1")[0]["id"] == made["id"]
+    assert list((home.vault / "incoming").iterdir()) == []  # what the kills left was swept

@@ -1,0 +1,73 @@
+"""Each command in the README's tour runs, in its order; each verb is in the README and has help."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.command import Home
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def tour() -> list[str]:
+    """Give the lines of the shell block that is marked as tested."""
+    block = README.read_text().split("is run by tests/e2e/test_readme.py")[1]
+    return block.split("```sh\n")[1].split("```")[0].splitlines()
+
+
+def verbs() -> list[str]:
+    """Give every verb that the application has, groups included."""
+    program = (
+        "import typer, safelight.cli\n"
+        "def walk(group, words):\n"
+        "    for name, command in group.commands.items():\n"
+        "        print(*words, name)\n"
+        "        if hasattr(command, 'commands'):\n"
+        "            walk(command, [*words, name])\n"
+        "walk(typer.main.get_command(safelight.cli.app), [])\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    return out.stdout.splitlines()
+
+
+def test_the_tour_runs_as_it_is_written(tmp_path):
+    (tmp_path / "secret.txt").write_text("a passphrase of a test\n")
+    home = Home(tmp_path, {"SAFELIGHT_PASSPHRASE_FILE": str(tmp_path / "secret.txt")})
+    commands = tour()
+    assert len(commands) > 10
+    for command in commands:
+        words = shlex.split(command)
+        given = ""
+        if "|" in words:
+            given = words[1]
+            words = words[words.index("|") + 1 :]
+        assert words[0] == "safelight"
+        if "ID" in words:
+            newest = (home.lines("ls", "--limit", "1") or home.lines("trash", "--ls"))[0]["id"]
+            words = [newest if word == "ID" else word for word in words]
+        home.run(*words[1:], given=given)
+
+
+def test_each_verb_is_in_the_readme_and_has_help():
+    text = README.read_text()
+    for verb in verbs():
+        assert re.search(rf"`[^`]*{verb}", text), verb
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_help_of_each_verb(tmp_path, verb):
+    out = Home(tmp_path).run(*verb.split(), "--help").stdout
+    assert "Usage: safelight" in out
+    assert len(out.splitlines()) > 5
+
+
+def test_completion_scripts_exist_for_the_three_shells(tmp_path):
+    for shell in ("bash", "zsh", "fish"):
+        done = Home(tmp_path, {"_SAFELIGHT_COMPLETE": f"source_{shell}"}).run()
+        assert "safelight" in done.stdout
