@@ -110,8 +110,7 @@ def keystore_by_number(number: int) -> KeyStore:
         store.probe(may_be_locked=True)
     except KeyStoreAbsentError as error:
         raise KeyStoreAbsentError(
-            f"this vault's key lies in another key store than this machine offers: {name} "
-            f"({error})",
+            f"this vault's key lies in {name}, which is not there: {error}",
             hint="Open it where that key store is, or with the recovery phrase or passphrase.",
         ) from None
     return store

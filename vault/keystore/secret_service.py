@@ -11,7 +11,14 @@ from enum import Enum, auto
 
 from vault.errors import KeyStoreAbsentError, KeyStoreLockedError
 
-__all__ = ["Readiness", "ask_to_unlock", "check_bus_address", "default_keyring", "window_possible"]
+__all__ = [
+    "Readiness",
+    "ask_to_make",
+    "ask_to_unlock",
+    "check_bus_address",
+    "default_keyring",
+    "window_possible",
+]
 
 
 class Readiness(Enum):
@@ -90,3 +97,21 @@ def ask_to_unlock(seconds: float) -> None:
                 "the keyring is locked, and its window was dismissed",
                 hint="Try again and unlock the keyring, or use the passphrase or recovery phrase.",
             )
+
+
+def ask_to_make() -> None:
+    """Let the desktop ask the person for the password of a new default keyring; may block.
+
+    The keyring library would do the same and forget to close its connection when it is dismissed.
+    Raises KeyStoreLockedError when it was dismissed.
+    """
+    import secretstorage
+
+    with closing(secretstorage.dbus_init()) as connection:
+        try:
+            secretstorage.create_collection(connection, "Default", "default")
+        except secretstorage.PromptDismissedException:
+            raise KeyStoreLockedError(
+                "there is no default keyring, and the window that makes one was dismissed",
+                hint="Try again and choose a password for the keyring, or use a passphrase.",
+            ) from None

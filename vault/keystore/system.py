@@ -21,6 +21,7 @@ from vault.keystore.deadline import call_within
 from vault.keystore.entry import USERNAME, check_entry, check_value, refuse_other_value
 from vault.keystore.secret_service import (
     Readiness,
+    ask_to_make,
     ask_to_unlock,
     check_bus_address,
     default_keyring,
@@ -109,14 +110,14 @@ class SystemKeyStore:
         """Store `value`, read it back and compare."""
         check_entry(entry)
         check_value(value)
-        makes_keyring = self._prepare(may_be_missing=True) is Readiness.MISSING
+        self._prepare(may_make=True)
 
         def work() -> None:
             library = self._library()
             library.set_password(entry, USERNAME, value.hex())
             refuse_other_value(value, self._read(library, entry), self.name)
 
-        self._call(work, prompts=makes_keyring)
+        self._call(work)
 
     def delete(self, entry: str) -> None:
         """Remove every copy of `entry`, and verify that none is left."""
@@ -169,7 +170,7 @@ class SystemKeyStore:
     def _readiness(self) -> Readiness:
         back_end = self._back_end
         if back_end.platform != sys.platform:
-            raise KeyStoreAbsentError(f"{back_end.name} is not a key store of this system")
+            raise KeyStoreAbsentError(f"this computer runs {sys.platform}")
         if back_end.session_bus:
             check_bus_address()
 
@@ -181,12 +182,12 @@ class SystemKeyStore:
                     _ = found.priority  # the library's own test of what it needs
             except (ImportError, RuntimeError) as error:
                 # What is missing, in the library's words; it has seen no key yet.
-                raise KeyStoreAbsentError(f"{error}") from None
+                raise KeyStoreAbsentError(f"{self.name} cannot be used: {error}") from None
             return readiness
 
         return self._call(work)
 
-    def _prepare(self, *, may_be_missing: bool = False) -> Readiness:
+    def _prepare(self, *, may_make: bool = False) -> None:
         """Make sure that the library will not wait for a window that nobody sees."""
         readiness = self._readiness()
         prompt = self._limits.prompt
@@ -194,9 +195,10 @@ class SystemKeyStore:
             if not prompt:
                 raise self._locked()
             self._call(lambda: ask_to_unlock(prompt), prompts=True)
-        if readiness is Readiness.MISSING and not (may_be_missing and prompt):
-            raise self._missing()
-        return readiness
+        if readiness is Readiness.MISSING:
+            if not (may_make and prompt):
+                raise self._missing()
+            self._call(ask_to_make, prompts=True)
 
     def _call(self, work: Callable[[], T], *, prompts: bool = False) -> T:
         """Run `work` within its limit, and say in our words what went wrong."""
@@ -232,7 +234,7 @@ class SystemKeyStore:
 
     def _missing(self) -> KeyStoreAbsentError:
         return KeyStoreAbsentError(
-            f"{self.name} has no default keyring, and making one needs a window",
+            "the Secret Service has no default keyring, and making one needs a window",
             hint="Make one in the desktop's password program, or use a passphrase.",
         )
 
