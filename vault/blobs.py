@@ -1,0 +1,179 @@
+"""Keep sealed files, written once: incoming/<random>, fsync, rename into blobs/ab/<hex>.
+
+Folders are opened without following links and files are named relative to them, so a link that
+somebody planted leads nowhere.
+"""
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from vault.errors import DamagedError, NotFoundError, StorageError
+
+__all__ = ["FIXED_MTIME_NS", "NAME_BYTES", "BlobStore", "sync"]
+
+NAME_BYTES = 16  # a file's name is 128 random bits in hex
+# 2000-01-01T00:00:00Z: modification times tell nothing (ctime still does).
+FIXED_MTIME_NS = 946_684_800 * 10**9
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
+
+
+class BlobStore:
+    """The folders `blobs` and `incoming` of one vault."""
+
+    def __init__(self, root: Path) -> None:
+        """Open both folders; raises DamagedError when one is missing or a link."""
+        self._folders: dict[str, int] = {}
+        try:
+            for name in ("blobs", "incoming"):
+                self._folders[name] = os.open(root / name, _FOLDER)
+        except OSError as error:
+            self.close()
+            raise DamagedError(f"the vault's folders are gone: {error.strerror}") from error
+
+    def close(self) -> None:
+        """Close the folders."""
+        for fd in self._folders.values():
+            os.close(fd)
+        self._folders.clear()
+
+    def write(self, files: Sequence[tuple[bytes, bytes]]) -> None:
+        """Write (name, sealed bytes) durably; all of them are there when it returns.
+
+        Raises StorageError, and removes what it had written, when the disk refuses any of it. An
+        fsync that failed is a failed save: the page may be gone, so nothing is retried.
+        """
+        incoming, blobs = self._folders["incoming"], self._folders["blobs"]
+        waiting: dict[bytes, str] = {}
+        moved: list[bytes] = []
+        try:
+            for name, data in files:
+                waiting[name] = os.urandom(NAME_BYTES).hex()
+                _write_file(waiting[name], data, incoming)
+            for shard in sorted({name[:1] for name, _ in files}):
+                with _open_folder(shard.hex(), blobs) as folder:
+                    for name in [name for name, _ in files if name[:1] == shard]:
+                        os.rename(waiting[name], name.hex(), src_dir_fd=incoming, dst_dir_fd=folder)
+                        moved.append(name)
+                    sync(folder)
+            sync(incoming)
+        except BaseException as error:
+            self.remove(moved)
+            for name in set(waiting) - set(moved):
+                _unlink(waiting[name], incoming)
+            if isinstance(error, OSError):
+                raise StorageError(
+                    f"a sealed file could not be written: {error.strerror}",
+                    hint="Nothing that was saved before is lost.",
+                ) from error
+            raise
+
+    def read(self, name: bytes, size: int) -> bytearray:
+        """Return a sealed file of exactly `size` bytes.
+
+        Raises NotFoundError when there is none, DamagedError for a link, a special file or
+        another size, StorageError when the disk cannot read it.
+        """
+        try:
+            with _open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
+                fd = os.open(name.hex(), _OLD_FILE, dir_fd=folder)
+        except FileNotFoundError:
+            raise NotFoundError("a sealed file is not there") from None
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
+                raise DamagedError("a sealed file was replaced by something else") from error
+            raise StorageError(f"a sealed file cannot be opened: {error.strerror}") from error
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size != size:
+                raise DamagedError("a sealed file is not the one that was written: size or type")
+            return _read_exactly(fd, size)
+        except OSError as error:
+            raise StorageError(f"a sealed file cannot be read: {error.strerror}") from error
+        finally:
+            os.close(fd)
+
+    def remove(self, names: Iterable[bytes]) -> None:
+        """Unlink files whose record was never committed; what resists stays as an orphan."""
+        for name in names:
+            try:
+                with _open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
+                    _unlink(name.hex(), folder)
+            except OSError:  # `repair` finds orphans; the error that led here is the news
+                continue
+
+    def sweep_incoming(self) -> int:
+        """Remove what dead writers left in `incoming`; call it under the exclusive lock only."""
+        swept = 0
+        try:
+            for name in os.listdir(self._folders["incoming"]):  # noqa: PTH208 - by descriptor
+                swept += _unlink(name, self._folders["incoming"])
+        except OSError:  # a read-only disk: sweeping can wait
+            return swept
+        return swept
+
+    def size_on_disk(self) -> tuple[int, int]:
+        """Return (number, bytes) of the sealed files; walks all folders."""
+        number = size = 0
+        for shard in os.listdir(self._folders["blobs"]):  # noqa: PTH208 - by descriptor
+            with _open_folder(shard, self._folders["blobs"]) as folder, os.scandir(folder) as files:
+                for entry in files:
+                    number += 1
+                    size += entry.stat(follow_symlinks=False).st_size
+        return number, size
+
+
+def sync(fd: int) -> None:
+    """Flush a file or folder to the medium itself (F_FULLFSYNC where the system has it)."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(fd)
+
+
+@contextmanager
+def _open_folder(name: str, parent: int) -> Generator[int]:
+    fd = os.open(name, _FOLDER, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _write_file(name: str, data: bytes, folder: int) -> None:
+    fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+        os.utime(fd, ns=(FIXED_MTIME_NS, FIXED_MTIME_NS))
+        sync(fd)
+    finally:
+        os.close(fd)
+
+
+def _read_exactly(fd: int, size: int) -> bytearray:
+    data = bytearray(size)
+    rest = memoryview(data)
+    while rest:
+        got = os.readv(fd, [rest])
+        if got == 0:
+            raise DamagedError("a sealed file is cut short")
+        rest = rest[got:]
+    return data
+
+
+def _unlink(name: str, folder: int) -> bool:
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:  # best effort, as its callers say
+        return False
+    return True

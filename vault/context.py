@@ -1,0 +1,56 @@
+"""Say what each sealed thing means: kinds, and the fixed-width context that every seal binds.
+
+A ciphertext that is moved, renamed or replayed opens under no other context (FORMAT.md, 3).
+"""
+
+import struct
+from enum import IntEnum
+
+from vault.errors import BadValueError
+
+__all__ = ["CONTEXT_BYTES", "ID_BYTES", "LABEL", "PUBLIC_KINDS", "Kind", "context", "number_id"]
+
+LABEL = b"safelight/vault/1\0"  # names the format; a later format seals under another label
+ID_BYTES = 16  # vault ids and record ids: 128 random bits
+CONTEXT_BYTES = 59  # 18 label + 16 vault id + 1 kind + 16 id + 8 revision
+_FIELDS = struct.Struct(">18s16sB16sQ")
+
+
+class Kind(IntEnum):
+    """What a record or a blob is. The numbers are part of the format and are never given again."""
+
+    PICTURE = 1
+    ATTEMPT = 2
+    THUMBNAIL = 3
+    INPUT = 4
+    JOB = 5
+    PRESET = 6
+    WORDLIST = 7
+    MODEL = 8
+    # The vault's own, from 128.
+    ROOT = 128
+    PAGE = 129
+    PENDING = 130
+    SLOT = 131
+
+
+PUBLIC_KINDS = frozenset(kind for kind in Kind if kind < 128)
+
+
+def context(kind: Kind, vault_id: bytes, thing_id: bytes, revision: int) -> bytes:
+    """Return the 59 bytes that bind a seal to vault, kind, thing and revision.
+
+    `thing_id` is a record id, or `number_id(n)` for the root (epoch), a page or a pending row.
+    Raises BadValueError when a width or the range of the revision (0 .. 2^64-1) is wrong.
+    """
+    if len(vault_id) != ID_BYTES or len(thing_id) != ID_BYTES:
+        raise BadValueError(f"ids are {ID_BYTES} bytes, got {len(vault_id)} and {len(thing_id)}")
+    try:
+        return _FIELDS.pack(LABEL, vault_id, kind, thing_id, revision)
+    except struct.error:
+        raise BadValueError("revision or kind is out of its range") from None
+
+
+def number_id(number: int) -> bytes:
+    """Return a number as a 16-byte big-endian id: the root's epoch, a page's or a row's number."""
+    return number.to_bytes(ID_BYTES, "big")

@@ -1,0 +1,92 @@
+"""Turn a draft into sealed files and a sealed record, and open a record's blob again."""
+
+import hmac
+import os
+from dataclasses import dataclass
+
+from vault.context import Kind, context
+from vault.errors import BadValueError, DamagedError
+from vault.frame import LENGTH_BYTES, frame, padme, unframe
+from vault.keytree import RecordSlot
+from vault.ledger import Opened, SealedRecord, new_slot, seal_metadata
+from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record
+from vault.sealing import PREFIX_BYTES, expand, open_blob, seal_blob, sealed_blob_size
+
+__all__ = ["Envelope", "blob_size", "open_envelope", "record_of", "seal_draft"]
+
+BLOB_LABEL = b"safelight/vault/1 blob"  # HKDF label: record's blob key -> key of one file
+BLOB_LIMIT = 1 << 30  # bytes: a blob is sealed in memory
+_ENTROPY = 80  # bytes: id 16, blob key 32, metadata key 32
+
+
+@dataclass(frozen=True, repr=False)
+class Envelope:
+    """A draft, sealed: what the transaction writes, and the (name, bytes) of its files."""
+
+    sealed: SealedRecord
+    metadata: Metadata
+    files: tuple[tuple[bytes, bytes], ...]
+
+
+def seal_draft(vault_id: bytes, draft: Draft, created: str) -> Envelope:
+    """Seal a draft under fresh keys; raises BadValueError for metadata that is no JSON object."""
+    if not isinstance(draft.metadata, dict):
+        raise BadValueError("a record's metadata is a dictionary of plain JSON")
+    slot = new_slot(draft.kind, os.urandom(_ENTROPY))
+    files: list[tuple[bytes, bytes]] = []
+    seals: list[BlobSeal] = []
+    for blob in draft.blobs:
+        name = os.urandom(16)
+        sealed = _seal_file(vault_id, slot, name, blob)
+        files.append((name, sealed))
+        about = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
+        seals.append(BlobSeal(about, name, sealed[:PREFIX_BYTES], slot.revision))
+    metadata = Metadata(created, None, tuple(seals), draft.metadata)
+    sealed_record = seal_metadata(vault_id, slot, metadata.encode())
+    return Envelope(sealed_record, metadata, tuple(files))
+
+
+def blob_size(seal: BlobSeal) -> int:
+    """Return the exact bytes of a blob's sealed file."""
+    return sealed_blob_size(padme(LENGTH_BYTES + seal.blob.length))
+
+
+def open_envelope(vault_id: bytes, slot: RecordSlot, seal: BlobSeal, sealed: bytearray) -> bytes:
+    """Return a blob's plaintext.
+
+    Raises DamagedError unless file and record vouch for each other: prefix, key, context, length.
+    """
+    if not hmac.compare_digest(sealed[:PREFIX_BYTES], seal.prefix):
+        raise DamagedError("a sealed file is not the one that its record names")
+    about = context(seal.blob.kind, vault_id, slot.record_id, seal.revision)
+    key = _file_key(slot, seal.blob.kind, seal.file)
+    plaintext = unframe(open_blob(key, about, sealed), metadata=False)
+    if len(plaintext) != seal.blob.length:
+        raise DamagedError("a sealed file has another length than its record says")
+    return plaintext
+
+
+def record_of(opened: Opened, metadata: Metadata | None = None) -> Record:
+    """Return the record that an application sees."""
+    metadata = metadata or Metadata.decode(opened.text)
+    return Record(
+        id=opened.slot.record_id.hex(),
+        position=opened.position,
+        kind=Kind(opened.slot.kind),
+        revision=opened.slot.revision,
+        created=metadata.created,
+        trashed=metadata.trashed,
+        metadata=metadata.data,
+        blobs={seal.blob.name: seal.blob for seal in metadata.blobs},
+    )
+
+
+def _seal_file(vault_id: bytes, slot: RecordSlot, name: bytes, blob: BlobDraft) -> bytes:
+    if len(blob.data) > BLOB_LIMIT:
+        raise BadValueError(f"a blob has {len(blob.data)} bytes; up to {BLOB_LIMIT} are accepted")
+    about = context(blob.kind, vault_id, slot.record_id, slot.revision)
+    return seal_blob(_file_key(slot, blob.kind, name), about, frame(blob.data, metadata=False))
+
+
+def _file_key(slot: RecordSlot, kind: Kind, name: bytes) -> bytes:
+    return expand(slot.blob_key, BLOB_LABEL + bytes((kind,)) + name)

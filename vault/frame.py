@@ -1,0 +1,52 @@
+"""Frame a plaintext as length || payload || zeros, padded so that sizes say less.
+
+Padmé (Nikitin et al., PURBs, 2019) keeps O(log log n) bits of the length at <= 12 % overhead for
+tiny inputs and 0.5 % at 1.5 MB. Opening accepts exactly one padding for each payload.
+"""
+
+from vault.errors import DamagedError
+
+__all__ = ["LENGTH_BYTES", "frame", "metadata_size", "padme", "unframe"]
+
+LENGTH_BYTES = 8  # big-endian payload length before the payload
+_METADATA_STEP = 256  # bytes: small metadata is padded to a multiple of this
+_METADATA_LIMIT = 4096  # bytes: above, Padmé pads less than a fixed step would hide
+
+
+def padme(size: int) -> int:
+    """Return the padded size in bytes: `size` with its low bits rounded up, as Padmé does."""
+    if size < 2:
+        return size
+    exponent = size.bit_length() - 1
+    low_bits = exponent - exponent.bit_length()
+    mask = (1 << low_bits) - 1
+    return (size + mask) & ~mask
+
+
+def metadata_size(size: int) -> int:
+    """Return the padded size in bytes of metadata, a page or the root."""
+    if size > _METADATA_LIMIT:
+        return padme(size)
+    return -(-size // _METADATA_STEP) * _METADATA_STEP
+
+
+def frame(payload: bytes, *, metadata: bool) -> bytes:
+    """Return length || payload || zeros, padded by the rule for metadata or for blobs."""
+    size = LENGTH_BYTES + len(payload)
+    total = metadata_size(size) if metadata else padme(size)
+    return b"".join((len(payload).to_bytes(LENGTH_BYTES, "big"), payload, bytes(total - size)))
+
+
+def unframe(framed: bytes | bytearray, *, metadata: bool) -> bytes:
+    """Return the payload of a frame.
+
+    Raises DamagedError when the length, the padded size or a padding byte is not the one that
+    `frame` writes.
+    """
+    size = LENGTH_BYTES + int.from_bytes(framed[:LENGTH_BYTES], "big")
+    if len(framed) < LENGTH_BYTES or size > len(framed):
+        raise DamagedError("a sealed frame names a length that it does not hold")
+    total = metadata_size(size) if metadata else padme(size)
+    if total != len(framed) or framed.count(0, size) != total - size:
+        raise DamagedError("a sealed frame is not padded as this format pads")
+    return bytes(memoryview(framed)[LENGTH_BYTES:size])

@@ -1,0 +1,260 @@
+"""Read and write the rows of `index.sqlite`: opaque cells whose types and lengths are checked.
+
+Nothing here is trusted: the ledger opens what these functions fetch. `state` is in clear and is
+believed only after the root opened under it.
+"""
+
+import sqlite3
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from vault.connection import connect, preflight, translated
+from vault.context import ID_BYTES
+from vault.errors import DamagedError, StorageError, VaultError
+
+__all__ = ["META_LIMIT", "CommitUnsureError", "Index", "RecordRow", "SlotRow", "StateRow"]
+
+META_LIMIT = 1_200_000  # bytes of a sealed metadata cell: 1 MiB of JSON after Padmé, and its tag
+_SLOTS_LIMIT = 16
+_BYTE = frozenset(range(256))
+_BATCH_BYTES = 64 * 1024 * 1024  # metadata fetched at once: bounds memory, whatever the rows say
+_BUSY_RETRIES = 3  # of 30 s each, before a save gives up on another writer
+
+
+class CommitUnsureError(StorageError):
+    """COMMIT itself failed: the change may or may not be there, so its files must stay."""
+
+
+class StateRow(NamedTuple):
+    """The clear row; epoch 1, generation 0 is a creation that was not finished."""
+
+    vault_id: bytes
+    epoch: int
+    generation: int
+
+
+class SlotRow(NamedTuple):
+    """One key slot as it lies in the table."""
+
+    no: int
+    type: int
+    body: bytes
+
+
+class RecordRow(NamedTuple):
+    """One record as it lies in the table."""
+
+    position: int
+    record_id: bytes
+    meta: bytes
+
+
+class Index:
+    """One hardened connection; every read and write happens inside `reading` or `writing`."""
+
+    def __init__(self, path: Path, *, fresh: bool = False) -> None:
+        """Check the files, connect, compare the schema; `hot` says whether a journal lay there."""
+        self._path = path
+        try:
+            self.hot = preflight(path)
+        except FileNotFoundError:
+            raise DamagedError(
+                "the vault's index is gone", hint="Restore index.sqlite from a backup."
+            ) from None
+        self._connection = connect(path, fresh=fresh)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Run the block on one snapshot of the file."""
+        preflight(self._path)
+        with translated():
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._rollback()
+
+    @contextmanager
+    def writing(self) -> Generator[None]:
+        """Run the block as the only writer, then commit; durable when it returns.
+
+        Raises CommitUnsureError when COMMIT itself failed, StorageError when another writer
+        holds the index for 90 s or the disk refuses.
+        """
+        preflight(self._path)
+        self._begin_immediate()
+        try:
+            yield
+        except BaseException:
+            self._rollback()
+            raise
+        try:
+            with translated():
+                self._connection.execute("COMMIT")
+        except VaultError as error:
+            self._rollback()
+            raise CommitUnsureError(str(error), hint=error.hint) from error
+
+    def _begin_immediate(self) -> None:
+        for attempt in range(1, _BUSY_RETRIES + 1):
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+                if busy and attempt < _BUSY_RETRIES:
+                    continue
+                with translated():
+                    raise
+            else:
+                return
+
+    def _rollback(self) -> None:
+        if self._connection.in_transaction:
+            with translated():
+                self._connection.execute("ROLLBACK")
+
+    def _all(self, sql: str, values: Sequence[object] = ()) -> list[tuple[object, ...]]:
+        with translated():
+            return self._connection.execute(sql, values).fetchall()
+
+    def _run(self, sql: str, rows: Iterable[Sequence[object]]) -> None:
+        with translated():
+            self._connection.executemany(sql, rows)
+
+    def quick_check(self) -> None:
+        """Raise DamagedError unless SQLite finds its own structure whole (after a hot journal)."""
+        if self._all("PRAGMA quick_check(1)") != [(b"ok",)]:
+            raise DamagedError("the index's structure is damaged", hint="Restore a backup.")
+
+    def state(self) -> StateRow | None:
+        """Return the state row, or None when `create` has not written it yet."""
+        rows = self._all(
+            "SELECT no, CASE WHEN typeof(vault_id) = 'blob' AND length(vault_id) = 16"
+            " THEN vault_id END, epoch, generation FROM state LIMIT 2"
+        )
+        match rows:
+            case []:
+                return None
+            case [(0, bytes() as vault_id, int() as epoch, int() as generation)]:
+                if epoch > 0 and generation >= 0:
+                    return StateRow(vault_id, epoch, generation)
+            case _:
+                pass
+        raise DamagedError("the index's state row is damaged")
+
+    def put_state(self, state: StateRow) -> None:
+        """Write the state row."""
+        self._run("INSERT OR REPLACE INTO state VALUES (0, ?, ?, ?)", [state])
+
+    def creation_entry(self) -> bytes | None:
+        """Return the 8 bytes that name the KEK's entry of an unfinished creation."""
+        rows = self._all(
+            "SELECT CASE WHEN typeof(entry) = 'blob' AND length(entry) = 8 THEN entry END"
+            " FROM creation WHERE no = 0"
+        )
+        match rows:
+            case [(bytes() as entry,)]:
+                return entry
+            case _:
+                return None
+
+    def put_creation(self, keystore: int | None, entry: bytes) -> None:
+        """Note, before any key is kept, where the KEK of this creation goes."""
+        self._run("INSERT OR REPLACE INTO creation VALUES (0, ?, ?)", [(keystore, entry)])
+
+    def clear_creation(self) -> None:
+        """Drop that note: the vault exists."""
+        self._all("DELETE FROM creation")
+
+    def slots(self) -> list[SlotRow]:
+        """Return the key slots in order of their numbers."""
+        rows = self._all(
+            "SELECT no, type, CASE WHEN typeof(body) = 'blob' AND length(body) <= 4096"
+            " THEN body END FROM keyslot ORDER BY no LIMIT ?",
+            (_SLOTS_LIMIT + 1,),
+        )
+        slots: list[SlotRow] = []
+        for row in rows:
+            match row:
+                case (int() as no, int() as type_, bytes() as body) if {no, type_} <= _BYTE:
+                    slots.append(SlotRow(no, type_, body))
+                case _:
+                    raise DamagedError("a key slot is damaged")
+        if len(slots) > _SLOTS_LIMIT:
+            raise DamagedError(f"the index has more than {_SLOTS_LIMIT} key slots")
+        return slots
+
+    def put_slots(self, slots: Iterable[SlotRow]) -> None:
+        """Replace the whole keyslot table."""
+        self._all("DELETE FROM keyslot")
+        self._run("INSERT INTO keyslot VALUES (?, ?, ?)", slots)
+
+    def root(self) -> bytes:
+        """Return the sealed root."""
+        return self._sealed("root", 0)
+
+    def put_root(self, sealed: bytes) -> None:
+        """Write the sealed root."""
+        self._run("INSERT OR REPLACE INTO root VALUES (0, ?)", [(sealed,)])
+
+    def page(self, number: int) -> bytes:
+        """Return a sealed page."""
+        return self._sealed("page", number)
+
+    def put_page(self, number: int, sealed: bytes) -> None:
+        """Write a sealed page."""
+        self._run("INSERT OR REPLACE INTO page VALUES (?, ?)", [(number, sealed)])
+
+    def _sealed(self, table: str, number: int) -> bytes:
+        # The table's name is one of ours; LIMIT_LENGTH bounds the cell at 8 MiB.
+        sql = f"SELECT CASE WHEN typeof(sealed) = 'blob' THEN sealed END FROM {table} WHERE no = ?"  # noqa: S608
+        rows = self._all(sql, (number,))
+        if not rows or not isinstance(rows[0][0], bytes):
+            raise DamagedError(f"the index's {table} {number} is missing or no blob")
+        return rows[0][0]
+
+    def position_of(self, record_id: bytes) -> int | None:
+        """Return where a record says it lies, or None."""
+        rows = self._all("SELECT pos FROM record WHERE id = ?", (record_id,))
+        return rows[0][0] if rows and isinstance(rows[0][0], int) else None
+
+    def ids_between(self, low: bytes, high: bytes) -> list[bytes]:
+        """Return at most two record ids in [low, high]."""
+        rows = self._all(
+            "SELECT id FROM record WHERE id BETWEEN ? AND ? AND length(id) = 16 LIMIT 2",
+            (low, high),
+        )
+        return [row[0] for row in rows if isinstance(row[0], bytes)]
+
+    def records(self, first: int, last: int) -> list[RecordRow]:
+        """Return the rows of positions first..last, in ascending order.
+
+        Raises DamagedError for a cell of a wrong type or length, and when the rows together are
+        larger than 64 MiB and more than one.
+        """
+        if first != last:
+            (size,) = self._all(
+                "SELECT total(length(meta)) FROM record WHERE pos BETWEEN ? AND ?", (first, last)
+            )[0]
+            if isinstance(size, float) and size > _BATCH_BYTES:
+                middle = (first + last) // 2
+                return self.records(first, middle) + self.records(middle + 1, last)
+        rows = self._all(
+            "SELECT pos, id, CASE WHEN typeof(meta) = 'blob' AND length(meta) <= ? THEN meta END"
+            " FROM record WHERE pos BETWEEN ? AND ? ORDER BY pos",
+            (META_LIMIT, first, last),
+        )
+        for _position, record_id, meta in rows:
+            if type(record_id) is not bytes or len(record_id) != ID_BYTES or meta is None:
+                raise DamagedError("a record row has a cell of a wrong type or length")
+        return rows  # pyright: ignore[reportReturnType] - (int, bytes, bytes), checked above
+
+    def put_records(self, rows: Iterable[RecordRow]) -> None:
+        """Insert or replace record rows."""
+        self._run("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", rows)

@@ -1,0 +1,170 @@
+"""Lay out a vault's folder: the 64 static bytes of `VAULT`, the folders, the file system below.
+
+    magic 16 | format u16 | suite u16 | vault id 16 | SHA-256 of these 36 bytes, first 28
+
+The digest tells damage from a newer format; it proves nothing against an attacker, the root does.
+"""
+
+import hashlib
+import os
+import struct
+from pathlib import Path
+
+from vault.blobs import FIXED_MTIME_NS, sync
+from vault.errors import (
+    BadValueError,
+    DamagedError,
+    NotFoundError,
+    StorageError,
+    UnsupportedFormatError,
+)
+
+__all__ = [
+    "FORMAT",
+    "HEADER_BYTES",
+    "Layout",
+    "encode_header",
+    "read_header",
+    "refuse_network",
+]
+
+HEADER_BYTES = 64
+MAGIC = b"safelight vault\n"
+FORMAT = 1
+SUITE = 1  # AES-256-GCM, HKDF-SHA-512, X25519 HPKE; there is no negotiation
+_HEADER = struct.Struct(">16sHH16s")
+_OURS = frozenset({"VAULT", "index.sqlite", "index.sqlite-journal", "blobs", "incoming", "lock"})
+# Kernel locks and fsync do not mean the same there; names as in /proc/self/mountinfo.
+_NETWORK = frozenset(
+    {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"}
+)
+
+
+class Layout:
+    """The paths of one vault folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.header = root / "VAULT"
+        self.index = root / "index.sqlite"
+        self.lock = root / "lock"
+
+    def claim(self) -> None:
+        """Make the folder, or accept an empty or unfinished one.
+
+        Raises BadValueError when something else lies in it, StorageError where that is refused.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            foreign = {path.name for path in self.root.iterdir()} - _OURS
+        except FileExistsError:
+            raise BadValueError(f"{self.root} is a file, not a folder") from None
+        except OSError as error:
+            raise StorageError(f"the folder cannot be made: {error.strerror}") from error
+        if foreign:
+            raise BadValueError(
+                f"{self.root} holds other files", hint="Choose a new or an empty folder."
+            )
+
+    def prepare(self, vault_id: bytes) -> bytes:
+        """Write what `create` needs before the index, durably; return the vault's id.
+
+        Runs under the exclusive lock and finishes what a dead `create` began, with its id.
+        """
+        try:
+            if os.path.lexists(self.header):
+                vault_id = read_header(self.root)
+            self._folders()
+            if not os.path.lexists(self.header):
+                self._write_header(vault_id)
+            if not os.path.lexists(self.index):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(self.index, flags, 0o600))
+            _sync_folder(self.root)
+        except OSError as error:
+            raise StorageError(f"the vault cannot be made here: {error.strerror}") from error
+        return vault_id
+
+    def _folders(self) -> None:
+        blobs = self.root / "blobs"
+        for folder in (blobs, self.root / "incoming"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for number in range(256):
+            (blobs / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        _sync_folder(blobs)
+
+    def _write_header(self, vault_id: bytes) -> None:
+        waiting = self.root / "incoming" / os.urandom(16).hex()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(waiting, flags, 0o600)
+        try:
+            os.write(fd, encode_header(vault_id))
+            os.utime(fd, ns=(FIXED_MTIME_NS, FIXED_MTIME_NS))
+            sync(fd)
+        finally:
+            os.close(fd)
+        waiting.rename(self.header)
+
+
+def encode_header(vault_id: bytes) -> bytes:
+    """Return the 64 bytes of `VAULT`."""
+    head = _HEADER.pack(MAGIC, FORMAT, SUITE, vault_id)
+    return head + hashlib.sha256(head).digest()[: HEADER_BYTES - len(head)]
+
+
+def read_header(root: Path) -> bytes:
+    """Return the vault id of a folder.
+
+    Raises NotFoundError when no vault is there, DamagedError for bytes that are not a header, and
+    UnsupportedFormatError for a format or suite of another release. Nothing is written.
+    """
+    path = root / "VAULT"
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFoundError(f"there is no vault at {root}", hint="Make one with `init`.") from None
+    except OSError as error:
+        raise DamagedError(f"VAULT cannot be read: {error.strerror}") from error
+    try:
+        data = os.read(fd, HEADER_BYTES + 1)
+    except OSError as error:
+        raise DamagedError(f"VAULT cannot be read: {error.strerror}") from error
+    finally:
+        os.close(fd)
+    head = data[: _HEADER.size]
+    digest = hashlib.sha256(head).digest()[: HEADER_BYTES - _HEADER.size]
+    if len(data) != HEADER_BYTES or data[_HEADER.size :] != digest or not data.startswith(MAGIC):
+        raise DamagedError("VAULT is not a vault's header, or it is damaged")
+    _magic, format_, suite, vault_id = _HEADER.unpack(head)
+    if (format_, suite) != (FORMAT, SUITE):
+        raise UnsupportedFormatError(
+            f"this vault has format {format_}, suite {suite}; this program knows {FORMAT}, {SUITE}",
+            hint="Use a newer release. Nothing was written.",
+        )
+    return vault_id
+
+
+def refuse_network(path: Path) -> None:
+    """Raise StorageError when the path lies on a network file system (Linux; elsewhere no news)."""
+    try:
+        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        device = path.stat().st_dev
+    except OSError:
+        return
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in text.splitlines():
+        fields, _, rest = line.partition(" - ")
+        kind = rest.split(" ", 1)[0]
+        if fields.split(" ")[2] == number and kind in _NETWORK:
+            raise StorageError(
+                f"the folder lies on a network file system ({kind}), where locks are not reliable",
+                hint="Choose a local disk, or allow it explicitly if only one machine uses it.",
+            )
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,273 @@
+"""Open the index as an authenticated tree: root, pages, record rows, one transaction a change.
+
+Every read starts by comparing (epoch, generation); a changed root is opened again, and an older
+one than this session saw is refused.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from vault.context import ID_BYTES, Kind, context
+from vault.errors import DamagedError
+from vault.frame import frame, unframe
+from vault.index import Index, RecordRow, StateRow
+from vault.keytree import (
+    PAGE_SLOTS,
+    TRASHED,
+    PageEntry,
+    RecordSlot,
+    Root,
+    open_page,
+    open_root,
+    page_slots,
+    read_slot,
+    read_slots,
+    root_tag,
+    seal_page,
+    seal_root,
+    slot_word,
+    with_slots,
+)
+from vault.sealing import open_small, seal_small
+from vault.slots import slots_digest
+from vault.unlock import Opener
+
+__all__ = ["Change", "Ledger", "Opened", "SealedRecord", "new_slot", "seal_metadata"]
+
+_CACHED_PAGES = 16  # of up to 90 kB each
+_PAGES_A_BATCH = 64  # looked through before a scan lets others in
+
+
+class SealedRecord(NamedTuple):
+    """A record ready for a transaction: its slot, and its metadata sealed under the slot's key."""
+
+    slot: RecordSlot
+    meta: bytes
+
+
+class Opened(NamedTuple):
+    """A record's place, keys and opened metadata (JSON bytes)."""
+
+    position: int
+    slot: RecordSlot
+    text: bytes
+
+
+class Ledger:
+    """The tree over one index; `opener` gives the root key, now and after an epoch change."""
+
+    def __init__(self, index: Index, vault_id: bytes, opener: Opener) -> None:
+        self.vault_id = vault_id
+        self.root = Root()
+        self.root_tag = bytes(16)
+        self.at = (0, 0)  # epoch, generation
+        self._index = index
+        self._opener = opener
+        self._root_key = b""
+        self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
+
+    def forget(self) -> None:
+        """Drop the keys."""
+        self._root_key = b""
+        self.root = Root()
+        self._pages.clear()
+
+    @contextmanager
+    def reading(self) -> Generator[None]:
+        """Run the block on one authenticated snapshot."""
+        with self._index.reading():
+            self._refresh()
+            yield
+
+    @contextmanager
+    def writing(self) -> Generator["Change"]:
+        """Yield a change; seal and commit it when the block ends, durable when this returns."""
+        with self._index.writing():
+            self._refresh()
+            change = Change(self)
+            yield change
+            epoch, generation = self.at
+            at = (epoch, generation + 1)
+            root, pages = change.seal(self._index)
+            sealed = seal_root(self._root_key, self.vault_id, at, root)
+            self._index.put_root(sealed)
+            self._index.put_state(StateRow(self.vault_id, *at))
+        self.root, self.root_tag, self.at = root, root_tag(sealed), at
+        for number, page in pages.items():
+            self._remember(number, root.pages[number].tag, page)
+
+    def _refresh(self) -> None:
+        state = self._index.state()
+        if state is None or state.vault_id != self.vault_id:
+            raise DamagedError("the index belongs to another vault")
+        at = (state.epoch, state.generation)
+        if at == self.at:
+            return
+        if at < self.at:
+            raise DamagedError("the index went back in time while it was open: an old copy")
+        slots = self._index.slots()
+        root_key, own = self._root_key, None
+        if state.epoch != self.at[0]:
+            root_key, own = self._opener.root_key(slots, state.epoch)
+        sealed = self._index.root()
+        root = open_root(root_key, self.vault_id, at, sealed)
+        if slots_digest(slots) != root.slots_digest:
+            raise DamagedError(
+                "the key slots are not those that the vault knows",
+                hint="A slot was removed, planted or damaged. Restore a backup.",
+            )
+        if own is not None:
+            self._check_public(root, own.no)
+        self._root_key = root_key
+        self.root, self.root_tag, self.at = root, root_tag(sealed), at
+
+    def _check_public(self, root: Root, no: int) -> None:
+        public = self._opener.public()
+        named = next((key.public for key in root.slot_keys if key.no == no), None)
+        if public != named:
+            raise DamagedError("the root does not know the slot that opened it: a forged vault")
+
+    def page(self, number: int) -> bytes:
+        """Return the slots of a page of the current root."""
+        entry = self.root.pages[number]
+        cached = self._pages.get(number)
+        if cached is not None and cached[0] == entry.tag:
+            self._pages.move_to_end(number)
+            return cached[1]
+        page = open_page(entry, self.vault_id, number, self._index.page(number))
+        self._remember(number, entry.tag, page)
+        return page
+
+    def _remember(self, number: int, tag: bytes, page: bytes) -> None:
+        self._pages[number] = (tag, page)
+        self._pages.move_to_end(number)
+        while len(self._pages) > _CACHED_PAGES:
+            self._pages.popitem(last=False)
+
+    def slots(self) -> Iterator[RecordSlot]:
+        """Yield the slots of all records, oldest first."""
+        for number in range(len(self.root.pages)):
+            yield from (slot for slot in read_slots(self.page(number)) if slot.word)
+
+    def find(self, record_id: bytes) -> Opened | None:
+        """Return a record, or None when the vault has none of that id.
+
+        Raises DamagedError when its row was deleted, moved or changed.
+        """
+        position = self._index.position_of(record_id)
+        if position is None:
+            if any(slot.record_id == record_id for slot in self.slots()):
+                raise DamagedError("a record's row is gone from the index")
+            return None
+        slot = None
+        if 0 <= position < self.root.next_position:
+            slot = read_slot(self.page(position // PAGE_SLOTS), position % PAGE_SLOTS)
+        if slot is None or slot.record_id != record_id:
+            raise DamagedError("a record's row lies where the vault did not put it")
+        return self._open([(position, slot)])[0]
+
+    def ids_with_prefix(self, prefix: str) -> list[bytes]:
+        """Return up to two record ids that start with some hex digits, believed by the pages."""
+        low = bytes.fromhex(prefix.ljust(2 * ID_BYTES, "0"))
+        high = bytes.fromhex(prefix.ljust(2 * ID_BYTES, "f"))
+        found = self._index.ids_between(low, high)
+        if found:
+            return found
+        return [slot.record_id for slot in self.slots() if low <= slot.record_id <= high][:2]
+
+    def batch(
+        self, before: int, kinds: Collection[int], *, trashed: bool, count: int
+    ) -> tuple[list[Opened], int]:
+        """Return up to `count` records below position `before`, newest first, and where to go on.
+
+        Looks through at most 64 pages, so the list may be short, or empty with more to come; the
+        end is position 0.
+        """
+        before = min(before, self.root.next_position)
+        wanted: list[tuple[int, RecordSlot]] = []
+        last_page = max(0, (before - 1) // PAGE_SLOTS - _PAGES_A_BATCH + 1)
+        for number in range((before - 1) // PAGE_SLOTS, last_page - 1, -1):
+            start = number * PAGE_SLOTS
+            slots = list(read_slots(self.page(number)))[: before - start]
+            for index in range(len(slots) - 1, -1, -1):
+                slot = slots[index]
+                if slot.word and slot.kind in kinds and bool(slot.flags & TRASHED) is trashed:
+                    wanted.append((start + index, slot))
+                    if len(wanted) == count:
+                        return self._open(wanted), start + index
+        return self._open(wanted), last_page * PAGE_SLOTS
+
+    def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
+        """Return wanted records (descending positions) with their metadata opened."""
+        if not wanted:
+            return []
+        rows = {row[0]: row for row in self._index.records(wanted[-1][0], wanted[0][0])}
+        opened: list[Opened] = []
+        for position, slot in wanted:
+            row = rows.get(position)
+            if row is None or row[1] != slot.record_id:
+                raise DamagedError("a record's row is gone from the index, or another is there")
+            aad = context(_kind(slot), self.vault_id, slot.record_id, slot.revision)
+            text = unframe(open_small(slot.metadata_key, aad, row[2]), metadata=True)
+            opened.append(Opened(position, slot, text))
+        return opened
+
+
+class Change:
+    """What one transaction does to the tree."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._next = ledger.root.next_position
+        self._slots: dict[int, dict[int, RecordSlot]] = {}
+        self._rows: list[RecordRow] = []
+
+    def append(self, record: SealedRecord) -> int:
+        """Give a new record the next position and return it."""
+        position = self._next
+        self._next += 1
+        self.put(position, record)
+        return position
+
+    def put(self, position: int, record: SealedRecord) -> None:
+        """Write a record's slot and row at a position."""
+        self._slots.setdefault(position // PAGE_SLOTS, {})[position % PAGE_SLOTS] = record.slot
+        self._rows.append(RecordRow(position, record.slot.record_id, record.meta))
+
+    def seal(self, index: Index) -> tuple[Root, dict[int, bytes]]:
+        """Write pages and rows; return the next root and the pages in clear."""
+        import os
+
+        ledger = self._ledger
+        entries: dict[int, PageEntry] = {}
+        pages: dict[int, bytes] = {}
+        for number, slots in sorted(self._slots.items()):
+            if number < len(ledger.root.pages):
+                entry, page = ledger.root.pages[number], ledger.page(number)
+            else:
+                entry, page = PageEntry(os.urandom(32), bytes(16), 0, 0), b""
+            pages[number] = with_slots(page, slots, page_slots(self._next, number))
+            sealed, entries[number] = seal_page(entry, ledger.vault_id, number, pages[number])
+            index.put_page(number, sealed)
+        index.put_records(self._rows)
+        return ledger.root.with_pages(entries, self._next), pages
+
+
+def seal_metadata(vault_id: bytes, slot: RecordSlot, text: bytes) -> SealedRecord:
+    """Return a record whose metadata is sealed for its slot's kind, id and revision."""
+    aad = context(_kind(slot), vault_id, slot.record_id, slot.revision)
+    return SealedRecord(slot, seal_small(slot.metadata_key, aad, frame(text, metadata=True)))
+
+
+def new_slot(kind: Kind, entropy: bytes) -> RecordSlot:
+    """Return the slot of a new record from 80 random bytes: id and keys, revision 1."""
+    return RecordSlot(entropy[:16], entropy[16:48], entropy[48:80], slot_word(kind, 0, 1))
+
+
+def _kind(slot: RecordSlot) -> Kind:
+    try:
+        return Kind(slot.kind)
+    except ValueError:
+        raise DamagedError(f"a record has kind {slot.kind}, which nobody writes") from None

@@ -1,0 +1,196 @@
+"""Say what goes in and what comes out: drafts, records, and their sealed metadata.
+
+Metadata is JSON with the vault's own keys outside and the application's object whole under
+`data`, so the two never meet. Keys that this release does not know survive a rewrite.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from vault.context import PUBLIC_KINDS, Kind
+from vault.errors import BadValueError, DamagedError, UnsupportedFormatError
+from vault.sealing import PREFIX_BYTES
+
+__all__ = ["Blob", "BlobDraft", "BlobSeal", "Draft", "Metadata", "Record", "timestamp"]
+
+JSON = Any  # what `json` reads and writes
+SCHEMA_VERSION = 1
+METADATA_BYTES = 1 << 20  # of JSON, UTF-8
+NAME_LENGTH = 64  # characters of a blob's name or media type
+BLOBS_A_RECORD = 64
+
+
+@dataclass(frozen=True)
+class BlobDraft:
+    """Bytes to be sealed beside a record; `name` is their role in it, such as "picture"."""
+
+    name: str
+    kind: Kind
+    media_type: str
+    data: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for text in (self.name, self.media_type):
+            if not 0 < len(text) <= NAME_LENGTH or not text.isascii() or not text.isprintable():
+                raise BadValueError(
+                    f"a blob's name and media type are 1 to {NAME_LENGTH} printable ASCII letters"
+                )
+        _refuse_kind(self.kind)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A record to be: its kind, the application's metadata (JSON) and its blobs."""
+
+    kind: Kind
+    metadata: Mapping[str, JSON] = field(repr=False)
+    blobs: Sequence[BlobDraft] = ()
+
+    def __post_init__(self) -> None:
+        _refuse_kind(self.kind)
+        names = [blob.name for blob in self.blobs]
+        if len(set(names)) != len(names) or len(names) > BLOBS_A_RECORD:
+            raise BadValueError(f"a record has up to {BLOBS_A_RECORD} blobs of different names")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """One sealed file of a record; `length` is the plaintext's, in bytes."""
+
+    name: str
+    kind: Kind
+    media_type: str
+    length: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as the application sees it. Its repr shows no metadata.
+
+    `created` and `trashed` are ISO 8601 UTC with milliseconds.
+    """
+
+    id: str
+    position: int
+    kind: Kind
+    revision: int
+    created: str
+    trashed: str | None
+    metadata: dict[str, JSON] = field(repr=False)
+    blobs: Mapping[str, Blob]
+
+
+@dataclass(frozen=True)
+class BlobSeal:
+    """What a record keeps of a blob, so that each vouches for the other.
+
+    `file` is the 16-byte file name, `prefix` the first 56 sealed bytes, `revision` the record's
+    when the blob was written.
+    """
+
+    blob: Blob
+    file: bytes
+    prefix: bytes
+    revision: int
+
+
+@dataclass(frozen=True, repr=False)
+class Metadata:
+    """A record's metadata, opened; `rest` holds the vault's keys that this release lacks."""
+
+    created: str
+    trashed: str | None
+    blobs: tuple[BlobSeal, ...]
+    data: dict[str, JSON]
+    rest: Mapping[str, JSON] = field(default_factory=dict[str, JSON])
+
+    def encode(self) -> bytes:
+        """Return the JSON, UTF-8.
+
+        Raises BadValueError when the application's part is no JSON object or is larger than
+        1 MiB; the message holds nothing of it.
+        """
+        document = {
+            **self.rest,
+            "schema": SCHEMA_VERSION,
+            "created": self.created,
+            "trashed": self.trashed,
+            "blobs": [_encode_blob(seal) for seal in self.blobs],
+            "data": self.data,
+        }
+        try:
+            text = json.dumps(
+                document, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+            ).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise BadValueError("a record's metadata is not plain JSON") from None
+        if len(text) > METADATA_BYTES:
+            raise BadValueError(
+                f"a record's metadata has {len(text)} bytes of JSON, more than {METADATA_BYTES}"
+            )
+        return text
+
+    @classmethod
+    def decode(cls, text: bytes) -> "Metadata":
+        """Return the metadata of JSON; raises DamagedError for another shape."""
+        try:
+            document = json.loads(text)
+            schema = document.pop("schema")
+            if schema != SCHEMA_VERSION:
+                raise UnsupportedFormatError(
+                    f"a record has metadata schema {schema}; this program knows {SCHEMA_VERSION}",
+                    hint="Use a newer release.",
+                )
+            return cls(
+                created=document.pop("created"),
+                trashed=document.pop("trashed"),
+                blobs=tuple(_decode_blob(blob) for blob in document.pop("blobs")),
+                data=document.pop("data"),
+                rest=document,
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+            raise DamagedError("a record's metadata has a shape that nobody writes") from None
+
+    def blob(self, name: str) -> BlobSeal | None:
+        """Return what is kept of the blob of that name."""
+        return next((seal for seal in self.blobs if seal.blob.name == name), None)
+
+    def with_trashed(self, trashed: str | None) -> "Metadata":
+        """Return the metadata with another time of trashing."""
+        return replace(self, trashed=trashed)
+
+
+def timestamp(seconds: float) -> str:
+    """Return seconds since 1970 as ISO 8601 UTC with milliseconds and a Z."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def _encode_blob(seal: BlobSeal) -> dict[str, JSON]:
+    return {
+        "name": seal.blob.name,
+        "kind": int(seal.blob.kind),
+        "type": seal.blob.media_type,
+        "length": seal.blob.length,
+        "file": seal.file.hex(),
+        "prefix": base64.b64encode(seal.prefix).decode(),
+        "revision": seal.revision,
+    }
+
+
+def _decode_blob(document: Mapping[str, JSON]) -> BlobSeal:
+    blob = Blob(document["name"], Kind(document["kind"]), document["type"], int(document["length"]))
+    file = bytes.fromhex(document["file"])
+    prefix = base64.b64decode(document["prefix"], validate=True)
+    if len(file) != 16 or len(prefix) != PREFIX_BYTES or blob.length < 0:
+        raise DamagedError("a record's metadata names an impossible blob")
+    return BlobSeal(blob, file, prefix, int(document["revision"]))
+
+
+def _refuse_kind(kind: Kind) -> None:
+    if kind not in PUBLIC_KINDS:
+        raise BadValueError(f"kind {int(kind)} is the vault's own; choose one below 128")

@@ -1,0 +1,51 @@
+"""Match records by words: decrypt and scan, since no index of words may lie on the disk."""
+
+import json
+import unicodedata
+from collections.abc import Iterator
+from typing import Any, cast
+
+__all__ = ["Query"]
+
+
+class Query:
+    """All words must occur somewhere in the text values of a record; case does not matter."""
+
+    def __init__(self, text: str) -> None:
+        self._words = tuple(_fold(text).split())
+        # Words as JSON writes them, to skip a record without parsing it.
+        self._raw = tuple(json.dumps(word, ensure_ascii=False)[1:-1] for word in self._words)
+
+    def may_match(self, text: bytes) -> bool:
+        """Say whether a record's JSON can hold the words; false is certain, true is not."""
+        folded = _fold(text.decode("utf-8", "replace"))
+        return all(word in folded for word in self._raw)
+
+    def matches(self, data: Any) -> bool:
+        """Say whether every word occurs in one of the text values of JSON data, nested too."""
+        if not self._words:
+            return True
+        folded = [_fold(text) for text in _texts(data)]
+        return all(any(word in text for text in folded) for word in self._words)
+
+    def __repr__(self) -> str:
+        return f"Query({len(self._words)} words)"
+
+
+def _fold(text: str) -> str:
+    """Fold case; compose first, since one keyboard's letter may be another's two code points."""
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def _texts(data: Any) -> Iterator[str]:
+    waiting = [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            waiting.extend(cast(dict[str, Any], item).values())
+        elif isinstance(item, list):
+            waiting.extend(cast(list[Any], item))

@@ -1,0 +1,134 @@
+"""Say what a vault holds and what opens it, with its key or without any."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Literal
+
+from vault.context import Kind
+from vault.errors import DamagedError, NotFoundError
+from vault.index import Index, SlotRow
+from vault.keystore import keystore_name
+from vault.keytree import TRASHED, RecordSlot
+from vault.layout import FORMAT, Layout, read_header
+from vault.slots import SlotType, keyring_fields
+
+__all__ = [
+    "SlotStatus",
+    "VaultStatus",
+    "VaultSummary",
+    "count_records",
+    "inspect",
+    "slot_statuses",
+]
+
+
+@dataclass(frozen=True)
+class SlotStatus:
+    """One opener: its number, type ("keyring", "phrase", "passphrase") and name for people."""
+
+    no: int
+    type: str
+    name: str
+    keystore: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultStatus:
+    """What an open vault is like; counts are of records, bytes of files."""
+
+    vault_id: str
+    path: Path
+    format: int
+    epoch: int
+    generation: int
+    records: Mapping[Kind, int]
+    trashed: int
+    slots: tuple[SlotStatus, ...]
+    opened_by: str
+    keystore: str | None
+    files: int
+    bytes_on_disk: int
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VaultSummary:
+    """What a folder says without any key. Nothing of it is proven before the vault opens."""
+
+    state: Literal["absent", "unfinished", "ready"]
+    path: Path
+    vault_id: str | None = None
+    format: int | None = None
+    slots: tuple[SlotStatus, ...] = ()
+    keystore: int | None = None
+
+
+def inspect(path: str | PathLike[str]) -> VaultSummary:
+    """Look at a folder without any key: is a vault there, and what opens it?
+
+    Raises DamagedError, UnsupportedFormatError or StorageError.
+    """
+    layout = Layout(Path(path))
+    try:
+        vault_id = read_header(layout.root).hex()
+    except NotFoundError:
+        return VaultSummary(state="absent", path=layout.root)
+    unfinished = VaultSummary(
+        state="unfinished", path=layout.root, vault_id=vault_id, format=FORMAT
+    )
+    try:
+        empty = layout.index.lstat().st_size == 0
+    except FileNotFoundError:
+        empty = True
+    if empty:
+        return unfinished
+    index = Index(layout.index)
+    try:
+        with index.reading():
+            state, slots = index.state(), slot_statuses(index.slots())
+    finally:
+        index.close()
+    if state is None or (state.generation == 0 and not slots):
+        return unfinished
+    return VaultSummary(
+        state="ready",
+        path=layout.root,
+        vault_id=vault_id,
+        format=FORMAT,
+        slots=slots,
+        keystore=next((slot.keystore for slot in slots if slot.keystore is not None), None),
+    )
+
+
+def slot_statuses(rows: Sequence[SlotRow]) -> tuple[SlotStatus, ...]:
+    """Return the key slots in words; raises DamagedError for a type that nobody writes."""
+    return tuple(_slot_status(row) for row in rows)
+
+
+def count_records(slots: Iterable[RecordSlot]) -> tuple[dict[Kind, int], int]:
+    """Return the records by kind, without the trash, and how many lie in the trash."""
+    counts = Counter(slot.word >> 48 for slot in slots)  # kind and flags
+    records: Counter[Kind] = Counter()
+    trashed = 0
+    for word, number in counts.items():
+        if word & TRASHED:
+            trashed += number
+        else:
+            records[Kind(word >> 8)] += number
+    return dict(sorted(records.items())), trashed
+
+
+def _slot_status(row: SlotRow) -> SlotStatus:
+    match row.type:
+        case SlotType.KEYRING:
+            number, _entry = keyring_fields(row)
+            return SlotStatus(row.no, "keyring", keystore_name(number), number)
+        case SlotType.PHRASE:
+            return SlotStatus(row.no, "phrase", "recovery phrase")
+        case SlotType.PASSPHRASE:
+            return SlotStatus(row.no, "passphrase", "passphrase")
+        case _:
+            raise DamagedError(f"key slot {row.no} has type {row.type}, which nobody writes")

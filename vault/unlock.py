@@ -1,0 +1,197 @@
+"""The ways to unlock a vault, and the openers that keep one at hand while it is open.
+
+After an epoch change (purge, rotation, a new slot) an open vault asks its opener again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from vault.errors import (
+    BadValueError,
+    DamagedError,
+    KeyStoreAbsentError,
+    LockedError,
+    NoKeyError,
+    WrongPassphraseError,
+)
+from vault.index import SlotRow
+from vault.keystore import KeyStore, keystore_by_number, keystore_name
+from vault.keystore.entry import kek_entry
+from vault.secret import Secret
+from vault.slots import (
+    SlotType,
+    keyring_fields,
+    open_hpke_slot,
+    open_keyring_slot,
+    passphrase_parameters,
+)
+
+__all__ = [
+    "KeyStoreUnlock",
+    "Opener",
+    "PassphraseUnlock",
+    "PhraseUnlock",
+    "Unlock",
+    "opener_for",
+]
+
+
+@dataclass(frozen=True)
+class KeyStoreUnlock:
+    """Unlock with the operating system's key store; None: the one that the slot names."""
+
+    keystore: KeyStore | None = None
+
+
+@dataclass(frozen=True)
+class PassphraseUnlock:
+    """Unlock with the passphrase (`vault.passphrase.passphrase_secret`)."""
+
+    secret: Secret
+
+
+@dataclass(frozen=True)
+class PhraseUnlock:
+    """Unlock with the recovery phrase as it was typed."""
+
+    text: str = field(repr=False)
+
+
+Unlock = KeyStoreUnlock | PassphraseUnlock | PhraseUnlock
+
+
+class Opener(Protocol):
+    """Opens the root key from the slots of any epoch."""
+
+    slot_type: SlotType
+    keystore: KeyStore | None
+
+    def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
+        """Return the root key and the slot that gave it; raises LockedError or DamagedError."""
+        ...
+
+    def public(self) -> bytes | None:
+        """Return the HPKE public key that the root must name for this slot, or None."""
+        ...
+
+
+def opener_for(unlock: Unlock, vault_id: bytes) -> Opener:
+    """Return the opener of an unlock; raises PhraseError for a phrase of another shape or vault."""
+    match unlock:
+        case KeyStoreUnlock(keystore=keystore):
+            return _KeyStoreOpener(vault_id, keystore)
+        case PassphraseUnlock(secret=secret):
+            return _PassphraseOpener(vault_id, secret)
+        case PhraseUnlock(text=text):
+            from vault.phrase import RecoveryPhrase
+
+            return _PhraseOpener(vault_id, RecoveryPhrase.parse(text, vault_id).secret())
+
+
+class _KeyStoreOpener:
+    slot_type = SlotType.KEYRING
+
+    def __init__(self, vault_id: bytes, keystore: KeyStore | None) -> None:
+        self._vault_id = vault_id
+        self.keystore = keystore
+
+    def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
+        row = _slot_of(slots, self.slot_type)
+        number, entry = keyring_fields(row)
+        if self.keystore is None:
+            self.keystore = keystore_by_number(number)
+        if self.keystore.number != number:
+            raise KeyStoreAbsentError(
+                f"this vault's key is kept in {keystore_name(number)}, "
+                f"and {self.keystore.name} was asked",
+                hint="Nothing was changed. Open it with the recovery phrase, or where it was made.",
+            )
+        kek = self.keystore.get(kek_entry(self._vault_id, entry))
+        if kek is None:
+            raise NoKeyError(
+                f"{self.keystore.name} holds no key for this vault",
+                hint="Open it with the recovery phrase: the key was removed, or this is a copy.",
+            )
+        return open_keyring_slot(row, kek, (self._vault_id, epoch)), row
+
+    def public(self) -> bytes | None:
+        return None
+
+
+class _HpkeOpener:
+    """What phrase and passphrase share: a secret that HPKE opens with."""
+
+    keystore: KeyStore | None = None
+
+    def __init__(self, vault_id: bytes) -> None:
+        self._vault_id = vault_id
+        self._secret: bytes | None = None
+
+    def public(self) -> bytes | None:
+        from vault import hpke
+
+        if self._secret is None:
+            raise BadValueError("nothing was unlocked yet")
+        return hpke.public_key(self._secret)
+
+
+class _PhraseOpener(_HpkeOpener):
+    slot_type = SlotType.PHRASE
+
+    def __init__(self, vault_id: bytes, secret: bytes) -> None:
+        super().__init__(vault_id)
+        self._secret = secret
+
+    def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
+        row = _slot_of(slots, self.slot_type)
+        root_key = open_hpke_slot(row, self._secret or b"", (self._vault_id, epoch))
+        if root_key is None:
+            raise DamagedError(
+                "the recovery phrase is well formed and does not open this vault",
+                hint="The vault was tampered with or damaged, or a newer phrase replaced this one.",
+            )
+        return root_key, row
+
+
+class _PassphraseOpener(_HpkeOpener):
+    slot_type = SlotType.PASSPHRASE
+
+    def __init__(self, vault_id: bytes, passphrase: Secret) -> None:
+        super().__init__(vault_id)
+        self._passphrase = passphrase
+        self._parameters: bytes | None = None
+
+    def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
+        from vault.passphrase import Argon2Parameters, derive
+
+        row = _slot_of(slots, self.slot_type)
+        encoded = passphrase_parameters(row)
+        if encoded != self._parameters or self._secret is None:
+            self._secret = derive(self._passphrase, Argon2Parameters.decode(encoded))
+            self._parameters = encoded
+        root_key = open_hpke_slot(row, self._secret, (self._vault_id, epoch))
+        if root_key is None:
+            raise WrongPassphraseError(
+                "the passphrase does not open this vault",
+                hint="Try again; if you are sure of it, the vault was changed: use the phrase.",
+            )
+        return root_key, row
+
+
+def _slot_of(slots: Sequence[SlotRow], slot_type: SlotType) -> SlotRow:
+    found = [row for row in slots if row.type == slot_type]
+    if len(found) == 1:
+        return found[0]
+    words = {
+        SlotType.KEYRING: "key store entry",
+        SlotType.PHRASE: "recovery phrase",
+        SlotType.PASSPHRASE: "passphrase",
+    }
+    if found:
+        raise DamagedError(f"this vault has {len(found)} slots for a {words[slot_type]}")
+    known = [words[SlotType(row.type)] for row in slots if row.type in words]
+    raise LockedError(
+        f"this vault has no {words[slot_type]}",
+        hint=f"It opens with: {', '.join(known)}." if known else "It has no key slot at all.",
+    )

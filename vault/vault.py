@@ -1,0 +1,363 @@
+"""Open a vault and work with its records: the facade over ledger, blobs, lock and anchor."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vault.anchor import Anchor
+from vault.blobs import BlobStore
+from vault.context import ID_BYTES, Kind
+from vault.envelope import blob_size, open_envelope, record_of, seal_draft
+from vault.errors import BadValueError, DamagedError, NotFoundError
+from vault.index import CommitUnsureError, Index
+from vault.layout import FORMAT, Layout, read_header, refuse_network
+from vault.ledger import Ledger, Opened, SealedRecord, seal_metadata
+from vault.lock import VaultLock
+from vault.records import Draft, Metadata, Record, timestamp
+from vault.search import Query
+from vault.status import VaultStatus, count_records, slot_statuses
+from vault.unlock import Opener, Unlock, opener_for
+
+__all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
+
+DRAFTS_A_TRANSACTION = 16
+Records = list[Record]  # `Vault.list` hides the builtin inside the class
+_BATCH = 1000  # rows a scan reads before it lets others in
+_END = 1 << 63  # above every position
+_PREFIX_DIGITS = 4  # hex digits that `resolve` wants at least
+
+
+def open_vault(
+    path: str | PathLike[str],
+    unlock: Unlock,
+    *,
+    clock: Callable[[], float] = time.time,
+    allow_network: bool = False,
+) -> "Vault":
+    """Open an existing vault. clock: seconds since 1970.
+
+    Raises NotFoundError when none is there or its creation was not finished, LockedError and its
+    kinds when the unlock does not fit, DamagedError, UnsupportedFormatError, StorageError.
+    """
+    layout = Layout(Path(path))
+    vault_id = read_header(layout.root)
+    if not allow_network:
+        refuse_network(layout.root)
+    return Vault(layout, vault_id, opener_for(unlock, vault_id), clock)
+
+
+class Vault:
+    """An open vault. Safe to use from several threads; `close` forgets the keys."""
+
+    def __init__(
+        self, layout: Layout, vault_id: bytes, opener: Opener, clock: Callable[[], float]
+    ) -> None:
+        """Open lock, index and folders and unlock; `open_vault` and `create` call this."""
+        self._layout = layout
+        self._opener = opener
+        self._clock = clock
+        self._guard = threading.RLock()
+        self._pid = os.getpid()
+        with ExitStack() as stack:
+            self._lock = VaultLock(layout.lock)
+            stack.callback(self._lock.close)
+            self._blobs = BlobStore(layout.root)
+            stack.callback(self._blobs.close)
+            with self._lock.exclusive_if_free() as alone:
+                self._index = Index(layout.index)
+                stack.callback(self._index.close)
+                if alone:  # nobody writes: a journal is a dead writer's, and so is `incoming`
+                    if self._index.hot:
+                        self._index.quick_check()
+                    self._blobs.sweep_incoming()
+            self._ledger = Ledger(self._index, vault_id, opener)
+            stack.callback(self._ledger.forget)
+            with self._lock.shared():
+                self._refuse_unfinished()
+                with self._ledger.reading():
+                    pass
+            self._anchor = Anchor(opener.keystore, vault_id, clock)
+            self._anchor.check(self._ledger.at, self._ledger.root_tag)
+            self._resources = stack.pop_all()
+        self._open = True
+
+    def _refuse_unfinished(self) -> None:
+        with self._index.reading():
+            state = self._index.state()
+            unfinished = state is None or (state.generation == 0 and not self._index.slots())
+        if unfinished:
+            raise NotFoundError(
+                "the making of this vault was not finished", hint="Run `init` again there."
+            )
+
+    @property
+    def vault_id(self) -> str:
+        """Return the vault's id, 32 hex digits."""
+        return self._ledger.vault_id.hex()
+
+    @property
+    def path(self) -> Path:
+        """Return the vault's folder."""
+        return self._layout.root
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know, such as that this is an old copy."""
+        return (self._anchor.warning,) if self._anchor.warning else ()
+
+    def close(self) -> None:
+        """Move the anchor, close the files, forget the keys. Closing twice is allowed."""
+        with self._guard:
+            if not self._open:
+                return
+            self._open = False
+            with self._resources:
+                if self._pid == os.getpid():
+                    self._anchor.move(self._ledger.at, self._ledger.root_tag)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Vault({self.vault_id}, {'open' if self._open else 'closed'})"
+
+    def add(self, drafts: Sequence[Draft]) -> Records:
+        """Seal and write up to 16 records in one transaction; durable when it returns.
+
+        Raises BadValueError for drafts that cannot be sealed, StorageError when the disk refuses:
+        then none of them is in the vault, and what was there before is untouched.
+        """
+        if not 1 <= len(drafts) <= DRAFTS_A_TRANSACTION:
+            raise BadValueError(f"add takes 1 to {DRAFTS_A_TRANSACTION} drafts, got {len(drafts)}")
+        created = timestamp(self._clock())
+        sealed = [seal_draft(self._ledger.vault_id, draft, created) for draft in drafts]
+        files = [file for envelope in sealed for file in envelope.files]
+        with self._session():
+            self._blobs.write(files)
+            try:
+                with self._ledger.writing() as change:
+                    positions = [change.append(envelope.sealed) for envelope in sealed]
+            except CommitUnsureError:
+                raise  # the record may be there, and then needs its files
+            except BaseException:
+                self._blobs.remove([name for name, _ in files])
+                raise
+        self._anchor_in_time()
+        return [
+            record_of(Opened(position, envelope.sealed.slot, b""), envelope.metadata)
+            for position, envelope in zip(positions, sealed, strict=True)
+        ]
+
+    def get(self, record_id: str) -> Record:
+        """Return a record; raises NotFoundError, or DamagedError when it was tampered with."""
+        with self._session(), self._ledger.reading():
+            return record_of(self._find(record_id))
+
+    def read(self, record_id: str, blob_name: str) -> bytes:
+        """Return a blob's plaintext.
+
+        Raises NotFoundError when record or blob do not exist, DamagedError when its file is gone
+        or is not what the record vouches for, and then no byte of it.
+        """
+        with self._session():
+            with self._ledger.reading():
+                opened = self._find(record_id)
+            seal = Metadata.decode(opened.text).blob(blob_name)
+            if seal is None:
+                raise NotFoundError(f"the record has no blob of the name {blob_name!r}")
+            try:
+                sealed = self._blobs.read(seal.file, blob_size(seal))
+            except NotFoundError:
+                raise DamagedError(
+                    "a record's sealed file is gone", hint="Restore it from a backup."
+                ) from None
+        return open_envelope(self._ledger.vault_id, opened.slot, seal, sealed)
+
+    def resolve(self, prefix: str) -> str:
+        """Return the one record id that starts with 4 or more hex digits.
+
+        Raises BadValueError for another text or when two records fit, NotFoundError for none.
+        """
+        prefix = prefix.lower()
+        digits = set(prefix) <= set("0123456789abcdef")
+        if not digits or not _PREFIX_DIGITS <= len(prefix) <= 2 * ID_BYTES:
+            raise BadValueError(f"an id starts with {_PREFIX_DIGITS} to 32 hex digits")
+        with self._session(), self._ledger.reading():
+            found = self._ledger.ids_with_prefix(prefix)
+        if not found:
+            raise NotFoundError(f"no record's id starts with {prefix}")
+        if len(found) > 1:
+            raise BadValueError(f"more than one record's id starts with {prefix}; give more digits")
+        return found[0].hex()
+
+    def edit(self, record_id: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Record:
+        """Replace a record's metadata by what `change` makes of it; return the new revision.
+
+        `change` may be called again when another program edits the same record meanwhile.
+        """
+        while True:
+            with self._session(), self._ledger.reading():
+                opened = self._find(record_id)
+            metadata = Metadata.decode(opened.text)
+            data = dict(change(Metadata.decode(opened.text).data))
+            changed = Metadata(
+                metadata.created, metadata.trashed, metadata.blobs, data, metadata.rest
+            )
+            sealed = self._revise(opened, changed)
+            with self._session(), self._ledger.writing() as writing:
+                if self._find(record_id).slot == opened.slot:
+                    writing.put(opened.position, sealed)
+                    break
+        self._anchor_in_time()
+        return record_of(opened._replace(slot=sealed.slot), changed)
+
+    def list(
+        self,
+        *,
+        kinds: Collection[Kind] = (Kind.PICTURE,),
+        limit: int | None = None,
+        before: int | None = None,
+        trashed: bool = False,
+    ) -> Iterator[Record]:
+        """Yield records newest first, below position `before`, at most `limit`.
+
+        trashed: those in the trash, instead of those that are not. Others may write meanwhile:
+        each batch is read from the vault as it is then.
+        """
+        return self._scan(None, kinds, limit, before, trashed=trashed)
+
+    def search(
+        self,
+        text: str,
+        *,
+        kinds: Collection[Kind] = (Kind.PICTURE,),
+        limit: int | None = None,
+        before: int | None = None,
+        trashed: bool = False,
+    ) -> Iterator[Record]:
+        """Yield records that hold all words of `text` in their metadata's text values."""
+        return self._scan(Query(text), kinds, limit, before, trashed=trashed)
+
+    def trash(self, ids: Sequence[str]) -> Records:
+        """Hide records, restorably; those already in the trash stay as they are."""
+        return self._mark(ids, timestamp(self._clock()))
+
+    def untrash(self, ids: Sequence[str]) -> Records:
+        """Take records out of the trash."""
+        return self._mark(ids, None)
+
+    def status(self) -> VaultStatus:
+        """Return what is in the vault and what opens it; walks the folders of blobs."""
+        with self._session():
+            with self._ledger.reading():
+                records, trashed = count_records(self._ledger.slots())
+                slots = slot_statuses(self._index.slots())
+                epoch, generation = self._ledger.at
+            files, size = self._blobs.size_on_disk()
+        return VaultStatus(
+            vault_id=self.vault_id,
+            path=self.path,
+            format=FORMAT,
+            epoch=epoch,
+            generation=generation,
+            records=records,
+            trashed=trashed,
+            slots=slots,
+            opened_by=self._opener.slot_type.name.lower(),
+            keystore=next((slot.name for slot in slots if slot.type == "keyring"), None),
+            files=files,
+            bytes_on_disk=size + self._layout.index.stat().st_size,
+            warnings=self.warnings,
+        )
+
+    def accept_copy(self) -> None:
+        """Take the vault as it is after a warning about an old copy: the person confirmed it."""
+        with self._session():
+            self._anchor.reset(self._ledger.at, self._ledger.root_tag)
+
+    @contextmanager
+    def _session(self) -> Generator[None]:
+        """Hold the vault for one operation: this thread, and the lock between processes."""
+        with self._guard:
+            if not self._open:
+                raise BadValueError("this vault is closed")
+            if self._pid != os.getpid():
+                raise BadValueError("a vault cannot be used after a fork; open it again there")
+            with self._lock.shared():
+                yield
+
+    def _find(self, record_id: str) -> Opened:
+        try:
+            raw = bytes.fromhex(record_id)
+        except ValueError:
+            raw = b""
+        if len(raw) != ID_BYTES:
+            raise BadValueError("a record id has 32 hex digits")
+        opened = self._ledger.find(raw)
+        if opened is None:
+            raise NotFoundError(f"there is no record {record_id}")
+        return opened
+
+    def _scan(
+        self,
+        query: Query | None,
+        kinds: Collection[Kind],
+        limit: int | None,
+        before: int | None,
+        *,
+        trashed: bool,
+    ) -> Iterator[Record]:
+        cursor = _END if before is None else before
+        left = _END if limit is None else limit
+        numbers = frozenset(int(kind) for kind in kinds)
+        while left > 0 and cursor > 0:
+            count = _BATCH if query is not None else min(_BATCH, left)
+            with self._session(), self._ledger.reading():
+                batch, cursor = self._ledger.batch(cursor, numbers, trashed=trashed, count=count)
+            for opened in batch:
+                if query is not None and not query.may_match(opened.text):
+                    continue
+                record = record_of(opened)
+                if query is None or query.matches(record.metadata):
+                    yield record
+                    left -= 1
+                    if left == 0:
+                        return
+
+    def _mark(self, ids: Sequence[str], trashed: str | None) -> Records:
+        records: Records = []
+        with self._session(), self._ledger.writing() as writing:
+            for record_id in dict.fromkeys(ids):
+                opened = self._find(record_id)
+                metadata = Metadata.decode(opened.text)
+                if (metadata.trashed is None) == (trashed is None):
+                    records.append(record_of(opened, metadata))
+                    continue
+                metadata = metadata.with_trashed(trashed)
+                sealed = self._revise(opened, metadata)
+                writing.put(opened.position, sealed)
+                records.append(record_of(opened._replace(slot=sealed.slot), metadata))
+        self._anchor_in_time()
+        return records
+
+    def _revise(self, opened: Opened, metadata: Metadata) -> SealedRecord:
+        slot = opened.slot.revised(trashed=metadata.trashed is not None)
+        return seal_metadata(self._ledger.vault_id, slot, metadata.encode())
+
+    def _anchor_in_time(self) -> None:
+        if self._anchor.is_due():
+            self._anchor.move(self._ledger.at, self._ledger.root_tag)
