@@ -45,6 +45,7 @@ class SecretService:
     """
 
     env: dict[str, str]
+    bus: subprocess.Popen[bytes] | None = None
     daemon: subprocess.Popen[bytes] | None = None
 
     @property
@@ -96,6 +97,14 @@ class SecretService:
         assert self.daemon is not None
         self.daemon.kill()
         self.daemon.wait(PATIENCE)
+
+    def end(self) -> None:
+        """End the daemon and the bus. May be called twice."""
+        if self.daemon is not None:
+            self.kill_daemon()
+        if self.bus is not None and self.bus.stdin is not None:
+            self.bus.stdin.close()
+            self.bus.wait(PATIENCE)
 
     def lock(self) -> None:
         """Lock the default keyring, as the desktop does after a while."""
@@ -163,20 +172,15 @@ def session_bus(home: Path) -> Iterator[SecretService]:
         stderr=subprocess.DEVNULL,
     )
     with bus:
-        assert bus.stdin is not None
-        assert bus.stdout is not None
+        session = SecretService(env, bus)
         try:
+            assert bus.stdout is not None
             address = bus.stdout.readline().decode().strip()
             assert address.startswith("unix:"), "dbus-run-session did not start"
-            session = SecretService(env | {"DBUS_SESSION_BUS_ADDRESS": address})
-            try:
-                yield session
-            finally:
-                if session.daemon is not None:
-                    session.kill_daemon()
+            session.env["DBUS_SESSION_BUS_ADDRESS"] = address
+            yield session
         finally:
-            bus.stdin.close()
-            bus.wait(PATIENCE)
+            session.end()
 
 
 @contextmanager
