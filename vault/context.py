@@ -6,9 +6,18 @@ A ciphertext that is moved, renamed or replayed opens under no other context (FO
 import struct
 from enum import IntEnum
 
-from vault.errors import BadValueError
+from vault.errors import BadValueError, UnsupportedFormatError
 
-__all__ = ["CONTEXT_BYTES", "ID_BYTES", "LABEL", "PUBLIC_KINDS", "Kind", "context", "number_id"]
+__all__ = [
+    "CONTEXT_BYTES",
+    "ID_BYTES",
+    "LABEL",
+    "PUBLIC_KINDS",
+    "Kind",
+    "context",
+    "kind_of",
+    "number_id",
+]
 
 LABEL = b"safelight/vault/1\0"  # names the format; a later format seals under another label
 ID_BYTES = 16  # vault ids and record ids: 128 random bits
@@ -37,7 +46,7 @@ class Kind(IntEnum):
 PUBLIC_KINDS = frozenset(kind for kind in Kind if kind < 128)
 
 
-def context(kind: Kind, vault_id: bytes, thing_id: bytes, revision: int) -> bytes:
+def context(kind: int, vault_id: bytes, thing_id: bytes, revision: int) -> bytes:
     """Return the 59 bytes that bind a seal to vault, kind, thing and revision.
 
     `thing_id` is a record id, or `number_id(n)` for the root (epoch), a page or a pending row.
@@ -49,6 +58,17 @@ def context(kind: Kind, vault_id: bytes, thing_id: bytes, revision: int) -> byte
         return _FIELDS.pack(LABEL, vault_id, kind, thing_id, revision)
     except struct.error:
         raise BadValueError("revision or kind is out of its range") from None
+
+
+def kind_of(number: int) -> Kind:
+    """Return the kind of a number; raises UnsupportedFormatError for one of another release."""
+    try:
+        return Kind(number)
+    except ValueError:
+        raise UnsupportedFormatError(
+            f"a record has kind {number}, which this program does not know",
+            hint="Use a newer release.",
+        ) from None
 
 
 def number_id(number: int) -> bytes:

@@ -4,7 +4,7 @@ import hmac
 import os
 from dataclasses import dataclass
 
-from vault.context import Kind, context
+from vault.context import Kind, context, kind_of
 from vault.errors import BadValueError, DamagedError
 from vault.frame import LENGTH_BYTES, frame, padme, unframe
 from vault.keytree import RecordSlot
@@ -72,7 +72,7 @@ def record_of(opened: Opened, metadata: Metadata | None = None) -> Record:
     return Record(
         id=opened.slot.record_id.hex(),
         position=opened.position,
-        kind=Kind(opened.slot.kind),
+        kind=kind_of(opened.slot.kind),
         revision=opened.slot.revision,
         created=metadata.created,
         trashed=metadata.trashed,

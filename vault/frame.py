@@ -49,4 +49,6 @@ def unframe(framed: bytes | bytearray, *, metadata: bool) -> bytes:
     total = metadata_size(size) if metadata else padme(size)
     if total != len(framed) or framed.count(0, size) != total - size:
         raise DamagedError("a sealed frame is not padded as this format pads")
+    if isinstance(framed, bytes):
+        return framed[LENGTH_BYTES:size]
     return bytes(memoryview(framed)[LENGTH_BYTES:size])

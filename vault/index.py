@@ -224,14 +224,6 @@ class Index:
         rows = self._all("SELECT pos FROM record WHERE id = ?", (record_id,))
         return rows[0][0] if rows and isinstance(rows[0][0], int) else None
 
-    def ids_between(self, low: bytes, high: bytes) -> list[bytes]:
-        """Return at most two record ids in [low, high]."""
-        rows = self._all(
-            "SELECT id FROM record WHERE id BETWEEN ? AND ? AND length(id) = 16 LIMIT 2",
-            (low, high),
-        )
-        return [row[0] for row in rows if isinstance(row[0], bytes)]
-
     def records(self, first: int, last: int) -> list[RecordRow]:
         """Return the rows of positions first..last, in ascending order.
 

@@ -4,7 +4,7 @@ Every key in it is random. A record key that could be derived could not be shred
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -30,6 +30,7 @@ __all__ = [
     "root_tag",
     "seal_page",
     "seal_root",
+    "select_slots",
     "slot_word",
     "with_slots",
 ]
@@ -49,6 +50,7 @@ _SLOT = struct.Struct(">16s32s32sQ")  # id, blob key, metadata key, kind(8) flag
 SLOT_BYTES = _SLOT.size  # 88
 EMPTY_SLOT = bytes(SLOT_BYTES)
 _REVISION_BITS = 48
+_KIND_AND_TRASHED = 0xFF00 | TRASHED  # of a word shifted by the revision; other flags may come
 
 
 class PageEntry(NamedTuple):
@@ -191,6 +193,22 @@ def read_slots(page: bytes) -> Iterator[RecordSlot]:
     return map(RecordSlot._make, _SLOT.iter_unpack(page))
 
 
+def select_slots(
+    page: bytes, before: int, kinds: Collection[int], *, trashed: bool
+) -> list[tuple[int, RecordSlot]]:
+    """Return (index, slot) of the page's records of some kinds below index `before`, descending.
+
+    trashed: those in the trash, or those that are not. The hot loop of every list and search.
+    """
+    wanted = {kind << 8 | (TRASHED if trashed else 0) for kind in kinds}
+    words = [word >> _REVISION_BITS & _KIND_AND_TRASHED for *_, word in _SLOT.iter_unpack(page)]
+    return [
+        (index, RecordSlot._make(_SLOT.unpack_from(page, index * SLOT_BYTES)))
+        for index in range(min(before, len(words)) - 1, -1, -1)
+        if words[index] in wanted
+    ]
+
+
 def with_slots(page: bytes, slots: Mapping[int, RecordSlot | None], count: int) -> bytes:
     """Return the page at `count` slots with some of them replaced."""
     patched = bytearray(page.ljust(count * SLOT_BYTES, b"\0"))
@@ -215,10 +233,7 @@ def open_page(entry: PageEntry, vault_id: bytes, number: int, sealed: bytes) -> 
     if sealed[-TAG_BYTES:] != entry.tag:
         raise DamagedError(f"page {number} is not the one that the root names: swapped or replayed")
     aad = context(Kind.PAGE, vault_id, number_id(number), entry.revision)
-    page = unframe(open_small(entry.key, aad, sealed), metadata=True)
-    if len(page) % SLOT_BYTES or len(page) > PAGE_SLOTS * SLOT_BYTES:
-        raise DamagedError(f"page {number} has a wrong size")
-    return page
+    return unframe(open_small(entry.key, aad, sealed), metadata=True)
 
 
 def seal_root(root_key: bytes, vault_id: bytes, at: tuple[int, int], root: Root) -> bytes:

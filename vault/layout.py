@@ -72,18 +72,34 @@ class Layout:
         Runs under the exclusive lock and finishes what a dead `create` began, with its id.
         """
         try:
-            if os.path.lexists(self.header):
+            begun = os.path.lexists(self.header)
+            if begun:
                 vault_id = read_header(self.root)
+            elif os.path.lexists(self.index):
+                raise DamagedError("VAULT is gone and the index is there", hint="Restore a backup.")
             self._folders()
-            if not os.path.lexists(self.header):
+            if not begun:
                 self._write_header(vault_id)
             if not os.path.lexists(self.index):
+                self.refuse_lost_index()
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(self.index, flags, 0o600))
             _sync_folder(self.root)
         except OSError as error:
             raise StorageError(f"the vault cannot be made here: {error.strerror}") from error
         return vault_id
+
+    def refuse_lost_index(self) -> None:
+        """Raise DamagedError when sealed files lie there, to be called when no index does."""
+        try:
+            shards = list((self.root / "blobs").iterdir())
+        except FileNotFoundError:
+            return
+        if any(any(shard.iterdir()) for shard in shards if shard.is_dir()):
+            raise DamagedError(
+                "the vault's index is gone, and with it the keys of its sealed files",
+                hint="Restore index.sqlite from a backup.",
+            )
 
     def _folders(self) -> None:
         blobs = self.root / "blobs"

@@ -15,7 +15,7 @@ from vault.frame import frame, unframe
 from vault.index import Index, RecordRow, StateRow
 from vault.keytree import (
     PAGE_SLOTS,
-    TRASHED,
+    SLOT_BYTES,
     PageEntry,
     RecordSlot,
     Root,
@@ -27,6 +27,7 @@ from vault.keytree import (
     root_tag,
     seal_page,
     seal_root,
+    select_slots,
     slot_word,
     with_slots,
 )
@@ -34,7 +35,15 @@ from vault.sealing import open_small, seal_small
 from vault.slots import slots_digest
 from vault.unlock import Opener
 
-__all__ = ["Change", "Ledger", "Opened", "SealedRecord", "new_slot", "seal_metadata"]
+__all__ = [
+    "Change",
+    "Ledger",
+    "Opened",
+    "SealedRecord",
+    "new_slot",
+    "open_metadata",
+    "seal_metadata",
+]
 
 _CACHED_PAGES = 16  # of up to 90 kB each
 _PAGES_A_BATCH = 64  # looked through before a scan lets others in
@@ -137,6 +146,8 @@ class Ledger:
             self._pages.move_to_end(number)
             return cached[1]
         page = open_page(entry, self.vault_id, number, self._index.page(number))
+        if len(page) != page_slots(self.root.next_position, number) * SLOT_BYTES:
+            raise DamagedError(f"page {number} has another size than the root says")
         self._remember(number, entry.tag, page)
         return page
 
@@ -158,7 +169,7 @@ class Ledger:
         """
         position = self._index.position_of(record_id)
         if position is None:
-            if any(slot.record_id == record_id for slot in self.slots()):
+            if self.ids_with_prefix(record_id.hex()):
                 raise DamagedError("a record's row is gone from the index")
             return None
         slot = None
@@ -169,13 +180,18 @@ class Ledger:
         return self._open([(position, slot)])[0]
 
     def ids_with_prefix(self, prefix: str) -> list[bytes]:
-        """Return up to two record ids that start with some hex digits, believed by the pages."""
-        low = bytes.fromhex(prefix.ljust(2 * ID_BYTES, "0"))
-        high = bytes.fromhex(prefix.ljust(2 * ID_BYTES, "f"))
-        found = self._index.ids_between(low, high)
-        if found:
-            return found
-        return [slot.record_id for slot in self.slots() if low <= slot.record_id <= high][:2]
+        """Return up to two record ids that start with some hex digits, as the pages know them."""
+        raw = bytes.fromhex(prefix[: len(prefix) // 2 * 2])  # an odd digit is compared below
+        found: list[bytes] = []
+        for number in range(len(self.root.pages)):
+            page = self.page(number)
+            at = page.find(raw)
+            while at >= 0 and len(found) < 2:
+                record_id = page[at : at + ID_BYTES]
+                if at % SLOT_BYTES == 0 and record_id.hex().startswith(prefix) and any(record_id):
+                    found.append(record_id)
+                at = page.find(raw, at + 1)
+        return found
 
     def batch(
         self, before: int, kinds: Collection[int], *, trashed: bool, count: int
@@ -190,13 +206,11 @@ class Ledger:
         last_page = max(0, (before - 1) // PAGE_SLOTS - _PAGES_A_BATCH + 1)
         for number in range((before - 1) // PAGE_SLOTS, last_page - 1, -1):
             start = number * PAGE_SLOTS
-            slots = list(read_slots(self.page(number)))[: before - start]
-            for index in range(len(slots) - 1, -1, -1):
-                slot = slots[index]
-                if slot.word and slot.kind in kinds and bool(slot.flags & TRASHED) is trashed:
-                    wanted.append((start + index, slot))
-                    if len(wanted) == count:
-                        return self._open(wanted), start + index
+            found = select_slots(self.page(number), before - start, kinds, trashed=trashed)
+            room = count - len(wanted)
+            wanted += [(start + index, slot) for index, slot in found[:room]]
+            if len(wanted) == count:
+                return self._open(wanted), wanted[-1][0]
         return self._open(wanted), last_page * PAGE_SLOTS
 
     def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
@@ -207,11 +221,9 @@ class Ledger:
         opened: list[Opened] = []
         for position, slot in wanted:
             row = rows.get(position)
-            if row is None or row[1] != slot.record_id:
+            if row is None or row[1] != slot[0]:
                 raise DamagedError("a record's row is gone from the index, or another is there")
-            aad = context(_kind(slot), self.vault_id, slot.record_id, slot.revision)
-            text = unframe(open_small(slot.metadata_key, aad, row[2]), metadata=True)
-            opened.append(Opened(position, slot, text))
+            opened.append(Opened(position, slot, open_metadata(self.vault_id, slot, row[2])))
         return opened
 
 
@@ -257,17 +269,17 @@ class Change:
 
 def seal_metadata(vault_id: bytes, slot: RecordSlot, text: bytes) -> SealedRecord:
     """Return a record whose metadata is sealed for its slot's kind, id and revision."""
-    aad = context(_kind(slot), vault_id, slot.record_id, slot.revision)
+    aad = context(slot.kind, vault_id, slot.record_id, slot.revision)
     return SealedRecord(slot, seal_small(slot.metadata_key, aad, frame(text, metadata=True)))
+
+
+def open_metadata(vault_id: bytes, slot: RecordSlot, sealed: bytes) -> bytes:
+    """Return the JSON that `seal_metadata` sealed; raises DamagedError for anything else."""
+    record_id, _, key, word = slot
+    aad = context(word >> 56, vault_id, record_id, slot.revision)
+    return unframe(open_small(key, aad, sealed), metadata=True)
 
 
 def new_slot(kind: Kind, entropy: bytes) -> RecordSlot:
     """Return the slot of a new record from 80 random bytes: id and keys, revision 1."""
     return RecordSlot(entropy[:16], entropy[16:48], entropy[48:80], slot_word(kind, 0, 1))
-
-
-def _kind(slot: RecordSlot) -> Kind:
-    try:
-        return Kind(slot.kind)
-    except ValueError:
-        raise DamagedError(f"a record has kind {slot.kind}, which nobody writes") from None

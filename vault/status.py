@@ -7,7 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Literal
 
-from vault.context import Kind
+from vault.context import Kind, kind_of
 from vault.errors import DamagedError, NotFoundError
 from vault.index import Index, SlotRow
 from vault.keystore import keystore_name
@@ -84,6 +84,7 @@ def inspect(path: str | PathLike[str]) -> VaultSummary:
     except FileNotFoundError:
         empty = True
     if empty:
+        layout.refuse_lost_index()
         return unfinished
     index = Index(layout.index)
     try:
@@ -117,7 +118,7 @@ def count_records(slots: Iterable[RecordSlot]) -> tuple[dict[Kind, int], int]:
         if word & TRASHED:
             trashed += number
         else:
-            records[Kind(word >> 8)] += number
+            records[kind_of(word >> 8)] += number
     return dict(sorted(records.items())), trashed
 
 

@@ -16,6 +16,7 @@ from vault.context import ID_BYTES, Kind
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
 from vault.index import CommitUnsureError, Index
+from vault.keytree import PAGE_SLOTS
 from vault.layout import FORMAT, Layout, read_header, refuse_network
 from vault.ledger import Ledger, Opened, SealedRecord, seal_metadata
 from vault.lock import VaultLock
@@ -28,7 +29,7 @@ __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 
 DRAFTS_A_TRANSACTION = 16
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
-_BATCH = 1000  # rows a scan reads before it lets others in
+_BATCH = PAGE_SLOTS  # rows a scan reads before it lets others in
 _END = 1 << 63  # above every position
 _PREFIX_DIGITS = 4  # hex digits that `resolve` wants at least
 
@@ -341,7 +342,7 @@ class Vault:
     def _mark(self, ids: Sequence[str], trashed: str | None) -> Records:
         records: Records = []
         with self._session(), self._ledger.writing() as writing:
-            for record_id in dict.fromkeys(ids):
+            for record_id in dict.fromkeys(map(str.lower, ids)):
                 opened = self._find(record_id)
                 metadata = Metadata.decode(opened.text)
                 if (metadata.trashed is None) == (trashed is None):
