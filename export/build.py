@@ -1,0 +1,256 @@
+"""Turns a checkpoint folder into a bundle: build beside the target, prove, write the manifest, rename.
+
+A half bundle never looks whole: until the last rename it has another name and no manifest.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import cast
+
+from engine.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Component,
+    Defaults,
+    FileEntry,
+    LatentRgb,
+    Manifest,
+    Measure,
+    Parity,
+    Source,
+    TensorSpec,
+    write_manifest,
+)
+from engine.training import Training
+from export.child import run_job
+from export.errors import ExportError, SourceError
+from export.recipes import Part, Port
+from export.source import Checkpoint, open_checkpoint
+from export.thresholds import THRESHOLDS, Bound, judge
+
+__all__ = ["Options", "export_folder"]
+
+Progress = Callable[[str, float], None]
+STEPS = 25  # what a request takes when nobody says otherwise; DPM++ 2M changes little beyond
+GUIDANCE_SCALE = 7.5  # diffusers' default for Stable Diffusion
+BUILD_SHARE = 0.6  # of the progress; the rest is the gate
+NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What an export takes beside its source. steps, guidance_scale: defaults of the bundle.
+
+    thresholds: precision -> subject -> Bound, the gate's table. now: the clock for `created`.
+    """
+
+    steps: int = STEPS
+    guidance_scale: float = GUIDANCE_SCALE
+    thresholds: Mapping[str, Mapping[str, Bound]] = field(default_factory=lambda: THRESHOLDS)
+    now: Callable[[], datetime] = _now
+
+
+def export_folder(
+    source: Path,
+    out: Path,
+    *,
+    name: str,
+    licence: str | None,
+    progress: Progress,
+    options: Options = Options(),  # noqa: B008  frozen
+) -> Manifest:
+    """Export the diffusers folder `source` to the new bundle folder `out`; proven or not at all.
+
+    progress: called with a stage's name and the done fraction, 0..1, of the whole. Raises
+    SourceError, MissingError, GraphError, ParityError; then nothing is left behind.
+    """
+    _check_libraries()
+    if out.exists():
+        raise SourceError(f"'{out.name}' exists already", hint="remove it first or choose a name")
+    checkpoint = open_checkpoint(source)
+    _training(checkpoint)  # refuse a scheduler that we do not know before an hour's work
+    with _beside(out) as folder:
+        job = {"source": str(source.absolute()), "out": str(folder.absolute())}
+        _copy_side_files(checkpoint, folder)
+        built = run_job(job | {"task": "build"}, lambda s, f: progress(s, f * BUILD_SHARE))
+        measured = run_job(
+            job | {"task": "measure"},
+            lambda s, f: progress(s, BUILD_SHARE + f * (1 - BUILD_SHARE)),
+        )
+        precision = "fp16" if "fp16" in _dict(built["precisions"]).values() else "fp32"
+        measures = tuple(Measure(**item) for item in cast("list[dict]", measured["measures"]))
+        judge(measures, options.thresholds[precision])
+        manifest = _manifest(
+            checkpoint,
+            folder,
+            facts=_dict(built) | _dict(measured),
+            parity=Parity(precision=precision, measures=measures),
+            labels=(name, licence or "unknown"),
+            options=options,
+        )
+        (folder / MANIFEST_NAME).write_bytes(write_manifest(manifest))
+        _flush(folder)
+        folder.rename(out)
+        _flush_folder(out.parent)
+    progress("done", 1.0)
+    return manifest
+
+
+def _check_libraries() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ExportError(
+            f"export needs {', '.join(missing)}", hint="pip install 'safelight[export]'"
+        )
+    if find_spec("onnxruntime") is None and find_spec("openvino") is None:
+        raise ExportError("the parity gate needs a runtime", hint="pip install 'safelight[cpu]'")
+
+
+@contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """Give a new folder beside `out`, and remove it unless it was renamed away."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    folder = out.parent / f".{out.name}.partial-{os.getpid()}"
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        if folder.exists():
+            shutil.rmtree(folder)
+
+
+def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> None:
+    for name, path in checkpoint.files.items():
+        target = folder / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    _write_json(folder / "model_index.json", checkpoint.index)
+    _write_json(folder / "scheduler/scheduler_config.json", checkpoint.configs["scheduler"])
+    for part in checkpoint.recipe.components:
+        # Beside each model, as optimum has it. The child makes the folders of the models.
+        _write_json(folder / f"{part.name}/config.json", checkpoint.configs[part.folder])
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    # _name_or_path is a path on the machine of whoever saved the checkpoint: nobody's business.
+    kept = {key: item for key, item in value.items() if key != "_name_or_path"}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _training(checkpoint: Checkpoint) -> Training:
+    return Training.from_config(checkpoint.configs["scheduler"])
+
+
+def _manifest(
+    checkpoint: Checkpoint,
+    folder: Path,
+    *,
+    facts: Mapping[str, object],
+    parity: Parity,
+    labels: tuple[str, str],
+    options: Options,
+) -> Manifest:
+    training = _training(checkpoint)
+    sizes = checkpoint.sizes
+    side = sizes["latent_side"] * 8
+    rgb = _dict(facts["latent_rgb"])
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        family=checkpoint.recipe.family,
+        name=labels[0],
+        source=Source(
+            kind="diffusers", name=checkpoint.folder.name, revision="", sha256=str(facts["sha256"])
+        ),
+        licence=labels[1],
+        prediction_type=training.prediction_type,
+        scaling_factor=float(str(checkpoint.configs["vae"].get("scaling_factor", 0.18215))),
+        latent_channels=4,
+        vae_scale_factor=8,
+        token_limit=sizes["token_limit"],
+        embed_dim=sizes["embed_dim"],
+        default_width=side,
+        default_height=side,
+        defaults=Defaults(
+            sampler=training.default_sampler,
+            schedule=training.default_schedule,
+            steps=options.steps,
+            guidance_scale=options.guidance_scale,
+        ),
+        latent_rgb=LatentRgb(
+            factors=tuple(tuple(row) for row in rgb["factors"]), bias=tuple(rgb["bias"])
+        ),
+        components={
+            part.name: _component(part, sizes, _dict(facts["precisions"])[part.name])
+            for part in checkpoint.recipe.components
+        },
+        files=dict(_entries(folder)),
+        parity=parity,
+        exporter=_dict(facts["versions"]),
+        created=options.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    )
+
+
+def _component(part: Part, sizes: Mapping[str, int], precision: str) -> Component:
+    def spec(port: Port) -> TensorSpec:
+        shape = tuple(
+            sizes[size[1:]] if isinstance(size, str) and size[0] == "@" else size
+            for size in port.shape
+        )
+        return TensorSpec(dtype=port.dtype, shape=shape)
+
+    return Component(
+        file=f"{part.name}/model.onnx",
+        data_file=f"{part.name}/model.onnx_data",
+        precision=precision,
+        inputs={port.name: spec(port) for port in part.inputs},
+        outputs={part.output.name: spec(part.output)},
+    )
+
+
+def _entries(folder: Path) -> Iterator[tuple[str, FileEntry]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            name = path.relative_to(folder).as_posix()
+            yield name, FileEntry(bytes=path.stat().st_size, sha256=digest)
+
+
+def _flush(folder: Path) -> None:
+    """Bring every file and folder of the bundle to the disk before it gets its name."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        else:
+            _flush_folder(path)
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":
+        return  # Windows opens no folders
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _dict(value: object) -> dict:
+    return cast("dict", value)

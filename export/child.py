@@ -1,0 +1,77 @@
+"""Runs `export.worker` in a process of its own, relays its progress, and brings its result or error.
+
+The child is told by its environment to stay off the network before it imports anything.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import IO, cast
+
+from export import errors
+
+__all__ = ["OFFLINE", "run_job"]
+
+Progress = Callable[[str, float], None]
+LINE_LIMIT = 1 << 20  # bytes of one message; a parity report has 4 KiB
+OFFLINE = {
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",
+    "ONNXSCRIPT_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def run_job(job: Mapping[str, str], progress: Progress) -> Mapping[str, object]:
+    """Do one job in a child and give its result. Raises the ExportError that the child reports.
+
+    The child is ended when anything interrupts, an exception out of `progress` included.
+    """
+    process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+        # -P: the current folder is not searched for modules, whatever lies in it.
+        [sys.executable, "-P", "-m", "export.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | OFFLINE,
+        text=True,
+        encoding="utf-8",
+    )
+    with process:
+        try:
+            return _converse(process, job, progress)
+        finally:
+            process.kill()
+
+
+def _converse(
+    process: "subprocess.Popen[str]", job: Mapping[str, str], progress: Progress
+) -> Mapping[str, object]:
+    stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
+    try:
+        stdin.write(json.dumps(dict(job)))
+        stdin.close()
+    except BrokenPipeError:
+        pass  # it ended before it read: the status below says how
+    while line := stdout.readline(LINE_LIMIT):
+        message = json.loads(line)
+        if "result" in message:
+            return message["result"]
+        if "error" in message:
+            kind = getattr(errors, message["error"], errors.ExportError)
+            raise kind(message["message"], hint=message["hint"])
+        progress(message["stage"], message["fraction"])
+    status = process.wait()
+    if status == -9:
+        raise errors.GraphError(
+            "the export process was killed", hint="it probably ran out of memory: close programs"
+        )
+    raise errors.GraphError(f"the export process ended with status {status} and said nothing")

@@ -1,0 +1,102 @@
+"""Builds each component as a torch module without weights, with the inputs of its recipe.
+
+Parameters are fake tensors: shapes without memory. Tracing needs no more, and the weights go from
+safetensors into the bundle one by one, so that a large checkpoint is never whole in memory.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from export.errors import SourceError
+
+__all__ = ["MODULES", "build_module", "fake_parameters"]
+
+Config = Mapping[str, object]
+
+
+class TextEncoder(nn.Module):
+    """`input_ids i64[B, L] -> last_hidden_state f[B, L, C]`, as StableDiffusionPipeline calls it."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        # SDPA in CLIP's causal mask form traces to more nodes (and a NaN guard) than plain softmax.
+        plain = CLIPTextConfig.from_dict(dict(config) | {"dtype": "float32"})
+        plain._attn_implementation = "eager"  # noqa: SLF001  the library's own switch has no setter
+        self.net = CLIPTextModel(plain)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Encode token ids."""
+        return self.net(input_ids=input_ids).last_hidden_state
+
+
+class Unet(nn.Module):
+    """`sample f[B, 4, h, w], timestep f[], embeds f[B, T, C] -> out_sample f[B, 4, h, w]`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net = UNet2DConditionModel.from_config(dict(config))
+
+    def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """Predict eps, v or the sample, whatever the checkpoint was trained for."""
+        return self.net(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+
+class VaeDecoder(nn.Module):
+    """`latent_sample f[B, 4, h, w] -> sample f[B, 3, 8h, 8w]` in -1..1; scaling is the caller's."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net = AutoencoderKL.from_config(dict(config))
+
+    def forward(self, latent_sample: Tensor) -> Tensor:
+        """Decode latents that were divided by the scaling factor."""
+        return self.net.decode(latent_sample, return_dict=False)[0]
+
+
+class VaeEncoder(nn.Module):
+    """`sample f[B, 3, 8h, 8w]` in -1..1 `-> latent_parameters f[B, 8, h, w]`: mean, log-variance."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net = AutoencoderKL.from_config(dict(config))
+
+    def forward(self, sample: Tensor) -> Tensor:
+        """Encode a picture to the parameters of its latents' distribution."""
+        return self.net.encode(sample, return_dict=False)[0].parameters
+
+
+MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
+    "text_encoder": TextEncoder,
+    "unet": Unet,
+    "vae_decoder": VaeDecoder,
+    "vae_encoder": VaeEncoder,
+}
+
+
+def build_module(name: str, config: Config, mode: FakeTensorMode) -> nn.Module:
+    """Build component `name` with fake float32 parameters. Raises SourceError on a bad config."""
+    try:
+        with torch.device("meta"):
+            module = MODULES[name](config)
+    except (TypeError, ValueError, KeyError) as error:
+        raise SourceError(f"the configuration of {name} is not acceptable: {error}") from error
+    fake_parameters(module, mode)
+    return module.eval()
+
+
+def fake_parameters(module: nn.Module, mode: FakeTensorMode) -> None:
+    """Put fake CPU tensors for the parameters, and the real values for known buffers."""
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            with mode:
+                fake = torch.empty(parameter.shape, dtype=torch.float32)
+            setattr(part, name, nn.Parameter(fake, requires_grad=False))
+        for name, buffer in part.named_buffers(recurse=False):
+            if name != "position_ids":
+                raise SourceError(f"the network has a buffer '{name}' of unknown content")
+            part.register_buffer(name, torch.arange(buffer.shape[-1])[None], persistent=False)

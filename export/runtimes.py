@@ -1,0 +1,53 @@
+"""Opens an exported component in each installed runtime, in fp32, for the parity gate."""
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Run", "installed", "open_component"]
+
+Run = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.float32]]
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+def installed() -> tuple[str, ...]:
+    """Name the runtimes that can be imported here."""
+    return tuple(name for name in RUNTIMES if find_spec(name) is not None)
+
+
+def open_component(runtime: str, model: Path) -> Run:
+    """Load `model` in `runtime` and give a function from named inputs to the first output."""
+    return _onnxruntime(model) if runtime == "onnxruntime" else _openvino(model)
+
+
+def _onnxruntime(model: Path) -> Run:
+    import onnxruntime
+
+    if hasattr(onnxruntime, "disable_telemetry_events"):
+        onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; warnings are about its own fusions
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def run(inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        return session.run(None, dict(inputs))[0]
+
+    return run
+
+
+def _openvino(model: Path) -> Run:
+    import openvino
+
+    core = openvino.Core()  # never convert_model: that one phones home
+    compiled = core.compile_model(
+        core.read_model(model), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    request = compiled.create_infer_request()
+
+    def run(inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
+        return request.infer(dict(inputs))[0].copy()
+
+    return run

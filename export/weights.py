@@ -1,0 +1,154 @@
+"""Puts a checkpoint's weights into a traced graph, tensor by tensor, in the precision they have.
+
+The graph computes in fp32. A weight stored in fp16 stays fp16 on disk, followed by a Cast: every
+fp16 number is an fp32 number, so nothing is lost, and runtimes fold the Cast when they load.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnxscript import optimizer
+from safetensors import safe_open
+
+from export.errors import SourceError
+from export.recipes import Part
+from export.source import Tensor
+
+__all__ = ["DATA_NAME", "MODEL_NAME", "fill", "matched", "precision_of", "save"]
+
+MODEL_NAME = "model.onnx"
+DATA_NAME = "model.onnx_data"  # as optimum names it
+INLINE_LIMIT = 256  # bytes; smaller constants stay in the graph, where shape inference needs them
+# Checkpoints from before transformers 5 and diffusers 0.18 use older names for the same weights.
+OLD_PREFIX = "text_model."
+OLD_NAMES = {
+    ".to_q.": ".query.",
+    ".to_k.": ".key.",
+    ".to_v.": ".value.",
+    ".to_out.0.": ".proj_attn.",
+}
+IGNORED = ("embeddings.position_ids",)  # a constant that old text encoders saved
+
+
+def matched(part: Part, model: ir.Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Find the stored tensor of every weight in the graph, and none left over for `part`.
+
+    Raises SourceError when one is missing, has another shape or dtype, or belongs nowhere.
+    """
+    found: dict[str, Tensor] = {}
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None and name in IGNORED:
+            continue
+        tensor = next((tensors[key] for key in _spellings(name) if key in tensors), None)
+        shape = tuple(value.shape.numpy()) if value.shape is not None else ()
+        if tensor is None:
+            raise SourceError(f"{part.folder} lacks the weight '{name}' that its config asks for")
+        if tensor.dtype not in ("BF16", "F16", "F32"):
+            raise SourceError(f"{part.folder}: '{name}' is {tensor.dtype}; floats are needed")
+        if _squeezed(tensor.shape) != _squeezed(shape):
+            raise SourceError(
+                f"{part.folder}: '{name}' has shape {list(tensor.shape)}, its config asks for {list(shape)}"
+            )
+        found[name] = tensor
+    used = {tensor.key for tensor in found.values()}
+    for key in tensors:
+        mine = key.startswith(part.prefixes) if part.prefixes else True
+        if mine and key not in used and not key.endswith(IGNORED):
+            raise SourceError(f"{part.folder} has the weight '{key}' that its config does not know")
+    return found
+
+
+def _spellings(name: str) -> list[str]:
+    old = name
+    for new, former in OLD_NAMES.items():
+        old = old.replace(new, former)
+    return [name, OLD_PREFIX + name, old]
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    # Old VAEs store the attention's linear layers as 1 x 1 convolutions.
+    return shape[:2] if shape[2:] == (1, 1) else shape
+
+
+def precision_of(tensors: Mapping[str, Tensor]) -> str:
+    """Say how most of the weights are stored in a bundle: fp16 when any is, otherwise fp32."""
+    return "fp16" if any(tensor.dtype == "F16" for tensor in tensors.values()) else "fp32"
+
+
+def fill(model: ir.Model, tensors: Mapping[str, Tensor]) -> None:
+    """Give every weight its (lazily read) value and simplify the graph around the weights."""
+    graph = model.graph
+    for name, tensor in tensors.items():
+        graph.initializers[name].const_value = _lazy(tensor, graph.initializers[name], np.float32)
+    weights = {id(graph.initializers[name]) for name in tensors}
+
+    def should_fold(node: ir.Node) -> bool | None:
+        # A folded weight would lose its name and its fp16 form; None leaves the choice to the tool.
+        return False if any(id(value) in weights for value in node.inputs) else None
+
+    optimizer.optimize_ir(model, should_fold=should_fold)
+    for name, tensor in tensors.items():
+        if tensor.dtype == "F16" and name in graph.initializers:
+            _narrow(graph, name, tensor)
+    _strip(model)
+
+
+def _lazy(tensor: Tensor, value: ir.Value, dtype: type[np.floating]) -> ir.LazyTensor:
+    shape = tuple(value.shape.numpy()) if value.shape is not None else tensor.shape
+
+    def read() -> ir.TensorProtocol:
+        return ir.tensor(_read(tensor).astype(dtype, copy=False).reshape(shape), name=value.name)
+
+    kind = ir.DataType.FLOAT16 if dtype is np.float16 else ir.DataType.FLOAT
+    return ir.LazyTensor(read, dtype=kind, shape=ir.Shape(shape), name=value.name)
+
+
+def _read(tensor: Tensor) -> NDArray[np.floating]:
+    # numpy has no bfloat16: those few come through torch, widened without loss.
+    if tensor.dtype == "BF16":
+        with safe_open(tensor.file, framework="pt") as opened:
+            return opened.get_tensor(tensor.key).float().numpy()
+    with safe_open(tensor.file, framework="np") as opened:
+        return opened.get_tensor(tensor.key)
+
+
+def _narrow(graph: ir.Graph, name: str, tensor: Tensor) -> None:
+    wide = graph.initializers.pop(name)
+    narrow = ir.Value(name=name, shape=wide.shape, type=ir.TensorType(ir.DataType.FLOAT16))
+    narrow.const_value = _lazy(tensor, narrow, np.float16)
+    cast = ir.node("Cast", [narrow], {"to": ir.DataType.FLOAT}, name=f"{name}/widen")
+    out = cast.outputs[0]
+    out.name, out.shape, out.type = f"{name}/fp32", wide.shape, ir.TensorType(ir.DataType.FLOAT)
+    wide.replace_all_uses_with(out)
+    graph.initializers.add(narrow)
+    graph.insert_before(graph[0], cast)
+
+
+def _strip(model: ir.Model) -> None:
+    # The tracer's notes hold source lines and local paths, and are larger than the graph.
+    model.metadata_props.clear()
+    model.doc_string = None
+    model.graph.metadata_props.clear()
+    model.graph.doc_string = None
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+        value.doc_string = None
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+            value.doc_string = None
+
+
+def save(model: ir.Model, folder: Path) -> None:
+    """Write model.onnx and model.onnx_data into `folder`, reading one weight at a time."""
+    ir.save(
+        model,
+        folder / MODEL_NAME,
+        external_data=DATA_NAME,
+        size_threshold_bytes=INLINE_LIMIT,
+    )

@@ -1,0 +1,108 @@
+"""The child process in which torch works: `python -P -m export.worker`, one job, then it ends.
+
+A job comes as one JSON object on standard input, so that nothing stands in the argument list; what
+happens goes out as one JSON object a line on standard output: {"stage", "fraction"} while it works,
+{"result"} or {"error", "message", "hint"} at the end. When it ends, all of torch's memory is free.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO
+
+from export import errors
+from export.source import Checkpoint, fingerprint, open_checkpoint
+
+__all__ = ["main"]
+
+Send = Callable[[Mapping[str, object]], None]
+LIBRARIES = ("diffusers", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers")
+# Tracing time in proportion: a UNet has several times the nodes of the others together.
+WEIGHT = {"unet": 6}
+
+
+def main() -> None:
+    """Do the job on standard input and end with status 0, or 1 after an error was reported."""
+    out = _claim_stdout()
+
+    def send(message: Mapping[str, object]) -> None:
+        out.write(json.dumps(message, allow_nan=False) + "\n")
+        out.flush()
+
+    job = json.loads(sys.stdin.read())
+    try:
+        send({"result": JOBS[job["task"]](job, send)})
+    except errors.ExportError as error:
+        send({"error": type(error).__name__, "message": str(error), "hint": error.hint})
+        sys.exit(1)
+    except MemoryError:
+        send({"error": "GraphError", "message": "there is not enough memory", "hint": ""})
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001  the border of the process: the parent must hear of it
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        send({"error": "GraphError", "message": f"the exporter failed: {text}", "hint": ""})
+        sys.exit(1)
+
+
+def _claim_stdout() -> IO[str]:
+    # Libraries print: give them standard error and keep the real standard output for messages.
+    kept = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return kept
+
+
+def _build(job: Mapping[str, str], send: Send) -> object:
+    """Trace every component and write it into the bundle's folder."""
+    checkpoint = _checkpoint(job)
+    from export.graph import trace
+    from export.weights import fill, matched, precision_of, save
+
+    parts = checkpoint.recipe.components
+    total = sum(WEIGHT.get(part.name, 1) for part in parts)
+    done, precisions = 0, {}
+    for part in parts:
+        send({"stage": f"trace {part.name}", "fraction": done / total})
+        model = trace(part, checkpoint.configs[part.folder], checkpoint.sizes)
+        tensors = matched(part, model, checkpoint.tensors[part.folder])
+        send({"stage": f"write {part.name}", "fraction": (done + 0.8) / total})
+        fill(model, tensors)
+        folder = Path(job["out"]) / part.name
+        folder.mkdir(exist_ok=True)
+        save(model, folder)
+        precisions[part.name] = precision_of(tensors)
+        done += WEIGHT.get(part.name, 1)
+    return {
+        "precisions": precisions,
+        "sha256": fingerprint(checkpoint),
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _measure(job: Mapping[str, str], send: Send) -> object:
+    """Measure the bundle against the checkpoint."""
+    checkpoint = _checkpoint(job)
+    from export.parity import measure_bundle
+
+    measures, rgb = measure_bundle(
+        checkpoint,
+        Path(job["out"]),
+        lambda stage, fraction: send({"stage": stage, "fraction": fraction}),
+    )
+    return {"measures": [asdict(measure) for measure in measures], "latent_rgb": asdict(rgb)}
+
+
+def _checkpoint(job: Mapping[str, str]) -> Checkpoint:
+    return open_checkpoint(Path(job["source"]))
+
+
+JOBS: Mapping[str, Callable[[Mapping[str, str], Send], object]] = {
+    "build": _build,
+    "measure": _measure,
+}
+
+if __name__ == "__main__":
+    main()
