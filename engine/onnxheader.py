@@ -1,0 +1,163 @@
+"""Reads the head of an .onnx file without the onnx library: inputs, outputs, files of weights.
+
+An .onnx file is a protocol buffer (onnx.proto3, IR version 3 and later). Only the few fields below
+are looked at, everything else is skipped by its length; every length is checked against the file.
+"""
+
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.errors import BundleError
+from engine.manifest import TensorSpec
+
+__all__ = ["OnnxHeader", "read_onnx_header"]
+
+DEPTH_LIMIT = 8  # nested graphs of If and Loop; real models have 2
+PORTS_LIMIT = 64  # inputs or outputs of one graph; an SDXL UNet with ControlNet has 20
+# TensorProto.DataType of what diffusion networks take and give.
+DTYPES = {1: "float32", 6: "int32", 7: "int64", 10: "float16"}
+# message -> field number -> message inside it, on the way to what is read here.
+INSIDE: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 11: "input", 12: "output"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "tensor": {13: "external"},
+}
+ENDS = ("input", "output", "external")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnnxHeader:
+    """What a graph takes and gives, by name in its order, and the files its weights lie in.
+
+    Inputs that are weights as well (old exporters list them twice) are left out.
+    """
+
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    data_files: frozenset[str]
+
+
+def read_onnx_header(path: Path) -> OnnxHeader:
+    """Read the header of the .onnx file `path`. Raises BundleError on anything out of order."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _header(memoryview(data), path.name)
+    except (OSError, ValueError) as error:  # mmap of an empty file is a ValueError
+        raise BundleError(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
+
+
+def _header(data: memoryview, name: str) -> OnnxHeader:
+    ports: dict[str, dict[str, TensorSpec]] = {"input": {}, "output": {}}
+    files: set[str] = set()
+    try:
+        for kind, depth, message in _walk(data, "model", 0):
+            if kind == "external":
+                key, value = _pair(message)
+                if key == "location":
+                    files.add(value)
+            elif depth == 1:  # of the outermost graph
+                port, spec = _port(message)
+                ports[kind][port] = spec
+                if len(ports[kind]) > PORTS_LIMIT:
+                    raise BundleError(f"{name} has more than {PORTS_LIMIT} {kind}s")
+    except (IndexError, UnicodeDecodeError) as error:
+        raise BundleError(f"{name} is no ONNX file or is damaged") from error
+    finally:
+        data.release()
+    if not ports["output"]:
+        raise BundleError(f"{name} is no ONNX file: it has no output")
+    return OnnxHeader(inputs=ports["input"], outputs=ports["output"], data_files=frozenset(files))
+
+
+def _walk(data: memoryview, kind: str, depth: int) -> Iterator[tuple[str, int, memoryview]]:
+    """Yield (kind, depth, message) for every message of interest below `data`."""
+    if depth > DEPTH_LIMIT * 4:  # graph, node, attribute, graph: three levels a nested graph
+        raise BundleError("the ONNX file nests graphs too deeply")
+    inside = INSIDE[kind]
+    for number, value in _fields(data):
+        found = inside.get(number)
+        if found is None or isinstance(value, int):
+            continue
+        if found in ENDS:
+            yield found, depth, value
+        else:
+            yield from _walk(value, found, depth + 1)
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield (field number, varint or bytes) of one message; raises IndexError past its end."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+            continue
+        if wire == 2:
+            length, at = _varint(data, at)
+        elif wire in {1, 5}:
+            length = 8 if wire == 1 else 4
+        else:
+            raise IndexError("unknown wire type")
+        if length > end - at:
+            raise IndexError("a field is longer than its message")
+        yield tag >> 3, data[at : at + length]
+        at += length
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):  # ten bytes at most
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise IndexError("a number is too long")
+
+
+def _message(data: memoryview, wanted: int) -> memoryview:
+    """Give the last message in field `wanted`, or an empty one."""
+    found = data[:0]
+    for number, value in _fields(data):
+        if number == wanted and not isinstance(value, int):
+            found = value
+    return found
+
+
+def _pair(data: memoryview) -> tuple[str, str]:
+    return _text(_message(data, 1)), _text(_message(data, 2))
+
+
+def _text(data: memoryview) -> str:
+    return bytes(data[:1024]).decode("utf-8")
+
+
+def _port(data: memoryview) -> tuple[str, TensorSpec]:
+    """Read a ValueInfoProto: name, type.tensor_type.{elem_type, shape.dim[]}."""
+    name = _text(_message(data, 1))
+    tensor = _message(_message(data, 2), 1)
+    code = next((value for number, value in _fields(tensor) if number == 1), 0)
+    dtype = DTYPES.get(code) if isinstance(code, int) else None
+    if dtype is None:
+        raise BundleError(f"the ONNX file's '{name[:60]}' has a type that is not supported")
+    shape: list[int | str] = []
+    for number, dim in _fields(_message(tensor, 2)):
+        if number == 1 and not isinstance(dim, int):
+            shape.append(_size(dim, len(shape)))
+    return name, TensorSpec(dtype=dtype, shape=tuple(shape))
+
+
+def _size(dim: memoryview, axis: int) -> int | str:
+    for number, value in _fields(dim):
+        if number == 1 and isinstance(value, int):
+            return value
+        if number == 2 and not isinstance(value, int):
+            return _text(value)
+    return f"axis{axis}"

@@ -1,0 +1,126 @@
+"""Describes a plain optimum export, a folder without `safelight.json`, as a manifest would.
+
+Nothing vouches for such a folder: there are no hashes, no licence and no parity report in it.
+"""
+
+import re
+from pathlib import Path
+
+from engine.errors import BundleError
+from engine.jsonfile import Fields, read_json
+from engine.manifest import (
+    FORMAT_VERSION,
+    Component,
+    Defaults,
+    FileEntry,
+    LatentRgb,
+    Manifest,
+    Parity,
+    Source,
+)
+from engine.onnxheader import OnnxHeader, read_onnx_header
+from engine.training import Training
+
+__all__ = ["data_file", "describe_plain_export"]
+
+CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
+NEEDED = ("text_encoder", "unet", "vae_decoder")
+OPTIONAL = ("vae_encoder",)
+STEPS = 25
+GUIDANCE_SCALE = 7.5
+SCALING_FACTOR = 0.18215  # of SD 1.x's VAE; older configurations leave it out
+# A rough fit of SD 1.x's latents to colours: good enough to see what comes.
+LATENT_RGB = LatentRgb(
+    factors=((0.15, 0.1, 0.09), (0.12, 0.12, 0.1), (0.0, 0.06, 0.09), (-0.07, -0.08, -0.14)),
+    bias=(0.5, 0.48, 0.46),
+)
+
+
+def describe_plain_export(folder: Path) -> Manifest:
+    """Read what the loop needs from the folder's configurations. Raises BundleError."""
+    components = {name: _component(folder, name) for name in NEEDED}
+    for name in OPTIONAL:
+        if (folder / name / "model.onnx").is_file():
+            components[name] = _component(folder, name)
+    unet = _config(folder, "unet")
+    vae = _config(folder, "vae_decoder")
+    text = _config(folder, "text_encoder")
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    training = Training.from_config(read_json(scheduler, CONFIG_LIMIT, constants=True))
+    side = unet.integer("sample_size", 1, 1024) * 8
+    factor = 2 ** (len(vae.items("block_out_channels")) - 1)
+    channels = unet.integer("in_channels", 1, 64)
+    if (channels, factor) != (4, 8):
+        raise BundleError(
+            f"'{folder.name}' has {channels} latent channels at 1/{factor} size;"
+            " 4 at 1/8 can be run, which is Stable Diffusion 1.x"
+        )
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        family="sd1",
+        name=re.sub(r"[^A-Za-z0-9._-]", "-", folder.name).lstrip("._-")[:64] or "bundle",
+        source=Source(kind="optimum", name=folder.name, revision="", sha256=""),
+        licence="unknown",
+        prediction_type=training.prediction_type,
+        scaling_factor=_scaling(vae),
+        latent_channels=channels,
+        vae_scale_factor=factor,
+        token_limit=text.integer("max_position_embeddings", 3, 4096),
+        embed_dim=text.integer("hidden_size", 1, 65536),
+        default_width=side,
+        default_height=side,
+        defaults=Defaults(
+            sampler=training.default_sampler,
+            schedule=training.default_schedule,
+            steps=STEPS,
+            guidance_scale=GUIDANCE_SCALE,
+        ),
+        latent_rgb=LATENT_RGB,
+        components=components,
+        files={
+            path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256="")
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        },
+        parity=Parity(precision="fp32", measures=()),
+        exporter={},
+        created="",
+    )
+
+
+def _config(folder: Path, part: str) -> Fields:
+    value = read_json(folder / part / "config.json", CONFIG_LIMIT, constants=True)
+    return Fields(value, f"{part}/config.json")
+
+
+def _scaling(vae: Fields) -> float:
+    known = "scaling_factor" in vae.each()
+    return vae.number("scaling_factor", 1e-4, 1e4) if known else SCALING_FACTOR
+
+
+def _component(folder: Path, name: str) -> Component:
+    path = folder / name / "model.onnx"
+    if not path.is_file():
+        raise BundleError(
+            f"'{folder.name}' is no bundle: it lacks {name}/model.onnx",
+            hint="`safelight export` makes a bundle from a diffusers folder",
+        )
+    header = read_onnx_header(path)
+    return Component(
+        file=f"{name}/model.onnx",
+        data_file=data_file(header, folder, name),
+        precision="fp32",
+        inputs=header.inputs,
+        outputs=header.outputs,
+    )
+
+
+def data_file(header: OnnxHeader, folder: Path, component: str) -> str:
+    """Give the one file beside the graph that its weights lie in, or "". Raises BundleError."""
+    if not header.data_files:
+        return ""
+    names = sorted(header.data_files)
+    plain = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", names[0])
+    if len(names) > 1 or plain is None or not (folder / component / names[0]).is_file():
+        raise BundleError(f"{component}/model.onnx takes weights from elsewhere: {names[0][:60]}")
+    return f"{component}/{names[0]}"

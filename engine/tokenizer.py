@@ -1,0 +1,139 @@
+"""CLIP's byte-pair encoding, equal to transformers' CLIPTokenizer, on `tokenizers` alone.
+
+Text is put into Unicode's NFC, runs of white space become one blank, letters become lower case;
+then it is split into words, numbers and signs, and each piece's UTF-8 bytes are merged by rank, the
+last one marked `</w>` (Radford et al., arXiv 2103.00020, section 2.4).
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
+from tokenizers import Tokenizer as Library
+from tokenizers.models import BPE
+
+from engine.errors import BundleError, RequestError
+from engine.jsonfile import read_json
+
+__all__ = ["Tokenizer"]
+
+CONFIG_LIMIT = 1 << 20  # bytes of a configuration; real ones have 1 KiB
+VOCABULARY_LIMIT = 64 << 20  # bytes of a vocabulary file; CLIP's have 2.2 MB
+WORDS = (
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+)
+ROLES = ("bos_token", "eos_token", "unk_token", "pad_token")
+DEFAULTS = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
+# A Python text can hold halves of surrogate pairs, which no encoding can write.
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Tokenizer:
+    """Gives token ids of prompts, in chunks that the text encoder takes. Reads `folder` once."""
+
+    def __init__(self, folder: Path, *, limit: int) -> None:
+        """Read tokenizer.json, or vocab.json with merges.txt. limit: ids in a chunk, begin and end
+        included. Raises BundleError when the files are missing, damaged or too large.
+        """
+        self.limit = limit
+        tokens = _special_tokens(folder)
+        model = _model(folder)
+        ids = {role: model.token_to_id(token.content) for role, token in tokens.items()}
+        for role, number in ids.items():
+            if number is None:
+                raise BundleError(f"the tokenizer's {role} is not in its vocabulary")
+        self._ids = cast("dict[str, int]", ids)
+        self._library = _library(model, tokens)
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """Give the ids of `text`: int64[n, limit], a row begin, limit - 2 ids or fewer, end, pad.
+
+        An empty text is one chunk. Raises RequestError for text that is not valid Unicode.
+        """
+        if SURROGATE.search(text):
+            raise RequestError(
+                "the prompt holds half of a surrogate pair, which is no character",
+                hint="it was damaged on its way here: read or paste it again as UTF-8",
+            )
+        ids = self._library.encode(text, add_special_tokens=False).ids
+        room = self.limit - 2
+        count = max(1, -(-len(ids) // room))
+        chunks = np.full((count, self.limit), self._ids["pad_token"], dtype=np.int64)
+        for row, chunk in enumerate(chunks):
+            piece = ids[row * room : (row + 1) * room]
+            chunk[0] = self._ids["bos_token"]
+            chunk[1 : 1 + len(piece)] = piece
+            chunk[1 + len(piece)] = self._ids["eos_token"]
+        return chunks
+
+
+def _library(model: BPE, tokens: Mapping[str, AddedToken]) -> Library:
+    library = Library(model)
+    library.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    library.add_special_tokens([tokens[role] for role in ROLES])  # pyright: ignore[reportUnknownMemberType]  untyped there
+    return library
+
+
+def _model(folder: Path) -> BPE:
+    whole, vocabulary, merges = (
+        folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
+    pair = vocabulary.is_file() and merges.is_file()
+    for path in (vocabulary, merges) if pair else (whole,):
+        if not path.is_file():
+            raise BundleError("the tokenizer has neither tokenizer.json nor vocab.json, merges.txt")
+        if path.stat().st_size > VOCABULARY_LIMIT:
+            raise BundleError(f"{path.name} has more than {VOCABULARY_LIMIT} bytes")
+    try:
+        if pair:  # read faster than tokenizer.json, and the same content
+            model = BPE.from_file(str(vocabulary), str(merges))  # pyright: ignore[reportUnknownMemberType]  untyped there
+        else:
+            model = Library.from_file(str(whole)).model
+    except Exception as error:  # the library raises plain Exception
+        raise BundleError(f"the tokenizer cannot be read: {str(error)[:200]}") from error
+    if not isinstance(model, BPE):
+        raise BundleError("the tokenizer is no byte-pair encoding, so it is not CLIP's")
+    model.dropout = None
+    model.fuse_unk = False
+    model.unk_token = DEFAULTS["unk_token"]
+    model.continuing_subword_prefix = ""
+    model.end_of_word_suffix = "</w>"
+    return model
+
+
+def _special_tokens(folder: Path) -> dict[str, AddedToken]:
+    found: dict[str, object] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
+        path = folder / name
+        if path.is_file():
+            config = read_json(path, CONFIG_LIMIT, constants=True)
+            found |= {role: config[role] for role in ROLES if config.get(role) is not None}
+    return {role: _added(role, found.get(role, DEFAULTS[role])) for role in ROLES}
+
+
+def _added(role: str, value: object) -> AddedToken:
+    fields = cast("dict[str, object]", value) if isinstance(value, dict) else {"content": value}
+    content = fields.get("content")
+    if not isinstance(content, str) or not 0 < len(content) <= 100:
+        raise BundleError(f"the tokenizer's {role} is no text of 1 to 100 characters")
+    flags = {
+        flag: fields.get(flag) is True for flag in ("single_word", "lstrip", "rstrip", "normalized")
+    }
+    return AddedToken(content, special=True, **flags)
