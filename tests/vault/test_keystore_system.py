@@ -107,6 +107,16 @@ class Dismissed(Locked):
     error = PromptDismissedException
 
 
+class DismissedDelete(Dictionary):
+    """Asks before it deletes; the person says no."""
+
+    asked: list[str]
+
+    def delete_password(self, service, username):
+        self.asked.append(service)
+        raise PromptDismissedException
+
+
 class LockedByApi(Locked):
     error = ApiLockedError
 
@@ -213,6 +223,14 @@ def test_locked_is_told_from_broken(kind):
     for use in (store.get, store.delete, lambda entry: store.set(entry, VALUE)):
         with pytest.raises(KeyStoreLockedError, match="locked"):
             use(ENTRY)
+
+
+def test_a_dismissed_window_is_not_opened_again():
+    DismissedDelete.asked = []
+    Dictionary.entries = {ENTRY: ["aa"]}
+    with pytest.raises(KeyStoreLockedError):
+        store_of(DismissedDelete).delete(ENTRY)
+    assert DismissedDelete.asked == [ENTRY]
 
 
 def test_unusable_is_absent_with_the_librarys_reason():

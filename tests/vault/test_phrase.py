@@ -123,6 +123,12 @@ def test_another_vaults_phrase_is_told_from_a_typo():
     assert "mistyped" not in str(error)
 
 
+def test_a_typo_in_another_vaults_phrase_is_a_typo_first():
+    error = refusal("Z" + PHRASE.text()[1:], OTHER)
+    assert "mistyped" in str(error)
+    assert "group 1 of 8" in error.hint
+
+
 @pytest.mark.parametrize("keep", [0, 1, 35, 39])
 def test_too_short_says_how_many_were_typed(keep):
     signs = PHRASE.text().replace("-", "")
