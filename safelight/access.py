@@ -46,13 +46,13 @@ class Access:
             passphrase_secret,
         )
 
-        has_passphrase = "passphrase" in summary.slots
+        openers = {slot.type for slot in summary.slots}
         path = self.settings.vault
-        if "keyring" in summary.slots:
+        if "keyring" in openers:
             try:
                 return open_vault(path, KeyStoreUnlock())
             except LockedError:
-                if not (has_passphrase and is_interactive()):
+                if not ("passphrase" in openers and is_interactive()):
                     raise
         elif not is_interactive():
             raise LockedError(
@@ -68,7 +68,7 @@ class Access:
         from vault import NotFoundError, inspect
 
         summary = inspect(self.settings.vault)
-        if summary is None:
+        if summary.state != "ready":
             raise NotFoundError(
                 f"there is no vault at {self.settings.vault}", hint="`safelight init` makes one"
             )

@@ -47,6 +47,7 @@ _BY_NAME = {
     "engine.errors.BundleError": ExitStatus.MODEL,
     "engine.errors.NotFiniteError": ExitStatus.MODEL,
     "engine.errors.DeviceError": ExitStatus.DEVICE,
+    "export.errors.MissingError": ExitStatus.NOT_FOUND,
     "export.errors.SourceError": ExitStatus.MODEL,
     "export.errors.ParityError": ExitStatus.MODEL,
     "export.errors.ExportError": ExitStatus.MODEL,

@@ -10,47 +10,111 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vault.context import Kind
     from vault.creation import create
+    from vault.errors import (
+        BadValueError,
+        DamagedError,
+        KeyStoreAbsentError,
+        KeyStoreBrokenError,
+        KeyStoreError,
+        KeyStoreLockedError,
+        LockedError,
+        NoKeyError,
+        NotFoundError,
+        PhraseError,
+        StorageError,
+        UnsupportedFormatError,
+        VaultError,
+        WrongPassphraseError,
+    )
+    from vault.keystore import KeyStore, find_keystore
+    from vault.keystore.kernel import KernelKeyStore
+    from vault.keystore.memory import MemoryKeyStore
+    from vault.passphrase import passphrase_secret
+    from vault.phrase import RecoveryPhrase
     from vault.records import Blob, BlobDraft, Draft, Record
+    from vault.secret import Secret
     from vault.status import SlotStatus, VaultStatus, VaultSummary, inspect
     from vault.unlock import KeyStoreUnlock, PassphraseUnlock, PhraseUnlock, Unlock
     from vault.vault import Vault, open_vault
 
 __all__ = [
+    "BadValueError",
     "Blob",
     "BlobDraft",
+    "DamagedError",
     "Draft",
+    "KernelKeyStore",
+    "KeyStore",
+    "KeyStoreAbsentError",
+    "KeyStoreBrokenError",
+    "KeyStoreError",
+    "KeyStoreLockedError",
     "KeyStoreUnlock",
     "Kind",
+    "LockedError",
+    "MemoryKeyStore",
+    "NoKeyError",
+    "NotFoundError",
     "PassphraseUnlock",
+    "PhraseError",
     "PhraseUnlock",
     "Record",
+    "RecoveryPhrase",
+    "Secret",
     "SlotStatus",
+    "StorageError",
     "Unlock",
+    "UnsupportedFormatError",
     "Vault",
+    "VaultError",
     "VaultStatus",
     "VaultSummary",
+    "WrongPassphraseError",
     "create",
+    "find_keystore",
     "inspect",
     "open_vault",
+    "passphrase_secret",
 ]
 
 _HOMES = {
+    "BadValueError": "errors",
     "Blob": "records",
     "BlobDraft": "records",
+    "DamagedError": "errors",
     "Draft": "records",
+    "KernelKeyStore": "keystore.kernel",
+    "KeyStore": "keystore",
+    "KeyStoreAbsentError": "errors",
+    "KeyStoreBrokenError": "errors",
+    "KeyStoreError": "errors",
+    "KeyStoreLockedError": "errors",
     "KeyStoreUnlock": "unlock",
     "Kind": "context",
+    "LockedError": "errors",
+    "MemoryKeyStore": "keystore.memory",
+    "NoKeyError": "errors",
+    "NotFoundError": "errors",
     "PassphraseUnlock": "unlock",
+    "PhraseError": "errors",
     "PhraseUnlock": "unlock",
     "Record": "records",
+    "RecoveryPhrase": "phrase",
+    "Secret": "secret",
     "SlotStatus": "status",
+    "StorageError": "errors",
     "Unlock": "unlock",
+    "UnsupportedFormatError": "errors",
     "Vault": "vault",
+    "VaultError": "errors",
     "VaultStatus": "status",
     "VaultSummary": "status",
+    "WrongPassphraseError": "errors",
     "create": "creation",
+    "find_keystore": "keystore",
     "inspect": "status",
     "open_vault": "vault",
+    "passphrase_secret": "passphrase",
 }
 
 

@@ -29,7 +29,7 @@ def status(access: Access, json: Json = False) -> None:
         "vault": str(access.settings.vault),
         "vault_id": summary.vault_id,
         "format": summary.format,
-        "opens_with": list(summary.slots),
+        "opens_with": [slot.name for slot in summary.slots],
         "state": "unlocked",
     }
     warnings = [warning] if (warning := swap_warning()) else []
@@ -40,11 +40,12 @@ def status(access: Access, json: Json = False) -> None:
         fields["state"] = f"locked: {error}"
     else:
         fields |= {
-            "key_store": inside.keystore,
+            "opened_by": inside.opened_by,
             "epoch": inside.epoch,
             "generation": inside.generation,
-            "records": inside.records,
-            "bytes": inside.bytes,
+            "records": {kind.name.lower(): count for kind, count in inside.records.items()},
+            "trashed": inside.trashed,
+            "bytes": inside.bytes_on_disk,
         }
         warnings += inside.warnings
     fields["warnings"] = warnings
