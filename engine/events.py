@@ -16,7 +16,8 @@ class Step:
     """One network evaluation is done: `index` of `count` (from 0), of picture `picture` (from 0).
 
     seconds: what this evaluation took. preview() -> uint8[H/8, W/8, 3], a coarse look at the
-    denoised latents made on demand; it is the only copy and costs nothing when not called.
+    denoised latents made on demand; call it before the next event is asked for, since it reads
+    the loop's own buffer. It is the only copy and costs nothing when not called.
     """
 
     picture: int
@@ -28,7 +29,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seconds:
-    """Where the time of one picture went, in seconds. load is 0 when the model was loaded already."""
+    """Where the time of one picture went, in seconds. load: about 0 where it was loaded already."""
 
     load: float
     text: float
@@ -42,8 +43,8 @@ class Picture:
 
     pixels: uint8[H, W, 3]. request: the one asked for, with this picture's own seed and count 1.
     backend, device, precision: what really ran, for example openvino, CPU, bf16. reason: why
-    that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',). libraries:
-    name -> version of what computed. model: the bundle's name; model_hash: sha256 over its manifest.
+    that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',).
+    libraries: name -> version of what computed. model: the bundle's name. model_hash: Bundle.hash.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)

@@ -1,14 +1,20 @@
 """What is asked of the engine: one frozen value with every field resolved and checked once."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from engine.errors import RequestError, unknown_name
 
-__all__ = ["NOISES", "SAMPLERS", "SCHEDULES", "GenerationRequest"]
+__all__ = ["DEFAULT_ETA", "NOISES", "SAMPLERS", "SCHEDULES", "GenerationRequest"]
 
 SAMPLERS = ("ddim", "dpmpp_2m", "dpmpp_2m_sde", "euler", "euler_a", "heun", "lcm", "unipc")
 SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
 NOISES = ("philox", "torch")
+
+# What users of each sampler that adds noise expect; the others have no use for eta.
+DEFAULT_ETA: Final[Mapping[str, float]] = {"dpmpp_2m_sde": 1.0, "euler_a": 1.0, "lcm": 1.0}
 
 MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
@@ -24,7 +30,8 @@ class GenerationRequest:
     width, height: pixels, multiples of 8. steps: network steps of the sampler, 1 to 1000.
     guidance_scale: 1 means off (the negative prompt then has no effect). sampler, schedule:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
-    add noise. noise: `torch` equals torch's CPU generator, `philox` its CUDA generator.
+    add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
+    equals torch's CPU generator, `philox` its CUDA generator.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -38,11 +45,13 @@ class GenerationRequest:
     guidance_scale: float
     seed: int
     count: int = 1
-    eta: float = 1.0
+    eta: float = math.nan
     noise: str = "torch"
 
     def __post_init__(self) -> None:
-        """Check every field once, at the border."""
+        """Check every field once, at the border, and resolve what was left out."""
+        if math.isnan(self.eta):
+            object.__setattr__(self, "eta", DEFAULT_ETA.get(self.sampler, 0.0))
         for name in ("prompt", "negative_prompt"):
             length = len(getattr(self, name))
             if length > MAX_PROMPT:

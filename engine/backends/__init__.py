@@ -10,33 +10,50 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Backend", "Session"]
+__all__ = ["Array", "Backend", "Libraries", "Session", "Shapes"]
 
 Array = NDArray[np.generic]
+Shapes = Mapping[str, tuple[int, ...]]
+Libraries = tuple[tuple[str, str], ...]
 
 
 class Session(Protocol):
-    """One compiled component (text_encoder, unet, vae_decoder, vae_encoder) at fixed input shapes."""
+    """One compiled component (text_encoder, unet, vae_decoder...) at fixed input shapes."""
 
-    def run(self, inputs: Mapping[str, Array]) -> Array:
+    def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         """Compute the component's first output, float32.
 
-        inputs: name -> array, with the shapes and dtypes that the session was loaded for.
+        inputs: name -> array, with the shapes that the session was loaded for; values are converted
+        to the component's own dtypes (a broken timestep for a whole-number input is rounded).
         The result may be a buffer that the next run overwrites: copy what must live longer.
+        Raises DeviceError when the device fails.
         """
         ...
 
 
 class Backend(Protocol):
-    """Something that runs ONNX components. Loading is explicit and may take seconds."""
+    """Something that runs ONNX components. Loading is explicit and may take seconds.
 
-    name: str  # openvino, onnxruntime, fake
-    device: str  # CPU, GPU.0, cuda:0
-    precision: str  # what really computes: fp32, bf16, fp16
-    libraries: tuple[tuple[str, str], ...]  # name, version
+    name: openvino, onnxruntime, fake. device: CPU, GPU.0, cuda:0. precision: what really computes:
+    fp32, bf16, fp16. libraries: name, version.
+    """
 
-    def load(self, model: Path, shapes: Mapping[str, tuple[int, ...]]) -> Session:
-        """Compile `model` (an .onnx file) for these input shapes; raises BundleError, DeviceError."""
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> str: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def libraries(self) -> Libraries: ...
+
+    def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> Session:
+        """Compile `model` (an .onnx file) for these input shapes; raises BundleError, DeviceError.
+
+        A shape () for an input that has one dimension means one value. identity: changes whenever
+        a byte of the model does (the bundle's hash and the component); compiled forms may then be
+        kept and found again by it. Empty: nothing is kept.
+        """
         ...
 
     def exact(self) -> "Backend":

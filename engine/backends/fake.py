@@ -1,0 +1,114 @@
+"""A back end in plain numpy that draws coloured noise in no time: for tests and dry runs.
+
+It reads no model. What it computes depends on prompt, seed, guidance and timestep as a real
+component's output does, is the same on every machine, and can be made to fail on purpose.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends import Array, Libraries, Shapes
+from engine.errors import DeviceError
+
+__all__ = ["FakeBackend", "FakeSession"]
+
+# From latents to colours and from colours' means back: any full-rank numbers do.
+_TO_RGB: Final = ((0.5, 0.1, -0.2), (0.2, 0.4, 0.3), (-0.3, 0.2, 0.4), (0.1, -0.4, 0.2))
+_PIXELS: Final = 8  # pixels a latent
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FakeBackend:
+    """Loads components that need no file.
+
+    embed_dim: of the bundle that it stands in for (128 is pocket's). nan_at_step: the network's
+    output is NaN at this evaluation of each loaded network, from 0; -1 never. nan_in_picture: so
+    is the decoder's. nan_in_exact: the repair in fp32 fails as well. seconds_per_run: how long
+    every run of the network takes. fails_on: a component's input by whose name loading fails.
+    """
+
+    precision: str = "fp32"
+    device: str = "CPU"
+    embed_dim: int = 128
+    nan_at_step: int = -1
+    nan_in_picture: bool = False
+    nan_in_exact: bool = False
+    seconds_per_run: float = 0.0
+    fails_on: str = ""
+    name: str = field(default="fake", init=False)
+    libraries: Libraries = field(default=(), init=False)
+
+    def load(
+        self,
+        model: Path,
+        shapes: Shapes,
+        *,
+        identity: str = "",  # noqa: ARG002 - nothing is kept
+    ) -> "FakeSession":
+        """Give a session for the component that has these inputs."""
+        if self.fails_on in shapes:
+            raise DeviceError(f"the fake was told not to load {model.parent.name}/{model.name}")
+        return FakeSession(self, shapes)
+
+    def exact(self) -> "FakeBackend":
+        """Give the same in fp32, repaired unless nan_in_exact."""
+        if self.nan_in_exact:
+            return replace(self, precision="fp32")
+        return replace(self, precision="fp32", nan_at_step=-1, nan_in_picture=False)
+
+
+class FakeSession:
+    """One component; which one, its inputs say."""
+
+    def __init__(self, backend: FakeBackend, shapes: Shapes) -> None:
+        self._backend = backend
+        self._shapes = dict(shapes)
+        self._runs = 0
+
+    def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
+        """Compute embeddings, a prediction or a picture, f32."""
+        for name, shape in self._shapes.items():
+            if inputs[name].shape != shape:
+                raise DeviceError(f"input '{name}' has shape {inputs[name].shape}, not {shape}")
+        if "input_ids" in inputs:
+            return _embed(inputs["input_ids"], self._backend.embed_dim)
+        if "timestep" in inputs:
+            return self._predict(inputs)
+        picture = _decode(inputs["latent_sample"].astype(np.float32))
+        if self._backend.nan_in_picture:
+            picture[..., 0] = np.nan
+        return picture
+
+    def _predict(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
+        if self._backend.seconds_per_run:
+            time.sleep(self._backend.seconds_per_run)
+        sample = inputs["sample"].astype(np.float32)
+        embeds = inputs["encoder_hidden_states"].astype(np.float32)
+        meaning = embeds.mean(axis=1).reshape(len(sample), -1, 4)  # (2, C / 4, 4)
+        pull = meaning.sum(axis=1)[:, :, None, None]  # (2, 4, 1, 1)
+        drift = np.float32(float(inputs["timestep"]) / 1000.0)
+        prediction = np.float32(0.8) * sample + pull * (np.float32(0.2) + drift)
+        if self._runs == self._backend.nan_at_step:
+            prediction[..., 0] = np.nan
+        self._runs += 1
+        return prediction
+
+
+def _embed(ids: Array, embed_dim: int) -> NDArray[np.float32]:
+    """Give every token a fixed direction that turns with its place: f32[n, L, C]."""
+    channel = np.arange(1, embed_dim + 1, dtype=np.float64)
+    place = np.arange(ids.shape[1], dtype=np.float64)[:, None]
+    angle = ids.astype(np.float64)[:, :, None] * channel + place  # (n, L, C)
+    return np.sin(angle).astype(np.float32)
+
+
+def _decode(latents: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colour the latents and enlarge them: f32[1, 4, h, w] -> f32[1, 3, 8h, 8w]."""
+    colours = np.einsum("bchw,ck->bkhw", latents, np.array(_TO_RGB, dtype=np.float32))
+    return colours.repeat(_PIXELS, axis=2).repeat(_PIXELS, axis=3)

@@ -1,0 +1,191 @@
+"""OpenVINO on the CPU: reads ONNX directly, static shapes, bf16 where the processor computes it.
+
+Only the runtime (`Core`) is used. Importing the plain package also imports its converter, and that
+reports the import to its maker over the network; see `runtime`.
+"""
+
+import importlib
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends import Array, Libraries, Shapes
+from engine.backends.blobs import BlobCache
+from engine.backends.buffers import fill
+from engine.errors import BundleError, DeviceError
+
+__all__ = ["HINTS", "OpenVinoBackend", "runtime"]
+
+# Our precision -> OpenVINO's hint, and the capability that the processor must have for it.
+HINTS: Final = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
+_CONVERTER: Final = "openvino.tools.ovc"
+# Two threads in their first calls can lock each other out for good: the binding takes a C++ guard
+# and the interpreter's lock in either order (seen in 2026.4). Loading is therefore one at a time.
+_LOADING: Final = threading.Lock()
+
+
+def runtime() -> Any:
+    """Import `openvino` without its converter and without its telemetry.
+
+    The package's `__init__` imports the converter inside `try: ... except ImportError: pass`, and
+    the converter sends an 'import' event unless a file in the home forbids it. None in sys.modules
+    is Python's way to say that a module cannot be imported: the telemetry stays so for the life
+    of the process, the converter only while `openvino` is being imported. Raises DeviceError.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    modules: dict[str, ModuleType | None] = sys.modules  # pyright: ignore[reportAssignmentType]
+    modules.setdefault("openvino_telemetry", None)
+    modules.setdefault(_CONVERTER, None)
+    try:
+        return importlib.import_module("openvino")
+    except (ImportError, OSError) as error:
+        raise DeviceError(
+            f"OpenVINO cannot be loaded: {error}", hint="pip install 'safelight[cpu]'"
+        ) from error
+    finally:
+        if modules.get(_CONVERTER, ...) is None:
+            del modules[_CONVERTER]
+
+
+class OpenVinoBackend:
+    """Runs components in OpenVINO's CPU plugin.
+
+    precision: fp32, bf16 or fp16; DeviceError when the processor has no arithmetic for it, since
+    the plugin would quietly compute in another one. cache_dir: where compiled models are kept, in
+    the sub folder `openvino`; None keeps none. threads: 0 leaves the choice to the plugin, which
+    takes physical cores that the process may use.
+    """
+
+    def __init__(self, precision: str, cache_dir: Path | None, threads: int = 0) -> None:
+        ov = runtime()
+        self._core = ov.Core()
+        self.name: Final = "openvino"
+        self.device: Final = "CPU"
+        self.precision: Final = precision
+        self.libraries: Libraries = (("openvino", str(ov.__version__)),)
+        self.processor: str = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        self.capabilities: tuple[str, ...] = tuple(
+            self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        )
+        self._cache_dir = cache_dir
+        self._threads = threads
+        self._blobs = BlobCache(cache_dir / "openvino") if cache_dir else None
+        hint, capability = HINTS.get(precision, ("", ""))
+        if capability not in self.capabilities:
+            raise DeviceError(
+                f"this processor ({self.processor}) does not compute in {precision}",
+                hint="--precision fp32 runs everywhere; auto takes the fastest that there is",
+            )
+        self._options: dict[str, str | int] = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if threads:
+            self._options["INFERENCE_NUM_THREADS"] = threads
+
+    def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> "OpenVinoSession":
+        """Compile for static shapes, or take the compiled form from the cache."""
+        with _LOADING:
+            key, blob = "", None
+            if self._blobs and identity:
+                key = self._blobs.key(self._parts(shapes, identity))
+                blob = self._blobs.get(key)
+            compiled = self._import(blob, key) if blob is not None else None
+            if compiled is None:
+                compiled = self._compile(model, shapes)
+                if self._blobs and key:
+                    self._blobs.put(key, compiled.export_model().getvalue())
+            self._check(compiled)
+            return OpenVinoSession(compiled, blob)
+
+    def exact(self) -> "OpenVinoBackend":
+        """Give the same processor in fp32."""
+        if self.precision == "fp32":
+            return self
+        return OpenVinoBackend("fp32", self._cache_dir, self._threads)
+
+    def _parts(self, shapes: Shapes, identity: str) -> dict[str, object]:
+        return {
+            "identity": identity,
+            "shapes": {name: list(shape) for name, shape in shapes.items()},
+            "options": self._options,
+            "libraries": self.libraries,
+            "processor": [self.processor, *self.capabilities],
+        }
+
+    def _import(self, blob: NDArray[np.uint8], key: str) -> Any | None:
+        try:
+            tensor = runtime().Tensor(blob, shared_memory=True)
+            return self._core.import_model(tensor, "CPU", self._options)
+        except RuntimeError:
+            if self._blobs:  # verified, and still refused: compile anew
+                self._blobs.drop(key)
+            return None
+
+    def _compile(self, model: Path, shapes: Shapes) -> Any:
+        try:
+            graph = self._core.read_model(model)
+        except RuntimeError as error:
+            raise BundleError(
+                f"OpenVINO cannot read {_place(model)}", hint="safelight models verify"
+            ) from error
+        try:
+            graph.reshape(_static(graph, shapes))
+        except RuntimeError as error:
+            sizes = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+            raise BundleError(
+                f"{_place(model)} does not take the sizes {sizes}",
+                hint="multiples of 64 pixels fit every model",
+            ) from error
+        try:
+            return self._core.compile_model(graph, "CPU", self._options)
+        except RuntimeError as error:
+            raise DeviceError(f"OpenVINO cannot compile {_place(model)}") from error
+
+    def _check(self, compiled: Any) -> None:
+        wanted = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+        got: str = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        hint = str(self._options["INFERENCE_PRECISION_HINT"])
+        if got not in {hint, wanted[hint]}:
+            raise DeviceError(f"OpenVINO computes in {got} where {self.precision} was asked for")
+
+
+class OpenVinoSession:
+    """One compiled component with an infer request whose tensors are written and read in place."""
+
+    def __init__(self, compiled: Any, blob: NDArray[np.uint8] | None = None) -> None:
+        self._blob = blob  # the compiled model may point into it
+        self._request = compiled.create_infer_request()
+        self._buffers: dict[str, Array] = {
+            port.get_any_name(): self._request.get_tensor(port).data for port in compiled.inputs
+        }
+        self._output: Array = self._request.get_output_tensor(0).data
+
+    def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
+        """Compute the first output f32, a buffer that the next run overwrites."""
+        fill(self._buffers, inputs)
+        try:
+            self._request.infer(share_outputs=True)
+        except RuntimeError as error:
+            raise DeviceError(f"OpenVINO failed on the CPU: {type(error).__name__}") from error
+        return self._output.astype(np.float32, copy=False)
+
+
+def _static(graph: Any, shapes: Shapes) -> dict[str, list[int]]:
+    """Give the graph's shape for each input; a single value may be asked for as ()."""
+    static: dict[str, list[int]] = {}
+    for name, shape in shapes.items():
+        rank = graph.input(name).get_partial_shape().rank.get_length()
+        static[name] = [1] if shape == () and rank == 1 else list(shape)
+    return static
+
+
+def _place(model: Path) -> str:
+    return f"{model.parent.name}/{model.name}"

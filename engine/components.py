@@ -1,0 +1,73 @@
+"""The networks of one bundle on one back end, loaded when a shape of them is first needed."""
+
+from typing import TYPE_CHECKING
+
+from engine.errors import BundleError
+
+if TYPE_CHECKING:
+    from engine.backends import Backend, Session, Shapes
+    from engine.bundle import Bundle
+
+__all__ = ["Components"]
+
+
+class Components:
+    """Sessions by component; one shape of each is kept, since a loaded network is large.
+
+    Loading happens one after the other: the gain of threads is small and OpenVINO's binding can
+    lock itself out when two of them make their first calls.
+    """
+
+    def __init__(self, bundle: "Bundle", backend: "Backend") -> None:
+        self._bundle = bundle
+        self._backend = backend
+        self._loaded: dict[str, tuple[Shapes, Session]] = {}
+
+    def text_encoder(self) -> "Session":
+        """Give the text encoder for one chunk: input_ids int64[1, L]."""
+        return self._get("text_encoder", {"input_ids": (1, self._bundle.manifest.token_limit)})
+
+    def unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
+        """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
+        manifest = self._bundle.manifest
+        return self._get(
+            "unet",
+            {
+                "sample": (halves, *self.latent_shape(height, width)[1:]),
+                "timestep": (),
+                "encoder_hidden_states": (halves, tokens, manifest.embed_dim),
+            },
+        )
+
+    def vae_decoder(self, height: int, width: int) -> "Session":
+        """Give the decoder of one picture, height and width in pixels."""
+        return self._get("vae_decoder", {"latent_sample": self.latent_shape(height, width)})
+
+    def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Give (1, channels, h, w) of one picture's latents; height and width in pixels."""
+        manifest = self._bundle.manifest
+        factor = manifest.vae_scale_factor
+        return (1, manifest.latent_channels, height // factor, width // factor)
+
+    def _get(self, component: str, shapes: "Shapes") -> "Session":
+        found = self._loaded.get(component)
+        if found is not None and found[0] == shapes:
+            return found[1]
+        self._check(component, shapes)
+        self._loaded.pop(component, None)  # give its memory back before the next one is loaded
+        session = self._backend.load(
+            self._bundle.model(component),
+            shapes,
+            identity=f"{self._bundle.hash}/{component}",
+        )
+        self._loaded[component] = (shapes, session)
+        return session
+
+    def _check(self, component: str, shapes: "Shapes") -> None:
+        known = self._bundle.manifest.components.get(component)
+        if known is None or set(known.inputs) == set(shapes):
+            return  # a component that is missing altogether is Bundle.model's to report
+        raise BundleError(
+            f"{component} of '{self._bundle.name}' takes {', '.join(sorted(known.inputs))}; "
+            f"{', '.join(sorted(shapes))} are known here"
+        )
