@@ -136,7 +136,8 @@ def _timesteps(name: str, training: Training, steps: int, convention: Convention
         return _consistency_timesteps(training, steps)
     points = steps + 1 if convention.layout == "intervals" else steps
     if name == "trailing":
-        return np.round(total - np.arange(steps, dtype=np.float64) * (total / steps)) - 1.0
+        # arange's own rounding decides where a level lies half-way between two timesteps
+        return np.round(np.arange(total, 0, -total / steps)[:steps]) - 1.0
     if name == "leading":
         rising = np.arange(points, dtype=np.float64) * (total // points) + training.steps_offset
     else:
@@ -176,11 +177,14 @@ def _by_sigma(name: str, high: float, low: float, steps: int) -> Float64:
     ramp = np.linspace(0, 1, steps)
     if name == "karras":
         rho = 7.0  # the paper's value
-        return (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
-    if name == "exponential":
-        return np.exp(np.linspace(math.log(high), math.log(low), steps))
-    shape = 0.6  # both parameters of the distribution, the paper's value
-    return low + beta_quantile(1.0 - ramp, shape) * (high - low)
+        levels = (high ** (1 / rho) + ramp * (low ** (1 / rho) - high ** (1 / rho))) ** rho
+    elif name == "exponential":
+        levels = np.exp(np.linspace(math.log(high), math.log(low), steps))
+    else:
+        shape = 0.6  # both parameters of the distribution, the paper's value
+        levels = low + beta_quantile(1.0 - ramp, shape) * (high - low)
+    levels[-1], levels[0] = low, high  # to the last bit: the step after may end at `low` as well
+    return levels
 
 
 def _round(name: str, training: Training, timesteps: Float64, convention: Convention) -> Float64:

@@ -158,13 +158,13 @@ class Training:
         """Compute the share of signal variance left at each timestep: f64[T], falling.
 
         With rescale_betas_zero_snr after algorithm 1 of arXiv 2305.08891; the last value is then
-        2**-24 and not 0, as in diffusers, so that every sigma is finite.
+        2**-24 (as in diffusers; less where the one before is less) and not 0: sigmas stay finite.
         """
         alphas = np.cumprod(1.0 - self._betas()).astype(np.float64)
         if self.rescale_betas_zero_snr and self.num_train_timesteps > 1:
             root = np.sqrt(alphas)
             alphas[:] = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
-            alphas[-1] = 2.0**-24
+            alphas[-1] = min(2.0**-24, float(alphas[-2]) / 2)
         return alphas
 
     @property

@@ -65,12 +65,13 @@ def _weights(sigmas: Float64, order: int, solver: str, *, corrector: bool) -> Fl
     points = np.append(ratios, 1.0) if corrector else ratios
     rhos = _solve(points, h, scale)
     weights = np.zeros(order + corrector)
-    weights[corrector] = -base  # the first-order step, from the prediction at the start
+    origin = int(corrector)  # where the prediction at the start of the step stands
+    weights[origin] = -base  # the first-order step
     for k, (rho, point) in enumerate(zip(rhos, points, strict=True)):
         # scale * rho * (prediction at the point - prediction at the start) / point
-        where = 0 if corrector and k == len(points) - 1 else k + 1 + corrector
+        where = 0 if corrector and k == len(points) - 1 else k + 1 + origin
         weights[where] -= scale * rho / point
-        weights[corrector] += scale * rho / point
+        weights[origin] += scale * rho / point
     return weights
 
 
