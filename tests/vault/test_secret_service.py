@@ -89,6 +89,28 @@ def go_on(process) -> None:
     process.stdin.flush()
 
 
+def race(session: SecretService, code: str, count: int) -> list[list[str]]:
+    """Run `code` in `count` processes that go on together; return what each printed.
+
+    Each reads its number, prints `ready` and waits for another line before it goes on.
+    """
+    command = [sys.executable, "-c", PRELUDE + code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, env=session.env, **pipes) for _ in range(count)]
+    try:
+        for number, racer in enumerate(racers):
+            racer.stdin.write(f"{number}\n")
+            racer.stdin.flush()
+        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * count
+        for racer in racers:
+            go_on(racer)
+        return [racer.communicate(timeout=60)[0].splitlines() for racer in racers]
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+
+
 def test_set_get_replace_delete(service):
     code = """
 store = find_keystore()
@@ -162,24 +184,38 @@ store.set(own, bytes([number + 1]))
 attempt(lambda: store.get({anchor_entry(VAULT)!r}))
 attempt(lambda: store.get(own))
 """
-    command = [sys.executable, "-c", PRELUDE + code]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    racers = [subprocess.Popen(command, env=service.env, **pipes) for _ in range(20)]
-    try:
-        for number, racer in enumerate(racers):
-            racer.stdin.write(f"{number}\n")
-            racer.stdin.flush()
-        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 20
-        for racer in racers:
-            go_on(racer)
-        printed = [racer.communicate(timeout=60)[0].splitlines() for racer in racers]
-    finally:
-        for racer in racers:
-            racer.kill()
-            racer.communicate()
+    printed = race(service, code, 20)
     assert printed == [[VALUE.hex(), f"{number + 1:02x}"] for number in range(20)]
     names = [attributes["service"] for attributes, _ in service.items()]
     assert len(names) == len(set(names)) == 21
+
+
+def test_twenty_processes_that_create_one_vault_make_one_vault_and_one_key(service, tmp_path):
+    """VAULT: twenty racing processes make one vault and one key; the others are told so."""
+    code = f"""
+from vault import KeyStoreUnlock, create, open_vault
+int(sys.stdin.readline())
+print("ready", flush=True)
+sys.stdin.readline()
+store = SystemKeyStore(back_end_numbered(3), TimeLimits(answer=60, prompt=0))
+try:
+    create({str(tmp_path / "vault")!r}, keystore=store, confirm=lambda phrase: None).close()
+    print("made")
+except VaultError as error:
+    print(type(error).__name__, error)
+with open_vault({str(tmp_path / "vault")!r}, KeyStoreUnlock(store)) as vault:
+    print(vault.status().vault_id)
+"""
+    printed = race(service, code, 20)
+    ids = {lines[1] for lines in printed}
+    assert len(ids) == 1
+    assert [lines[0] for lines in printed].count("made") == 1
+    told = {lines[0] for lines in printed} - {"made"}
+    assert told == {"BadValueError a vault exists there already"}
+    names = sorted(attributes["service"].split(".", 3)[3] for attributes, _ in service.items())
+    assert len(names) == 2
+    assert names[0] == "anchor"
+    assert names[1].startswith("kek.")
 
 
 def test_a_locked_keyring_is_locked_and_no_hang(service):

@@ -1,7 +1,8 @@
 """The Linux kernel's keyring: keys in RAM that are gone at reboot, for ephemeral vaults.
 
 Keys of type "user" in the user's keyring: other processes of the same user find them until the
-machine stops; the kernel never swaps them out. Source: keyrings(7), add_key(2), keyctl(2).
+machine stops; the kernel never swaps them out. A container that shares the user shares the keys,
+which is why container engines refuse these calls. Source: keyrings(7), add_key(2), keyctl(2).
 """
 
 import ctypes

@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 from vault.errors import (
     KeyStoreAbsentError,
@@ -78,6 +78,7 @@ class SystemKeyStore:
     def __init__(self, back_end: BackEnd, limits: TimeLimits | None = None) -> None:
         self._back_end = back_end
         self._limits = TimeLimits.here() if limits is None else limits
+        self._deaf: type | None = None  # the library's class, once it was needed
 
     @property
     def number(self) -> int:
@@ -159,13 +160,20 @@ class SystemKeyStore:
 
     def _library(self) -> Library:
         """Make the library's back end, deaf to the environment."""
-        found = getattr(importlib.import_module(self._back_end.module), self._back_end.class_name)
-        # KEYRING_PROPERTY_x=y would set any attribute, such as another collection.
-        deaf = type(f"Pinned{found.__name__}", (found,), {"set_properties_from_env": _ignore})
-        library = deaf()
+        if self._deaf is None:  # once a store, since the library keeps a list of all classes
+            found = self._found()
+            # KEYRING_PROPERTY_x=y would set any attribute, such as another collection.
+            own = {"set_properties_from_env": _ignore}
+            self._deaf = type(f"Pinned{found.__name__}", (found,), own)
+        library = self._deaf()
         for name, value in self._back_end.properties.items():
             setattr(library, name, value)
         return cast("Library", library)
+
+    def _found(self) -> Any:
+        """Import the library's class; importing is what may take a tenth of a second."""
+        module = importlib.import_module(self._back_end.module)
+        return getattr(module, self._back_end.class_name)
 
     def _readiness(self) -> Readiness:
         back_end = self._back_end
@@ -176,7 +184,7 @@ class SystemKeyStore:
 
         def work() -> Readiness:
             try:
-                found = getattr(importlib.import_module(back_end.module), back_end.class_name)
+                found = self._found()
                 readiness = default_keyring() if back_end.secret_service else Readiness.READY
                 if readiness is Readiness.READY:
                     _ = found.priority  # the library's own test of what it needs
