@@ -28,7 +28,6 @@ SCHEMA = (
     "CREATE TABLE pending (no INTEGER PRIMARY KEY, sealed BLOB)",
 )
 _LENGTH_LIMIT = 8 * 1024 * 1024  # bytes a cell: a root of 140,000 pages, or 8 metadata limits
-_BUSY_MS = 30_000
 # (pragma, value to set, value to read back). Each is read back: SQLite ignores what it lacks.
 _PRAGMAS = (
     ("trusted_schema", "OFF", 0),
@@ -38,7 +37,6 @@ _PRAGMAS = (
     ("secure_delete", "ON", 1),
     ("synchronous", "EXTRA", 3),
     ("fullfsync", "ON", 1),
-    ("busy_timeout", str(_BUSY_MS), _BUSY_MS),
     ("journal_mode", "DELETE", b"delete"),
 )
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # SQLite file format, 3: "rollback journal"
@@ -89,16 +87,17 @@ def preflight(index: Path) -> bool:
     return True
 
 
-def connect(index: Path, *, fresh: bool = False) -> sqlite3.Connection:
+def connect(index: Path, *, fresh: bool = False, patience: int = 30) -> sqlite3.Connection:
     """Return a hardened connection to an existing index file, schema compared byte for byte.
 
-    `fresh` accepts a file without any schema and writes ours, uncommitted work of a dead `create`.
+    fresh: accept a file without any schema, which a dead `create` left, and write ours.
+    patience: seconds that one statement waits for another writer.
     Raises DamagedError, UnsupportedFormatError or StorageError.
     """
     uri = f"{index.absolute().as_uri()}?mode=rw"
     with translated():
         connection = sqlite3.connect(
-            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
+            uri, uri=True, isolation_level=None, check_same_thread=False, timeout=patience
         )
     try:
         with translated():

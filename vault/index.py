@@ -54,8 +54,11 @@ class RecordRow(NamedTuple):
 class Index:
     """One hardened connection; every read and write happens inside `reading` or `writing`."""
 
-    def __init__(self, path: Path, *, fresh: bool = False) -> None:
-        """Check the files, connect, compare the schema; `hot` says whether a journal lay there."""
+    def __init__(self, path: Path, *, fresh: bool = False, patience: int = 30) -> None:
+        """Check the files, connect, compare the schema; `hot` says whether a journal lay there.
+
+        patience: seconds that a statement waits for another writer; BEGIN is tried three times.
+        """
         self._path = path
         try:
             self.hot = preflight(path)
@@ -63,7 +66,7 @@ class Index:
             raise DamagedError(
                 "the vault's index is gone", hint="Restore index.sqlite from a backup."
             ) from None
-        self._connection = connect(path, fresh=fresh)
+        self._connection = connect(path, fresh=fresh, patience=patience)
 
     def close(self) -> None:
         """Close the connection."""

@@ -18,6 +18,8 @@ class Query:
 
     def may_match(self, text: bytes) -> bool:
         """Say whether a record's JSON can hold the words; false is certain, true is not."""
+        if b"\\" in text and not text.isascii():
+            return True  # composing would join an escape's letter with what follows it
         folded = _fold(text.decode("utf-8", "replace"))
         return all(word in folded for word in self._raw)
 

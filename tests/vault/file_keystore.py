@@ -1,0 +1,33 @@
+"""A key store of files, so that processes of one test share it. It exists only here."""
+
+import os
+from pathlib import Path
+
+from vault.keystore.entry import check_entry, check_value
+
+__all__ = ["FileKeyStore"]
+
+
+class FileKeyStore:
+    """Keep each entry in a file of one folder; number 0, as the shipped fake in memory."""
+
+    number = 0
+    name = "files (for tests)"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+
+    def get(self, entry: str) -> bytes | None:
+        try:
+            return (self.folder / check_entry(entry)).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def set(self, entry: str, value: bytes) -> None:
+        waiting = self.folder / f".{os.urandom(8).hex()}"
+        waiting.write_bytes(check_value(value))
+        waiting.rename(self.folder / check_entry(entry))
+
+    def delete(self, entry: str) -> None:
+        (self.folder / check_entry(entry)).unlink(missing_ok=True)
