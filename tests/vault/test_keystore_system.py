@@ -107,6 +107,14 @@ class Dismissed(Locked):
     error = PromptDismissedException
 
 
+class Overtaken(Dictionary):
+    """Another process deletes the entry between the look and the deletion."""
+
+    def delete_password(self, service, username):
+        super().delete_password(service, username)
+        raise ItemNotFoundException
+
+
 class DismissedDelete(Dictionary):
     """Asks before it deletes; the person says no."""
 
@@ -223,6 +231,12 @@ def test_locked_is_told_from_broken(kind):
     for use in (store.get, store.delete, lambda entry: store.set(entry, VALUE)):
         with pytest.raises(KeyStoreLockedError, match="locked"):
             use(ENTRY)
+
+
+def test_an_entry_that_another_process_deleted_first_is_gone_all_the_same():
+    Dictionary.entries = {ENTRY: ["aa"]}
+    store_of(Overtaken).delete(ENTRY)
+    assert Dictionary.entries == {ENTRY: []}
 
 
 def test_a_dismissed_window_is_not_opened_again():
