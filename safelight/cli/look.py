@@ -24,7 +24,10 @@ PROMPT_WIDTH = 60  # characters of a prompt in tables
 def ls(
     access: Access,
     search: Annotated[
-        str | None, typer.Option("--search", help="Only records that hold all these words.")
+        str | None,
+        typer.Option(
+            "--search", help="Only records with all these words; - reads them from input."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 1000,
     attempts: Annotated[
@@ -33,8 +36,11 @@ def ls(
     json: Json = False,
 ) -> None:
     """List pictures, newest first. Words after --search can be in prompts, tags, notes, models."""
+    from safelight.orders import read_bounded
     from vault import Kind
 
+    if search == "-":
+        search = read_bounded("-", "the search")
     with access.open() as vault:
         kinds = (Kind.ATTEMPT if attempts else Kind.PICTURE,)
         print_records(_found(vault, search, kinds, limit), json=json)

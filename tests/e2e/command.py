@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -40,7 +41,22 @@ class Home:
 
     def start(self, *words: str, **more) -> subprocess.Popen:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": -1, "stderr": -1} | more
-        return subprocess.Popen(self.arguments(*words), env=self.env(), cwd=self.path, **pipes)
+        more = {
+            "env": self.env(),
+            "cwd": self.path,
+            "start_new_session": True,
+            "bufsize": 0,
+            **pipes,
+        }
+        return subprocess.Popen(self.arguments(*words), **more)
+
+    def kill(self, process: subprocess.Popen) -> tuple[str, str]:
+        """Kill the command and whatever it started or runs under; give what it had printed."""
+        os.killpg(process.pid, signal.SIGKILL)
+        if process.stdin:
+            process.stdin = None  # was closed by the test: communicate() must not flush it
+        out, said = process.communicate(timeout=60)
+        return out.decode(), said.decode()
 
     def run(self, *words: str, status: int = 0, given: str = "") -> subprocess.CompletedProcess:
         done = subprocess.run(

@@ -4,7 +4,6 @@ import io
 import os
 import re
 import shutil
-import signal
 
 import numpy as np
 import pytest
@@ -44,7 +43,7 @@ def hunted(tmp_path_factory):
     request = f'{{"prompt": "{CANARY}", "negative_prompt": "{CANARY_NEGATIVE}", "seed": 9}}'
     run("generate", "--request", "-", *QUICK, given=request)
     run("generate", "-", "--seed", "10", *QUICK, given=CANARY)
-    listed = run("ls", "--search", "zebra qx7f3a91", "--json")
+    listed = run("ls", "--search", "-", "--json", given="zebra qx7f3a91")
     assert listed.count("\n") == 2  # the words are findable, so they are really stored
     run("status")
     bad = home.run("generate", "-", "--sampler", "none", status=2, given=CANARY)
@@ -62,9 +61,7 @@ def crash(home, said):
     process.stdin.write(CANARY.encode())
     process.stdin.close()
     assert process.stdout.readline()  # it is in the middle of its work
-    process.send_signal(signal.SIGKILL)
-    process.wait(60)
-    said.append(process.stderr.read().decode())
+    said.extend(home.kill(process))
 
 
 def every_file(home, trace):

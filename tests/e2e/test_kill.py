@@ -33,9 +33,7 @@ def test_nothing_acknowledged_is_lost_by_fifty_kills(home):
         if number % 10:
             select.select([process.stdout], [], [], 30)
         time.sleep(wait)
-        process.kill()
-        lines = process.stdout.read().decode().split("\n")[:-1]  # an unfinished line is no word
-        process.wait(30)
+        lines = home.kill(process)[0].split("\n")[:-1]  # an unfinished line is no word
         acknowledged |= {json.loads(line)["id"] for line in lines}
     listed = {each["id"]: each for each in home.lines("ls", "--limit", "100000")}
     assert len(acknowledged) > KILLS  # the kills did land in the middle of work

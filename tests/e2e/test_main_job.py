@@ -64,10 +64,10 @@ def test_a_unique_prefix_is_enough_and_show_tells_all(home, made):
 def test_reveal_gives_the_picture_without_any_words_and_notes_that_it_left(home, made, tmp_path):
     target = tmp_path / "out.png"
     home.run("reveal", made[0]["id"], "--to", str(target))
-    image = Image.open(target)
-    assert image.size == (128, 128)
-    assert image.info == {}
-    assert np.asarray(image).std() > 10  # a picture, not a flat field
+    with Image.open(target) as image:
+        assert image.size == (128, 128)
+        assert image.info == {}
+        assert np.asarray(image).std() > 10  # a picture, not a flat field
     (shown,) = home.lines("show", made[0]["id"])
     assert [note["way"] for note in shown["disclosed"]] == ["reveal"]
     assert str(target) not in json.dumps(shown)
@@ -87,7 +87,8 @@ def test_the_same_seed_gives_the_same_picture_alone_and_in_a_batch(home, made, t
     for record_id in (made[1]["id"], alone["id"]):
         target = tmp_path / f"{record_id}.png"
         home.run("reveal", record_id, "--to", str(target))
-        pixels.append(np.asarray(Image.open(target)))
+        with Image.open(target) as image:
+            pixels.append(np.asarray(image))
     assert np.array_equal(*pixels)
 
 
@@ -123,7 +124,8 @@ def test_incognito_keeps_no_record(home, tmp_path):
         "generate", "fox", "--incognito", "--to", str(target), "--seed", "1", *QUICK
     )
     assert made["id"] == ""
-    assert Image.open(target).size == (128, 128)
+    with Image.open(target) as image:
+        assert image.size == (128, 128)
     assert home.lines("status")[0]["records"] == before
 
 
@@ -143,7 +145,7 @@ def test_reveal_to_a_pipe_is_the_picture_alone(home, made):
         (("generate", "x", "--device", "cuda"), 7, "hint:"),
         (("generate", "x", "--incognito"), 2, "--to go together"),
         (("generate",), 2, "give one of"),
-        (("show", "ffffffffffff"), 5, "hint:"),
+        (("show", "ffffffffffff"), 5, "no record's id starts with"),
         (("show", "zz"), 2, ""),
         (("ls", "--passphrase-file", "/nonexistent"), 2, "cannot be read"),
         (("init", "--recovery-file", "other"), 2, "hint:"),
