@@ -1,0 +1,30 @@
+import numpy as np
+
+from engine.events import Step
+from safelight.progress import PictureProgress, StageProgress
+
+
+def step(index, count=4):
+    return Step(
+        picture=0, index=index, count=count, seconds=0.1, preview=lambda: np.zeros((1, 1, 3), "u1")
+    )
+
+
+def test_without_a_terminal_the_end_is_always_said_and_the_middle_seldom(capsys):
+    with PictureProgress(2) as progress:
+        for _ in range(2):
+            for index in range(4):
+                progress.step(step(index))
+            progress.picture()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert "100%" in lines[-1]
+    assert "2 of 2 pictures" in lines[-1]
+    assert len(lines) < 8
+
+
+def test_stages_are_named(capsys):
+    with StageProgress() as progress:
+        progress.stage("unet", 1.0)
+    assert "unet" in capsys.readouterr().err

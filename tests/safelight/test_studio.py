@@ -1,0 +1,133 @@
+"""Generate and seal, at the shipped seams: FakeBackend and MemoryKeyStore, a real vault on disk."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import safelight
+from engine import Bundle, DeviceError, EngineError, FakeBackend, NotFiniteError, Pipeline, Step
+from safelight.studio import BATCH, Made, Sealed, Studio
+from vault import Kind, MemoryKeyStore, create
+
+POCKET = Path(safelight.__file__).with_name("models") / "pocket"
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return Bundle.open(POCKET, hash_cache=None)
+
+
+@pytest.fixture
+def vault(tmp_path):
+    store = MemoryKeyStore()
+    with create(tmp_path / "vault", keystore=store, confirm=lambda phrase: None) as opened:
+        yield opened
+
+
+def request(bundle, **given):
+    return bundle.request(**{"prompt": "red apple", "seed": 5, "steps": 3} | given)
+
+
+def run(bundle, vault, requests, *, backend=None, cancelled=lambda: False):
+    return Studio(Pipeline(bundle, backend or FakeBackend()), vault).run(requests, cancelled)
+
+
+def test_a_sealed_event_names_a_record_that_is_there_already(bundle, vault):
+    sealed = 0
+    for event in run(bundle, vault, [request(bundle, count=3)]):
+        if isinstance(event, Sealed):
+            record = vault.get(event.record_id)
+            assert record.metadata["settings"]["seed"] == event.line["seed"] == 5 + sealed
+            assert record.metadata["prompt"] == "red apple"
+            sealed += 1
+    assert sealed == 3
+
+
+def test_picture_and_thumbnail_are_the_same_picture_without_a_word(bundle, vault):
+    (event,) = [e for e in run(bundle, vault, [request(bundle)]) if isinstance(e, Sealed)]
+    pictures = {}
+    for name in ("picture", "thumbnail"):
+        with Image.open(io.BytesIO(vault.read(event.record_id, name))) as image:
+            pictures[name] = np.asarray(image.convert("RGB").resize((8, 8)), dtype=float)
+            assert not {"parameters", "comment", "exif", "Software"} & set(image.info)
+    assert np.abs(pictures["picture"] - pictures["thumbnail"]).mean() < 20
+
+
+def test_many_quick_pictures_share_transactions_of_sixteen(bundle, vault):
+    before = vault.status().generation
+    events = [e for e in run(bundle, vault, [request(bundle, count=40)]) if isinstance(e, Sealed)]
+    assert len({e.record_id for e in events}) == 40
+    assert vault.status().generation - before <= 40 // BATCH + 2
+
+
+def test_a_cancelled_run_keeps_what_is_finished_and_is_an_attempt(bundle, vault):
+    sealed, steps = [], 0
+
+    def cancelled():
+        return steps >= 7  # in the third picture of three steps each
+
+    for event in run(bundle, vault, [request(bundle, count=9)], cancelled=cancelled):
+        steps += isinstance(event, Step)
+        sealed += [event] if isinstance(event, Sealed) else []
+    assert len(sealed) == 2
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["outcome"] == "cancelled"
+    assert attempt.metadata["settings"]["count"] == 9
+
+
+def test_a_cancel_after_the_last_picture_is_no_attempt(bundle, vault):
+    made = []
+
+    def cancelled():
+        return len(made) == 2
+
+    for event in run(bundle, vault, [request(bundle, count=2)], cancelled=cancelled):
+        made += [event] if isinstance(event, Sealed) else []
+    assert len(made) == 2
+    assert list(vault.list(kinds=(Kind.ATTEMPT,))) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "error"),
+    [
+        (FakeBackend(nan_at_step=1, nan_in_exact=True, precision="bf16"), NotFiniteError),
+        (FakeBackend(fails_on="latent_sample"), DeviceError),
+    ],
+)
+def test_a_failed_run_is_an_attempt_with_its_request_and_the_error_goes_on(
+    bundle, vault, backend, error
+):
+    with pytest.raises(error):
+        list(run(bundle, vault, [request(bundle)], backend=backend))
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["outcome"] == f"failed: {error.__name__}"
+    assert attempt.metadata["prompt"] == "red apple"
+
+
+def test_a_failure_in_a_later_request_keeps_the_pictures_before_it(bundle, vault):
+    good = request(bundle, count=2)
+    bad = request(bundle, prompt="bad", sampler="lcm", steps=60)  # lcm takes at most 50
+    events = []
+    with pytest.raises(EngineError):
+        events.extend(run(bundle, vault, [good, bad]))
+    assert len(list(vault.list())) == 2
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["prompt"] == "bad"
+
+
+def test_a_repair_is_recorded(bundle, vault):
+    backend = FakeBackend(nan_at_step=1, precision="bf16")
+    (event,) = [
+        e for e in run(bundle, vault, [request(bundle)], backend=backend) if isinstance(e, Sealed)
+    ]
+    assert vault.get(event.record_id).metadata["repairs"]
+
+
+def test_incognito_gives_bytes_and_keeps_nothing(bundle):
+    events = list(run(bundle, None, [request(bundle)]))
+    (made,) = [e for e in events if isinstance(e, Made)]
+    assert made.png.startswith(b"\x89PNG")
+    assert made.line["id"] == ""
