@@ -117,8 +117,9 @@ class LatentRgb:
 class Measure:
     """How far one runtime is from the torch reference on one subject.
 
-    subject: a component, trajectory or picture. max_abs, mean_abs: in the subject's own units.
-    psnr: dB against the reference's range, 200 for equal.
+    subject: a component, trajectory or picture. max_abs, mean_abs: absolute errors over the
+    reference's largest value (or over 1 where that is less). psnr: dB against the reference's
+    range, 200 for equal.
     """
 
     subject: str

@@ -54,6 +54,10 @@ class Tokenizer:
         self._ids = cast("dict[str, int]", ids)
         self._library = _library(model, tokens)
 
+    def highest_id(self) -> int:
+        """Give the highest id of the vocabulary: the text encoder needs more rows than that."""
+        return max(self._library.get_vocab().values())
+
     def encode(self, text: str) -> NDArray[np.int64]:
         """Give the ids of `text`: int64[n, limit], a row begin, limit - 2 ids or fewer, end, pad.
 

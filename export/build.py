@@ -1,4 +1,4 @@
-"""Turns a checkpoint folder into a bundle: build beside the target, prove, write the manifest, rename.
+"""Turns a checkpoint folder into a bundle: build beside it, prove, write the manifest, rename.
 
 A half bundle never looks whole: until the last rename it has another name and no manifest.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from engine.manifest import (
     FORMAT_VERSION,
@@ -69,7 +69,7 @@ def export_folder(
     name: str,
     licence: str | None,
     progress: Progress,
-    options: Options = Options(),  # noqa: B008  frozen
+    options: Options = Options(),
 ) -> Manifest:
     """Export the diffusers folder `source` to the new bundle folder `out`; proven or not at all.
 
@@ -90,7 +90,9 @@ def export_folder(
             lambda s, f: progress(s, BUILD_SHARE + f * (1 - BUILD_SHARE)),
         )
         precision = "fp16" if "fp16" in _dict(built["precisions"]).values() else "fp32"
-        measures = tuple(Measure(**item) for item in cast("list[dict]", measured["measures"]))
+        measures = tuple(
+            Measure(**item) for item in cast("list[dict[str, Any]]", measured["measures"])
+        )
         judge(measures, options.thresholds[precision])
         manifest = _manifest(
             checkpoint,
@@ -138,7 +140,13 @@ def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> None:
         target = folder / name
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(path.read_bytes())
-    _write_json(folder / "model_index.json", checkpoint.index)
+    kept = {*checkpoint.recipe.classes, "scheduler"}
+    index = {
+        # A part that the bundle does not hold (safety checker, image encoder) is none in it.
+        key: [None, None] if isinstance(value, list) and key not in kept else value
+        for key, value in checkpoint.index.items()
+    }
+    _write_json(folder / "model_index.json", index)
     _write_json(folder / "scheduler/scheduler_config.json", checkpoint.configs["scheduler"])
     for part in checkpoint.recipe.components:
         # Beside each model, as optimum has it. The child makes the folders of the models.
@@ -252,5 +260,5 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _dict(value: object) -> dict:
-    return cast("dict", value)
+def _dict(value: object) -> dict[str, Any]:
+    return cast("dict[str, Any]", value)

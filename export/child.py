@@ -1,4 +1,4 @@
-"""Runs `export.worker` in a process of its own, relays its progress, and brings its result or error.
+"""Runs `export.worker` in a process of its own, relays its progress, brings its result or error.
 
 The child is told by its environment to stay off the network before it imports anything.
 """
@@ -35,7 +35,7 @@ def run_job(job: Mapping[str, str], progress: Progress) -> Mapping[str, object]:
 
     The child is ended when anything interrupts, an exception out of `progress` included.
     """
-    process = subprocess.Popen(  # noqa: S603  our own interpreter and module
+    process = subprocess.Popen(
         # -P: the current folder is not searched for modules, whatever lies in it.
         [sys.executable, "-P", "-m", "export.worker"],
         stdin=subprocess.PIPE,

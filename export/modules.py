@@ -4,30 +4,33 @@ Parameters are fake tensors: shapes without memory. Tracing needs no more, and t
 safetensors into the bundle one by one, so that a large checkpoint is never whole in memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from export.errors import SourceError
+from export.recipes import Part
 
-__all__ = ["MODULES", "build_module", "fake_parameters"]
+__all__ = ["MODULES", "build_module", "parameter_shapes"]
 
 Config = Mapping[str, object]
 
 
 class TextEncoder(nn.Module):
-    """`input_ids i64[B, L] -> last_hidden_state f[B, L, C]`, as StableDiffusionPipeline calls it."""
+    """`input_ids i64[B, L] -> last_hidden_state f[B, L, C]`, as diffusers' pipeline calls it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         # SDPA in CLIP's causal mask form traces to more nodes (and a NaN guard) than plain softmax.
         plain = CLIPTextConfig.from_dict(dict(config) | {"dtype": "float32"})
         plain._attn_implementation = "eager"  # noqa: SLF001  the library's own switch has no setter
-        self.net = CLIPTextModel(plain)
+        self.net: Any = CLIPTextModel(plain)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode token ids."""
@@ -39,7 +42,8 @@ class Unet(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.net = UNet2DConditionModel.from_config(dict(config))
+        self.net: Any = UNet2DConditionModel.from_config(dict(config))
+        _replace_upsampling(self.net)
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """Predict eps, v or the sample, whatever the checkpoint was trained for."""
@@ -51,7 +55,7 @@ class VaeDecoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.net = AutoencoderKL.from_config(dict(config))
+        self.net: Any = AutoencoderKL.from_config(dict(config))
 
     def forward(self, latent_sample: Tensor) -> Tensor:
         """Decode latents that were divided by the scaling factor."""
@@ -59,15 +63,41 @@ class VaeDecoder(nn.Module):
 
 
 class VaeEncoder(nn.Module):
-    """`sample f[B, 3, 8h, 8w]` in -1..1 `-> latent_parameters f[B, 8, h, w]`: mean, log-variance."""
+    """`sample f[B, 3, 8h, 8w]` in -1..1 `-> latent_parameters f[B, 8, h, w]`: mean, log var."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.net = AutoencoderKL.from_config(dict(config))
+        self.net: Any = AutoencoderKL.from_config(dict(config))
 
     def forward(self, sample: Tensor) -> Tensor:
         """Encode a picture to the parameters of its latents' distribution."""
         return self.net.encode(sample, return_dict=False)[0].parameters
+
+
+class CroppedUpsample(nn.Module):
+    """Doubles height and width by repetition, then crops to `output_size`, then convolves.
+
+    For a size of 2n or 2n - 1 that is what interpolating to the size gives, but it traces to a
+    resize by constant factors, and the crop vanishes where a runtime knows the sizes.
+    """
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """`f[B, C, h, w] -> f[B, C, H, W]`."""
+        x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        if output_size is not None:
+            x = x[:, :, : output_size[0], : output_size[1]]
+        return self.conv(x)
+
+
+def _replace_upsampling(net: nn.Module) -> None:
+    for part in net.modules():
+        samplers: Any = getattr(part, "upsamplers", None) or ()
+        for place, old in enumerate(samplers):
+            samplers[place] = CroppedUpsample(old.conv)
 
 
 MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
@@ -85,11 +115,21 @@ def build_module(name: str, config: Config, mode: FakeTensorMode) -> nn.Module:
             module = MODULES[name](config)
     except (TypeError, ValueError, KeyError) as error:
         raise SourceError(f"the configuration of {name} is not acceptable: {error}") from error
-    fake_parameters(module, mode)
+    _fake_parameters(module, mode)
     return module.eval()
 
 
-def fake_parameters(module: nn.Module, mode: FakeTensorMode) -> None:
+def parameter_shapes(part: Part, config: Config) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of the parameters that belong to `part`, by their state-dict names."""
+    module: Any = build_module(part.module, config, FakeTensorMode())
+    return {
+        name: tuple(parameter.shape)
+        for name, parameter in module.net.named_parameters()
+        if name.startswith(part.prefixes or "")
+    }
+
+
+def _fake_parameters(module: nn.Module, mode: FakeTensorMode) -> None:
     """Put fake CPU tensors for the parameters, and the real values for known buffers."""
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):

@@ -1,7 +1,7 @@
 """Measures how far the exported graphs are from the torch checkpoint. Runs in a process of its own.
 
 One component is in memory at a time: first all references by torch, then each runtime. The
-reference is loaded by the libraries' own from_pretrained, so a mistake in our reading of the
+reference is loaded by the libraries' own from_pretrained, so that a mistake in our reading of the
 weights shows as well. Inputs are fixed; no prompt is used.
 """
 
@@ -9,10 +9,13 @@ import gc
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
 from torch import nn
 from transformers import CLIPTextModel
@@ -23,13 +26,17 @@ from export.runtimes import Run, installed, open_component
 from export.source import Checkpoint
 from export.weights import MODEL_NAME
 
-__all__ = ["measure_bundle"]
+__all__ = ["compare", "measure_bundle"]
 
 Array = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+Opener = Callable[[str], Run]  # component -> a function of its named inputs
 Progress = Callable[[str, float], None]
 STEPS = 4
 GUIDANCE = 5.0  # enough that an error in the difference of the two halves is seen
+SIDE_LIMIT = 32  # latents; larger pictures cost minutes and prove nothing more
 PSNR_CAP = 200.0  # dB; what equal arrays get, since JSON has no infinity
+OLD_SCALING = 0.18215  # of SD 1.x's VAE; configurations of 2022 leave it out
 
 
 def measure_bundle(
@@ -37,122 +44,119 @@ def measure_bundle(
 ) -> tuple[tuple[Measure, ...], LatentRgb]:
     """Compare every component, a short guided trajectory and its picture with torch."""
     runtimes = installed()
-    total = 4 * (1 + len(runtimes))
-    done = 0
+    parts = [part.name for part in checkpoint.recipe.components]
+    stages = [f"{way} {part}" for way in ("torch", *runtimes) for part in parts]
 
-    def step(label: str) -> None:
-        nonlocal done
-        progress(label, done / total)
-        done += 1
+    def told(way: str, opener: Opener) -> Opener:
+        def open_part(part: str) -> Run:
+            stage = f"{way} {part}"
+            progress(stage, stages.index(stage) / len(stages))
+            return opener(part)
+
+        return open_part
 
     inputs = _fixed_inputs(checkpoint)
-    reference, rgb = _follow(
-        lambda part: _torch_run(checkpoint, part), checkpoint, inputs, lambda p: step(f"torch {p}")
+    reference = _follow(
+        told("torch", lambda part: _torch_part(checkpoint, part)), checkpoint, inputs
     )
     measures: list[Measure] = []
     for runtime in runtimes:
-        results, _ = _follow(
-            lambda part, runtime=runtime: open_component(runtime, folder / part / MODEL_NAME),
-            checkpoint,
-            inputs,
-            lambda p, runtime=runtime: step(f"{runtime} {p}"),
-        )
-        measures += [
-            _compare(subject, runtime, results[subject], reference[subject])
-            for subject in reference
-        ]
+        opener = told(runtime, _opener(runtime, folder))
+        got = _follow(opener, checkpoint, inputs)
+        measures += [compare(name, runtime, got[name], reference[name]) for name in reference]
+    decode = _opener(runtimes[0], folder)("vae_decoder")
+    scaling = _scaling(checkpoint)
+    rgb = fit_latent_rgb(lambda x: decode({"latent_sample": x / scaling}), reference["trajectory"])
     return tuple(measures), rgb
 
 
-def _fixed_inputs(checkpoint: Checkpoint) -> dict[str, Array]:
+def _opener(runtime: str, folder: Path) -> Opener:
+    return lambda part: open_component(runtime, folder / part / MODEL_NAME)
+
+
+def _scaling(checkpoint: Checkpoint) -> np.float32:
+    return np.float32(str(checkpoint.configs["vae"].get("scaling_factor", OLD_SCALING)))
+
+
+def _fixed_inputs(checkpoint: Checkpoint) -> Arrays:
     sizes = checkpoint.sizes
     draw = np.random.default_rng(20)
-    # Odd and not square: sizes that a graph with a frozen shape would not take.
-    side = min(sizes["latent_side"], 32)
-    text = checkpoint.configs["text_encoder"]
-    ids = draw.integers(0, int(str(text["vocab_size"])) - 2, (2, sizes["token_limit"]))
-    # CLIP looks for the highest id as the end of the text.
-    ids[:, sizes["token_limit"] // 2 :] = int(str(text["vocab_size"])) - 1
-    normal = lambda *shape: draw.standard_normal(shape, dtype=np.float32)  # noqa: E731
+
+    def normal(*shape: int) -> Array:
+        return draw.standard_normal(shape, dtype=np.float32)
+
+    last = int(str(checkpoint.configs["text_encoder"]["vocab_size"])) - 1
+    ids = draw.integers(0, last - 1, (2, sizes["token_limit"]))
+    ids[:, sizes["token_limit"] // 2 :] = last  # CLIP pads with the end token, the highest id
+    side = min(sizes["latent_side"], SIDE_LIMIT)
     return {
         "ids": ids,
+        # Odd and not square: sizes that a graph with a frozen shape would not take.
         "sample": normal(2, 4, side - 1, side + 2),
         "noise": normal(1, 4, side, side),
         "picture": np.tanh(normal(1, 3, 8 * side, 8 * side + 8)),
     }
 
 
-def _follow(
-    open_part: Callable[[str], Run],
-    checkpoint: Checkpoint,
-    inputs: Mapping[str, Array],
-    step: Callable[[str], None],
-) -> tuple[dict[str, Array], LatentRgb]:
-    """Run the whole chain on fixed inputs, one component in memory at a time."""
+def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[str, Array]:
+    """Run the whole chain on the fixed inputs, one component in memory at a time."""
     results: dict[str, Array] = {}
-    scaling = float(str(checkpoint.configs["vae"].get("scaling_factor", 0.18215)))
-    step("text_encoder")
     run = open_part("text_encoder")
     embeds = results["text_encoder"] = run({"input_ids": inputs["ids"]})
-    step("unet")
-    run = _released(run) or open_part("unet")
-    results["unet"] = run(
-        {
-            "sample": inputs["sample"],
-            "timestep": np.array(481.5, np.float32),
-            "encoder_hidden_states": embeds,
-        }
-    )
-    latents = _trajectory(run, checkpoint, inputs["noise"], embeds)
-    results["trajectory"] = latents
-    step("vae_decoder")
-    run = _released(run) or open_part("vae_decoder")
-    results["vae_decoder"] = run({"latent_sample": inputs["sample"]})
-    results["picture"] = np.clip(run({"latent_sample": latents / scaling}) / 2 + 0.5, 0, 1)
-    rgb = fit_latent_rgb(lambda x: run({"latent_sample": x / scaling}), latents)
-    step("vae_encoder")
-    run = _released(run) or open_part("vae_encoder")
-    results["vae_encoder"] = run({"sample": inputs["picture"]})
-    return results, rgb
-
-
-def _released(run: Run) -> None:
+    run = _let_go() or open_part("unet")
+    results["unet"] = run(_unet_inputs(inputs["sample"], 481.5, embeds))
+    latents = results["trajectory"] = _trajectory(run, checkpoint, inputs["noise"], embeds)
     del run
+    run = _let_go() or open_part("vae_decoder")
+    results["vae_decoder"] = run({"latent_sample": inputs["sample"]})
+    picture = run({"latent_sample": latents / _scaling(checkpoint)})
+    results["picture"] = np.clip(picture / 2 + 0.5, 0, 1, dtype=np.float32)
+    del run
+    run = _let_go() or open_part("vae_encoder")
+    results["vae_encoder"] = run({"sample": inputs["picture"]})
+    return results
+
+
+def _let_go() -> None:
+    # Modules hold cycles: without a collection two networks would be in memory at once.
     gc.collect()
+
+
+def _unet_inputs(sample: Array, timestep: float, embeds: Array) -> Arrays:
+    return {
+        "sample": sample,
+        "timestep": np.array(timestep, np.float32),
+        "encoder_hidden_states": embeds,
+    }
 
 
 def _trajectory(run: Run, checkpoint: Checkpoint, noise: Array, embeds: Array) -> Array:
     """Take a few guided DDIM steps with the checkpoint's own noise schedule."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        scheduler = DDIMScheduler.from_config(dict(checkpoint.configs["scheduler"]))
+        scheduler: Any = DDIMScheduler.from_config(dict(checkpoint.configs["scheduler"]))
     scheduler.set_timesteps(STEPS)
     x = torch.from_numpy(noise)
     for timestep in scheduler.timesteps:
-        both = run(
-            {
-                "sample": np.concatenate([x.numpy()] * 2),
-                "timestep": np.array(timestep, np.float32),
-                "encoder_hidden_states": embeds,
-            }
-        )
+        both = run(_unet_inputs(np.concatenate([x.numpy()] * 2), float(timestep), embeds))
         empty, full = both[:1], both[1:]
-        guided = torch.from_numpy(empty + GUIDANCE * (full - empty))
+        guided = torch.from_numpy(empty + np.float32(GUIDANCE) * (full - empty))
         x = scheduler.step(guided, timestep, x).prev_sample
     return x.numpy()
 
 
-def _torch_run(checkpoint: Checkpoint, part: str) -> Run:
+def _torch_part(checkpoint: Checkpoint, part: str) -> Run:
     """Load one component by its library and wrap it as a function of named arrays."""
-    call = {
+    calls: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]] = {
         "text_encoder": lambda net, x: net(x["input_ids"]).last_hidden_state,
         "unet": lambda net, x: net(x["sample"], x["timestep"], x["encoder_hidden_states"]).sample,
         "vae_decoder": lambda net, x: net.decode(x["latent_sample"]).sample,
         "vae_encoder": lambda net, x: net.encode(x["sample"]).latent_dist.parameters,
-    }[part]
+    }
+    call = calls[part]
     net = _load(checkpoint, "vae" if part.startswith("vae") else part)
 
-    def run(inputs: Mapping[str, NDArray[np.generic]]) -> Array:
+    def run(inputs: Arrays) -> Array:
         tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in inputs.items()}
         with torch.inference_mode():
             return call(net, tensors).numpy()
@@ -161,36 +165,38 @@ def _torch_run(checkpoint: Checkpoint, part: str) -> Run:
 
 
 def _load(checkpoint: Checkpoint, folder: str) -> nn.Module:
-    maker = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}[
-        folder
-    ]
-    kind = "dtype" if maker is CLIPTextModel else "torch_dtype"
+    makers: Mapping[str, Any] = {
+        "text_encoder": CLIPTextModel,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    }
     files = {tensor.file.name for tensor in checkpoint.tensors[folder].values()}
-    variant = "fp16" if any(".fp16." in name for name in files) else None
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
+    options["dtype" if folder == "text_encoder" else "torch_dtype"] = torch.float32
+    if any(".fp16." in name for name in files):
+        options["variant"] = "fp16"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        net = maker.from_pretrained(
-            checkpoint.folder / folder,
-            use_safetensors=True,
-            local_files_only=True,
-            variant=variant,
-            **{kind: torch.float32},
+        return makers[folder].from_pretrained(checkpoint.folder / folder, **options).eval()
+
+
+def compare(subject: str, runtime: str, got: Array, wanted: Array) -> Measure:
+    """Measure one result against the reference; what is not finite counts as infinitely far."""
+    if got.shape != wanted.shape or not np.isfinite(got).all():
+        return Measure(
+            subject=subject, runtime=runtime, max_abs=1e6, mean_abs=1e6, cosine=-1.0, psnr=-1000.0
         )
-    return net.eval()
-
-
-def _compare(subject: str, runtime: str, got: Array, wanted: Array) -> Measure:
-    error = np.abs(got.astype(np.float64) - wanted)
-    peak = max(1.0, float(np.abs(wanted).max()))
-    span = float(np.ptp(wanted)) or 1.0
-    norm = float(np.linalg.norm(got) * np.linalg.norm(wanted)) or 1.0
+    exact = wanted.astype(np.float64)
+    error = np.abs(got - exact)
+    peak = max(1.0, float(np.abs(exact).max()))
     noise = float(np.sqrt(np.mean(error**2)))
-    psnr = PSNR_CAP if noise == 0 else min(PSNR_CAP, 20 * np.log10(span / noise))
+    norms = float(np.linalg.norm(got.astype(np.float64)) * np.linalg.norm(exact))
+    span = float(np.ptp(exact)) or 1.0
     return Measure(
         subject=subject,
         runtime=runtime,
-        max_abs=float(error.max()) / peak,
-        mean_abs=float(error.mean()) / peak,
-        cosine=float(np.vdot(got, wanted)) / norm,
-        psnr=float(psnr),
+        max_abs=min(1e6, float(error.max()) / peak),
+        mean_abs=min(1e6, float(error.mean()) / peak),
+        cosine=float(np.vdot(got.astype(np.float64), exact)) / norms if norms else 1.0,
+        psnr=PSNR_CAP if noise == 0 else min(PSNR_CAP, float(20 * np.log10(span / noise))),
     )

@@ -1,4 +1,4 @@
-"""Fits the linear map from latents to colours that previews use, by least squares on the decoder."""
+"""Fits the linear map from latents to colours that previews use: least squares on the decoder."""
 
 from collections.abc import Callable
 

@@ -83,7 +83,7 @@ SD1 = Recipe(
             folder="unet",
             inputs=(
                 Port(name="sample", dtype="float32", shape=SAMPLE),
-                # A scalar for the whole batch, fractional: Euler's and Karras' steps are no integers.
+                # One for the whole batch, fractional: Karras' noise levels are between timesteps.
                 Port(name="timestep", dtype="float32", shape=()),
                 Port(
                     name="encoder_hidden_states",

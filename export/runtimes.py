@@ -33,7 +33,7 @@ def _onnxruntime(model: Path) -> Run:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        return session.run(None, dict(inputs))[0]
+        return np.asarray(session.run(None, dict(inputs))[0])
 
     return run
 

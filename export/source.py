@@ -1,4 +1,4 @@
-"""Reads a checkpoint's folder without torch: what it is, whether it fits together, its weights' index.
+"""Reads a checkpoint's folder without torch: what it is, whether it fits, where its weights lie.
 
 Only safetensors are read. A pickle (.ckpt, .bin, .pt) runs whatever code its maker put inside.
 """
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from engine.errors import BundleError
 from engine.jsonfile import Fields, read_json
+from engine.tokenizer import Tokenizer
 from export.errors import MissingError, SourceError
 from export.recipes import FAMILIES, Recipe
 
-__all__ = ["Checkpoint", "Tensor", "open_checkpoint"]
+__all__ = ["Checkpoint", "Tensor", "fingerprint", "open_checkpoint"]
 
 CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
 HEADER_LIMIT = 16 << 20  # bytes of a safetensors header; SDXL's UNet has 0.2 MiB
 TOKENIZER_LIMIT = 64 << 20  # bytes of one tokenizer file
 NOTICE_LIMIT = 1 << 20  # bytes of one licence or notice file
-DTYPES = ("BF16", "F16", "F32")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = (
@@ -30,6 +30,13 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
+)
+# What UNets of other families have beside sample, timestep and text.
+FOREIGN = (
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
 )
 NOTICES = ("LICENSE", "LICENCE", "NOTICE", "ATTRIBUTION")
 PICKLE_HINT = (
@@ -53,7 +60,7 @@ class Checkpoint:
     """A folder that fits a recipe. configs: sub-folder -> configuration, `scheduler` included.
 
     tensors: sub-folder -> key -> Tensor. sizes: what '@name' stands for in the recipe.
-    files: tokenizer and notice files by their names in the bundle. sha256: of all that was read.
+    files: tokenizer and notice files by their names in the bundle.
     """
 
     folder: Path
@@ -91,6 +98,8 @@ def _open(folder: Path) -> Checkpoint:
         configs[part] = _config(folder, part, "config.json")
         tensors[part] = dict(_tensors(_weight_files(folder / part)))
     sizes = _sizes(configs)
+    files = _side_files(folder)
+    _check_tokenizer(folder / "tokenizer", configs["text_encoder"], sizes["token_limit"])
     return Checkpoint(
         folder=folder,
         recipe=recipe,
@@ -98,7 +107,7 @@ def _open(folder: Path) -> Checkpoint:
         configs=configs,
         tensors=tensors,
         sizes=sizes,
-        files=_side_files(folder),
+        files=files,
     )
 
 
@@ -178,10 +187,8 @@ def _weight_files(part: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    mapping = Fields(read_json(index, HEADER_LIMIT), index.name)
-    table = read_json(index, HEADER_LIMIT).get("weight_map")
-    mapping = table if isinstance(table, dict) else {}
-    names = sorted({str(name) for name in mapping.values()})
+    table = Fields(read_json(index, HEADER_LIMIT).get("weight_map"), index.name)
+    names = sorted({table.text(key) for key in table.each()})
     for name in names:
         if "/" in name or "\\" in name or not name.endswith(".safetensors"):
             raise SourceError(f"{index.name} names '{name[:60]}', which is no shard beside it")
@@ -233,6 +240,9 @@ def _sizes(configs: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
     vae = Fields(dict(configs["vae"]), "vae/config.json")
     if unet.integer("in_channels", 1, 64) != 4 or vae.integer("latent_channels", 1, 64) != 4:
         raise SourceError("this is no text-to-picture model with 4 latent channels")
+    for key in FOREIGN:
+        if configs["unet"].get(key) not in {None, "default"}:
+            raise SourceError(f"the unet has {key}: it belongs to another family")
     blocks = len(vae.items("block_out_channels"))
     if blocks != 4:
         raise SourceError(f"the vae has {blocks} resolutions; 4 are needed (8 pixels a latent)")
@@ -262,6 +272,15 @@ def _side_files(folder: Path) -> dict[str, Path]:
         if path.is_file() and path.name.split(".")[0].upper() in NOTICES:
             found[path.name] = _bounded(path, NOTICE_LIMIT)
     return found
+
+
+def _check_tokenizer(folder: Path, text: Mapping[str, object], limit: int) -> None:
+    rows = Fields(dict(text), "text_encoder/config.json").integer("vocab_size", 2, 1 << 24)
+    highest = Tokenizer(folder, limit=limit).highest_id()
+    if highest >= rows:
+        raise SourceError(
+            f"the tokenizer gives ids up to {highest}, the text encoder knows {rows} tokens"
+        )
 
 
 def _bounded(path: Path, limit: int) -> Path:

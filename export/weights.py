@@ -30,27 +30,29 @@ OLD_NAMES = {
     ".to_v.": ".value.",
     ".to_out.0.": ".proj_attn.",
 }
+DTYPES = ("BF16", "F16", "F32")
 IGNORED = ("embeddings.position_ids",)  # a constant that old text encoders saved
 
 
-def matched(part: Part, model: ir.Model, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Find the stored tensor of every weight in the graph, and none left over for `part`.
+def matched(
+    part: Part, shapes: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Find the stored tensor of every parameter of `part`, and none left over.
 
-    Raises SourceError when one is missing, has another shape or dtype, or belongs nowhere.
+    shapes: parameter -> shape, as the configuration asks for them. Raises SourceError when one is
+    missing, has another shape or dtype, or belongs nowhere.
     """
     found: dict[str, Tensor] = {}
-    for name, value in model.graph.initializers.items():
-        if value.const_value is not None and name in IGNORED:
-            continue
+    for name, shape in shapes.items():
         tensor = next((tensors[key] for key in _spellings(name) if key in tensors), None)
-        shape = tuple(value.shape.numpy()) if value.shape is not None else ()
         if tensor is None:
             raise SourceError(f"{part.folder} lacks the weight '{name}' that its config asks for")
-        if tensor.dtype not in ("BF16", "F16", "F32"):
+        if tensor.dtype not in DTYPES:
             raise SourceError(f"{part.folder}: '{name}' is {tensor.dtype}; floats are needed")
         if _squeezed(tensor.shape) != _squeezed(shape):
             raise SourceError(
-                f"{part.folder}: '{name}' has shape {list(tensor.shape)}, its config asks for {list(shape)}"
+                f"{part.folder}: '{name}' has shape {list(tensor.shape)},"
+                f" its config asks for {list(shape)}"
             )
         found[name] = tensor
     used = {tensor.key for tensor in found.values()}
@@ -81,16 +83,17 @@ def precision_of(tensors: Mapping[str, Tensor]) -> str:
 def fill(model: ir.Model, tensors: Mapping[str, Tensor]) -> None:
     """Give every weight its (lazily read) value and simplify the graph around the weights."""
     graph = model.graph
-    for name, tensor in tensors.items():
+    used = {name: tensor for name, tensor in tensors.items() if name in graph.initializers}
+    for name, tensor in used.items():
         graph.initializers[name].const_value = _lazy(tensor, graph.initializers[name], np.float32)
-    weights = {id(graph.initializers[name]) for name in tensors}
+    weights = {id(graph.initializers[name]) for name in used}
 
     def should_fold(node: ir.Node) -> bool | None:
         # A folded weight would lose its name and its fp16 form; None leaves the choice to the tool.
         return False if any(id(value) in weights for value in node.inputs) else None
 
     optimizer.optimize_ir(model, should_fold=should_fold)
-    for name, tensor in tensors.items():
+    for name, tensor in used.items():
         if tensor.dtype == "F16" and name in graph.initializers:
             _narrow(graph, name, tensor)
     _strip(model)

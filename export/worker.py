@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from export import errors
-from export.source import Checkpoint, fingerprint, open_checkpoint
+from export.source import fingerprint, open_checkpoint
 
 __all__ = ["main"]
 
@@ -57,26 +57,33 @@ def _claim_stdout() -> IO[str]:
 
 def _build(job: Mapping[str, str], send: Send) -> object:
     """Trace every component and write it into the bundle's folder."""
-    checkpoint = _checkpoint(job)
+    checkpoint = open_checkpoint(Path(job["source"]))
+    send({"stage": "match weights", "fraction": 0.0})
     from export.graph import trace
+    from export.modules import parameter_shapes
     from export.weights import fill, matched, precision_of, save
 
     parts = checkpoint.recipe.components
+    found = {  # before the minutes that tracing takes
+        part.name: matched(
+            part,
+            parameter_shapes(part, checkpoint.configs[part.folder]),
+            checkpoint.tensors[part.folder],
+        )
+        for part in parts
+    }
     total = sum(WEIGHT.get(part.name, 1) for part in parts)
-    done, precisions = 0, {}
+    done = 0
     for part in parts:
+        share = WEIGHT.get(part.name, 1)
         send({"stage": f"trace {part.name}", "fraction": done / total})
         model = trace(part, checkpoint.configs[part.folder], checkpoint.sizes)
-        tensors = matched(part, model, checkpoint.tensors[part.folder])
-        send({"stage": f"write {part.name}", "fraction": (done + 0.8) / total})
-        fill(model, tensors)
-        folder = Path(job["out"]) / part.name
-        folder.mkdir(exist_ok=True)
-        save(model, folder)
-        precisions[part.name] = precision_of(tensors)
-        done += WEIGHT.get(part.name, 1)
+        send({"stage": f"write {part.name}", "fraction": (done + 0.8 * share) / total})
+        fill(model, found[part.name])
+        save(model, Path(job["out"]) / part.name)
+        done += share
     return {
-        "precisions": precisions,
+        "precisions": {name: precision_of(tensors) for name, tensors in found.items()},
         "sha256": fingerprint(checkpoint),
         "versions": {name: version(name) for name in LIBRARIES},
     }
@@ -84,7 +91,7 @@ def _build(job: Mapping[str, str], send: Send) -> object:
 
 def _measure(job: Mapping[str, str], send: Send) -> object:
     """Measure the bundle against the checkpoint."""
-    checkpoint = _checkpoint(job)
+    checkpoint = open_checkpoint(Path(job["source"]))
     from export.parity import measure_bundle
 
     measures, rgb = measure_bundle(
@@ -93,10 +100,6 @@ def _measure(job: Mapping[str, str], send: Send) -> object:
         lambda stage, fraction: send({"stage": stage, "fraction": fraction}),
     )
     return {"measures": [asdict(measure) for measure in measures], "latent_rgb": asdict(rgb)}
-
-
-def _checkpoint(job: Mapping[str, str]) -> Checkpoint:
-    return open_checkpoint(Path(job["source"]))
 
 
 JOBS: Mapping[str, Callable[[Mapping[str, str], Send], object]] = {

@@ -1,0 +1,217 @@
+"""Public architectures as data, and checkpoints of them with random weights.
+
+Random weights prove speed, memory and the exporter's parity on sizes whose trained weights nobody
+has to download; they never prove picture quality.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from export.modules import MODULES
+
+__all__ = ["SD15", "TINY", "Architecture", "write_random_checkpoint"]
+
+Architecture = Mapping[str, Mapping[str, object]]
+
+# Stable Diffusion 1.5: github.com/CompVis/stable-diffusion, v1-inference.yaml, in diffusers' terms.
+SD15: Architecture = {
+    "text_encoder": {
+        "vocab_size": 49408,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "projection_dim": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 77,
+        "hidden_act": "quick_gelu",
+        "bos_token_id": 49406,
+        "eos_token_id": 49407,
+        "pad_token_id": 49407,
+    },
+    "unet": {
+        "sample_size": 64,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": [320, 640, 1280, 1280],
+        "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+        "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+        "layers_per_block": 2,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
+        "norm_num_groups": 32,
+    },
+    "vae": {
+        "sample_size": 512,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "scaling_factor": 0.18215,
+    },
+    "scheduler": {
+        "_class_name": "PNDMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "prediction_type": "epsilon",
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+        "steps_offset": 1,
+    },
+}
+
+# The same family in the smallest form that still has every kind of layer.
+TINY: Architecture = {
+    "text_encoder": {
+        "vocab_size": 700,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "projection_dim": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 20,
+        "hidden_act": "quick_gelu",
+        "bos_token_id": 698,
+        "eos_token_id": 699,
+        "pad_token_id": 699,
+    },
+    "unet": dict(SD15["unet"])
+    | {
+        "sample_size": 8,
+        "block_out_channels": [16, 32],
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "layers_per_block": 1,
+        "attention_head_dim": 2,
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+    },
+    "vae": dict(SD15["vae"])
+    | {
+        "sample_size": 64,
+        "block_out_channels": [8, 8, 16, 16],
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    },
+    "scheduler": SD15["scheduler"],
+}
+
+CLASSES = {
+    "scheduler": ("diffusers", "PNDMScheduler"),
+    "text_encoder": ("transformers", "CLIPTextModel"),
+    "tokenizer": ("transformers", "CLIPTokenizer"),
+    "unet": ("diffusers", "UNet2DConditionModel"),
+    "vae": ("diffusers", "AutoencoderKL"),
+}
+BUILDERS = {"text_encoder": "text_encoder", "unet": "unet", "vae": "vae_decoder"}
+
+
+def write_random_checkpoint(
+    folder: Path, architecture: Architecture, *, seed: int, dtype: str = "float16"
+) -> None:
+    """Write a diffusers folder of `architecture` with seeded random weights of this numpy dtype.
+
+    The weights are scaled so that signals keep their size through the layers, and so that a
+    changed word or guidance scale changes the picture visibly: attention to the text is sharp.
+    """
+    classes: dict[str, object] = dict(CLASSES)
+    classes["scheduler"] = ("diffusers", architecture["scheduler"]["_class_name"])
+    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.0", **classes}
+    _write_json(folder / "model_index.json", index)
+    _write_json(folder / "scheduler/scheduler_config.json", architecture["scheduler"])
+    draw = np.random.default_rng(seed)
+    for part, builder in BUILDERS.items():
+        name = {"_class_name": CLASSES[part][1]} if part != "text_encoder" else {}
+        _write_json(folder / part / "config.json", name | dict(architecture[part]))
+        with torch.device("meta"):
+            module: Any = MODULES[builder](architecture[part])
+        weights = {
+            key: _weight(draw, key, tuple(value.shape)).astype(dtype)
+            for key, value in module.net.state_dict().items()
+        }
+        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        save_file(weights, folder / part / f"{stem}.safetensors", metadata={"format": "pt"})
+    _write_tokenizer(folder / "tokenizer", architecture["text_encoder"])
+
+
+def _weight(draw: np.random.Generator, key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    values = draw.standard_normal(shape, dtype=np.float32)
+    if key.endswith("bias"):
+        return 0.05 * values
+    if len(shape) == 1:  # the gain of a normalisation
+        return 1 + 0.1 * values
+    if "embedding" in key and "time_" not in key:
+        # Words weigh more than their places; both are far above CLIP's 0.02, which a trained
+        # network amplifies and a random one does not.
+        return values * (0.3 if "position" in key else 1.0)
+    gain = 1.0
+    if ".attn2." in key:
+        gain = 2.5 if ".to_q." in key or ".to_k." in key else 2.0
+    return values * np.float32(gain / math.sqrt(math.prod(shape[1:])))
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_tokenizer(folder: Path, config: Mapping[str, object]) -> None:
+    """Write a byte-level BPE of exactly vocab_size ids: CLIP's form, with made-up merges."""
+    size = int(str(config["vocab_size"]))
+    letters = _byte_letters()
+    tokens = letters + [f"{letter}</w>" for letter in letters]
+    merges: list[str] = []
+    known = set(tokens)
+    small = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    for left in _growing(small):
+        for right in [*small, *(f"{letter}</w>" for letter in small)]:
+            if len(tokens) == size - 2:
+                break
+            if left + right not in known:
+                merges.append(f"{left} {right}")
+                tokens.append(left + right)
+                known.add(left + right)
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    _write_json(folder / "vocab.json", {token: number for number, token in enumerate(tokens)})
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", "utf-8")
+    special = {"bos_token": tokens[-2], "eos_token": tokens[-1], "unk_token": tokens[-1]}
+    _write_json(
+        folder / "tokenizer_config.json",
+        special
+        | {
+            "pad_token": tokens[-1],
+            "model_max_length": config["max_position_embeddings"],
+            "tokenizer_class": "CLIPTokenizer",
+        },
+    )
+
+
+def _growing(small: list[str]) -> list[str]:
+    """Give left halves of merges: letters, then pairs, then triples, shortest first."""
+    pairs = [one + two for one in small for two in small]
+    return small + pairs + [pair + letter for pair in pairs for letter in small]
+
+
+def _byte_letters() -> list[str]:
+    """Give GPT-2's printable stand-in for each byte value (Radford et al. 2019, its bpe code)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    stand_ins = {value: value for value in printable}
+    free = 256
+    for value in range(256):
+        if value not in stand_ins:
+            stand_ins[value] = free
+            free += 1
+    return [chr(stand_ins[value]) for value in range(256)]
