@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,7 @@ def test_files_are_written_private_and_without_a_time(store, folder):
     assert status.st_mtime_ns == FIXED_MTIME_NS
     assert store.read(NAME, 3) == b"one"
     assert store.read(OTHER, 0) == b""
-    assert os.listdir(folder / "incoming") == []
+    assert not any((folder / "incoming").iterdir())
     assert store.size_on_disk() == (2, 3)
 
 
@@ -76,8 +77,8 @@ def test_a_linked_folder_is_damage_and_is_not_written_through(store, folder):
     shard.symlink_to(folder / "elsewhere")
     with pytest.raises(StorageError):
         store.write([(NAME, b"one")])
-    assert os.listdir(folder / "elsewhere") == []
-    assert os.listdir(folder / "incoming") == []
+    assert not any((folder / "elsewhere").iterdir())
+    assert not any((folder / "incoming").iterdir())
     (folder / "elsewhere" / NAME.hex()).write_bytes(b"one")
     with pytest.raises(DamagedError):
         store.read(NAME, 3)
@@ -96,20 +97,20 @@ def test_a_failed_write_leaves_nothing(store, folder):
     with pytest.raises(StorageError):
         store.write([(NAME, b"one"), (OTHER, b"two")])
     assert not path_of(folder).exists()
-    assert os.listdir(folder / "incoming") == []
+    assert not any((folder / "incoming").iterdir())
 
 
 def test_sweeping_takes_what_dead_writers_left(store, folder):
     (folder / "incoming" / "dead").write_bytes(b"half")
     assert store.sweep_incoming() == 1
-    assert os.listdir(folder / "incoming") == []
+    assert not any((folder / "incoming").iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 def test_closing_leaves_no_descriptor(folder, store):
-    before = len(os.listdir("/proc/self/fd"))
+    before = sum(1 for _ in Path("/proc/self/fd").iterdir())
     for _ in range(3):
         again = BlobStore(folder)
         again.write([(os.urandom(16), b"x")])
         again.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert sum(1 for _ in Path("/proc/self/fd").iterdir()) == before

@@ -3,6 +3,7 @@
 import os
 import stat
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -386,7 +387,7 @@ def test_a_vault_is_not_made_twice_or_among_other_files(make, folder):
         vault.create(folder / "mine", keystore=MemoryKeyStore(), confirm=lambda _: None)
     with pytest.raises(BadValueError, match="not a folder"):
         vault.create(folder / "mine/letter", keystore=MemoryKeyStore(), confirm=lambda _: None)
-    assert os.listdir(folder / "mine") == ["letter"]
+    assert [path.name for path in (folder / "mine").iterdir()] == ["letter"]
 
 
 def test_a_vault_needs_an_opener_and_a_phrase(folder):
@@ -600,13 +601,7 @@ def change_epoch(place):
         parameters = rows[key.no].body[:22] if key.type == SlotType.PASSPHRASE else b""
         row = (key.no, SlotType(key.type), parameters)
         fresh.append(seal_hpke_slot(row, key.public, at, new_key))
-    root = type(root).decode(root.encode())
-    changed = type(root)(
-        next_position=root.next_position,
-        slots_digest=slots_digest(fresh),
-        slot_keys=root.slot_keys,
-        pages=root.pages,
-    )
+    changed = replace(root, slots_digest=slots_digest(fresh))
     for row in fresh:
         place.sql("UPDATE keyslot SET body = ? WHERE no = ?", row.body, row.no)
     place.sql("UPDATE root SET sealed = ?", seal_root(new_key, vault_id, (epoch + 1, 1), changed))

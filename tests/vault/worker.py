@@ -1,0 +1,176 @@
+"""What the crash tests run in processes of their own: `python -m tests.vault.worker VERB ...`."""
+
+# ruff: noqa: T201 - standard output is how the worker acknowledges
+
+import ctypes
+import os
+import random
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Container
+from pathlib import Path
+
+import vault
+from tests.vault.file_keystore import FileKeyStore
+from vault.errors import BadValueError, VaultError
+
+MODES = {"before": 1, "after": 2, "refuse": 3}
+SETTINGS = {"prompt": "a picture", "seed": 1}
+
+
+def draft(name: str) -> vault.Draft:
+    """Return a draft whose picture can be checked by its name."""
+    blob = vault.BlobDraft("picture", vault.Kind.PICTURE, "image/png", name.encode() * 500)
+    return vault.Draft(vault.Kind.PICTURE, {**SETTINGS, "name": name}, [blob])
+
+
+def open_vault(path: Path, keys: Path) -> vault.Vault:
+    return vault.open_vault(path, vault.KeyStoreUnlock(FileKeyStore(keys)))
+
+
+def make(path: Path, keys: Path) -> str:
+    """Make a vault, or find that another process made it."""
+    try:
+        vault.create(path, keystore=FileKeyStore(keys), confirm=lambda _: None).close()
+    except BadValueError:
+        return "exists"
+    return "made"
+
+
+def add(path: Path, keys: Path, name: str, count: int) -> None:
+    """Add records one by one and acknowledge each on standard output."""
+    with open_vault(path, keys) as opened:
+        for number in range(count):
+            (record,) = opened.add([draft(f"{name}{number}")])
+            print(record.id, flush=True)
+
+
+def churn(path: Path, keys: Path, seed: int) -> None:
+    """Add, edit and trash for ever; print each act when it begins and when it is acknowledged."""
+    choose = random.Random(seed)  # noqa: S311 - a schedule, no secret
+    with open_vault(path, keys) as opened:
+        ids = [record.id for record in opened.list()]
+        while True:
+            act = choose.choice(["add", "add", "edit", "trash", "untrash"]) if ids else "add"
+            if act == "add":
+                names = [os.urandom(4).hex() for _ in range(choose.choice([1, 1, 2, 16]))]
+                made = [record.id for record in opened.add([draft(name) for name in names])]
+                ids += made
+                print("add", *made, flush=True)
+                continue
+            chosen = choose.choice(ids)
+            print("begin", act, chosen, flush=True)
+            if act == "edit":
+                mark = os.urandom(4).hex()
+                revision = opened.edit(chosen, lambda data, mark=mark: {**data, "m": mark}).revision
+            else:
+                revision = getattr(opened, act)([chosen])[0].revision
+            print(act, chosen, revision, flush=True)
+
+
+def check(path: Path, keys: Path, known: Container[str] = ()) -> dict[str, vault.Record]:
+    """Open a vault, read the pictures that are not `known`, and return all records by id."""
+    found: dict[str, vault.Record] = {}
+    with open_vault(path, keys) as opened:
+        for trashed in (False, True):
+            for record in opened.list(trashed=trashed):
+                found[record.id] = record
+                if record.id in known:
+                    continue
+                data = opened.read(record.id, "picture")
+                if data != record.metadata["name"].encode() * 500:
+                    raise AssertionError("a picture is not the one that was added")
+        if os.listdir(path / "incoming"):  # noqa: PTH208 - names are enough
+            raise AssertionError("incoming was not swept")
+    return found
+
+
+def each_call(path: Path, keys: Path, mode: str, what: str) -> None:
+    """Run an act again and again, dying at (or refusing) its first, second, ... last call."""
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    kept_path, kept_keys = path.with_name("kept"), keys.with_name("kept-keys")
+    if what == "add":
+        make(path, keys)
+        add(path, keys, "before", 2)
+        path.rename(kept_path)
+        keys.rename(kept_keys)
+    endings: Counter[str] = Counter()
+    for number in range(1, 1000):
+        if what == "add":
+            shutil.copytree(kept_path, path)
+            shutil.copytree(kept_keys, keys)
+        status = _fork(path, keys, (shim, number, MODES[mode]), what)
+        endings[status] += 1
+        if what == "create":
+            make(path, keys)
+            if len(list(keys.glob("*.kek.*"))) != 1:
+                raise AssertionError(f"more than one key after call {number}")
+        found = check(path, keys)
+        names = {record.metadata["name"] for record in found.values()}
+        if what == "add" and not {"before0", "before1"} <= names:
+            raise AssertionError(f"a record was lost at call {number}")
+        if status == "done" and what == "add" and "new" not in names:
+            raise AssertionError(f"an acknowledged record was lost at call {number}")
+        shutil.rmtree(path)
+        shutil.rmtree(keys)
+        if status == "past the end":
+            print("calls", number - 1, *(f"{k}={v}" for k, v in sorted(endings.items())))
+            return
+
+
+def _fork(path: Path, keys: Path, trap: tuple[ctypes.CDLL, int, int], what: str) -> str:
+    """Do the act in a child with the trap armed; say how it ended."""
+    shim, number, mode = trap
+    child = os.fork()
+    if child == 0:
+        os._exit(_act(path, keys, (shim, number, mode), what))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    endings = {0: "done", 3: "refused", 4: "past the end", 137: "died"}
+    return endings[code]
+
+
+def _act(path: Path, keys: Path, trap: tuple[ctypes.CDLL, int, int], what: str) -> int:
+    shim, number, mode = trap
+    refused = False
+    if what == "create":
+        shim.shim_arm(number, mode)
+        try:
+            make(path, keys)
+        except (VaultError, OSError):
+            refused = True
+        counted = shim.shim_disarm()
+    else:
+        opened = open_vault(path, keys)
+        shim.shim_arm(number, mode)
+        try:
+            opened.add([draft("new")])
+        except VaultError:
+            refused = True
+        counted = shim.shim_disarm()
+        opened.add([draft("after")])  # a refusal does not spoil the session
+        opened.close()
+    if refused:
+        return 3
+    return 4 if counted < number else 0
+
+
+def main() -> None:
+    """Run one verb."""
+    verb, path, keys, *rest = sys.argv[1:]
+    place = (Path(path), Path(keys))
+    match verb:
+        case "create":
+            print(make(*place))
+        case "add":
+            add(*place, rest[0], int(rest[1]))
+        case "churn":
+            churn(*place, int(rest[0]))
+        case "each-call":
+            each_call(*place, *rest)
+        case _:
+            raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()
