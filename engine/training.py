@@ -24,9 +24,12 @@ SPACINGS: Final = ("leading", "linspace", "trailing")
 MAX_TIMESTEPS: Final = 10_000  # ten times what any known model was trained with
 
 # scheduler class -> our sampler, and the spacing that the class takes where its file names none.
-# PNDM, LMS, DEIS and the single-step DPM solvers integrate the same ODE: dpmpp_2m stands in.
+# PNDM, LMS, DEIS, SA and the single-step DPM solvers integrate the same equation: dpmpp_2m stands
+# in. TCD without noise is ddim.
 _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
+    "DDIMParallelScheduler": ("ddim", "leading"),
     "DDIMScheduler": ("ddim", "leading"),
+    "DDPMParallelScheduler": ("ddim", "leading"),
     "DDPMScheduler": ("ddim", "leading"),
     "DEISMultistepScheduler": ("dpmpp_2m", "linspace"),
     "DPMSolverMultistepScheduler": ("dpmpp_2m", "linspace"),
@@ -40,6 +43,8 @@ _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "LCMScheduler": ("lcm", "leading"),
     "LMSDiscreteScheduler": ("dpmpp_2m", "linspace"),
     "PNDMScheduler": ("dpmpp_2m", "leading"),
+    "SASolverScheduler": ("dpmpp_2m", "linspace"),
+    "TCDScheduler": ("ddim", "leading"),
     "UniPCMultistepScheduler": ("unipc", "linspace"),
 }
 

@@ -5,7 +5,6 @@ in `engine.schedule.CONVENTIONS`, which says how its timesteps lie).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
@@ -21,26 +20,17 @@ from engine.samplers.table import Schedule, Table
 from engine.samplers.unipc import unipc
 from engine.schedule import CONVENTIONS, PREDICTION_TYPES, SPACINGS, Training, schedule
 
-__all__ = ["CELLS", "METHODS", "Method", "Schedule", "Table", "tabulate"]
+__all__ = ["CELLS", "METHODS", "Schedule", "Table", "tabulate"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
-    """A sampler: the function that writes its rows, and the eta that its users expect."""
-
-    rows: Callable[[Schedule, Options], list[Row]]
-    default_eta: float = 0.0
-
-
-METHODS: Final[Mapping[str, Method]] = {
-    "ddim": Method(rows=ancestral, default_eta=0.0),
-    "dpmpp_2m": Method(rows=dpmpp_2m),
-    "dpmpp_2m_sde": Method(rows=dpmpp_2m_sde, default_eta=1.0),
-    "euler": Method(rows=euler),
-    "euler_a": Method(rows=ancestral, default_eta=1.0),
-    "heun": Method(rows=heun),
-    "lcm": Method(rows=lcm, default_eta=1.0),
-    "unipc": Method(rows=unipc),
+METHODS: Final[Mapping[str, Callable[[Schedule, Options], list[Row]]]] = {
+    "ddim": ancestral,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_2m_sde": dpmpp_2m_sde,
+    "euler": euler,
+    "euler_a": ancestral,
+    "heun": heun,
+    "lcm": lcm,
+    "unipc": unipc,
 }
 
 # The supported cells: sampler x schedule x prediction type. All are tested against an oracle.
@@ -78,4 +68,4 @@ def tabulate(
     final_scale = 1.0
     if CONVENTIONS[sampler].variance_preserving:
         final_scale = float(1.0 / np.sqrt(spaced.sigmas[-1] ** 2 + 1.0))
-    return pack(METHODS[sampler].rows(spaced, options), spaced, final_scale)
+    return pack(METHODS[sampler](spaced, options), spaced, final_scale)

@@ -11,6 +11,7 @@ import torch
 from engine.denoiser import Denoiser
 from engine.loop import integrate
 from engine.noise import noise_source
+from engine.request import DEFAULT_ETA
 from engine.samplers import METHODS, Table, tabulate
 from engine.schedule import Training
 from tests.engine import oracle
@@ -75,7 +76,7 @@ def test_a_guided_run_with_a_seed_equals_diffusers_float32(sampler, model):
         guided = unconditional + scale * (conditional - unconditional)
         x = made.step(guided, timestep, x, return_dict=False, **draws)[0]
     training = Training.from_config(config)
-    eta = METHODS[sampler].default_eta
+    eta = DEFAULT_ETA.get(sampler, 0.0)
     table = tabulate(sampler, training, training.timestep_spacing, steps, eta)
     guided_denoiser = Denoiser(halves, training.prediction_type, scale)
     *_, (_, latents, _) = integrate(table, noise_source("torch", 1234), shape, guided_denoiser)
