@@ -189,7 +189,8 @@ class Pipeline:
             if job.cancelled():
                 return None
             start = self._clock()
-            _, latents, denoised = next(rows)
+            with np.errstate(over="ignore", invalid="ignore"):  # the guard looks at the result
+                _, latents, denoised = next(rows)
             yield Step(
                 picture=job.index,
                 index=index,

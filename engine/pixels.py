@@ -29,7 +29,8 @@ def preview(latents: Float32, latent_rgb: LatentRgb) -> NDArray[np.uint8]:
     Values that are not finite come out black.
     """
     factors = np.array(latent_rgb.factors, dtype=np.float32)
-    colours = np.tensordot(latents[0], factors, axes=(0, 0))  # (h, w, 3)
+    with np.errstate(invalid="ignore"):
+        colours = np.tensordot(latents[0], factors, axes=(0, 0))  # (h, w, 3)
     colours += np.array(latent_rgb.bias, dtype=np.float32)
     np.clip(np.nan_to_num(colours, nan=0.0), 0.0, 1.0, out=colours)
     return np.rint(colours * 255.0).astype(np.uint8)

@@ -50,6 +50,12 @@ class GenerationRequest:
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
+        for name in ("width", "height", "steps", "seed", "count"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise RequestError(
+                    f"{name} is of type {type(value).__name__}; it is a whole number"
+                )
         if math.isnan(self.eta):
             object.__setattr__(self, "eta", DEFAULT_ETA.get(self.sampler, 0.0))
         for name in ("prompt", "negative_prompt"):

@@ -5,6 +5,7 @@ weights and never a prompt. What does not verify is deleted and made anew; a fol
 write is not used at all, since a compiled model is trusted like code.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -72,14 +73,13 @@ class BlobCache:
             partial.replace(path)
             self._prune(keep=path)
         except OSError:  # a full disk, a read-only home
-            partial.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
 
     def drop(self, key: str) -> None:
         """Forget a blob that turned out to be of no use."""
-        try:
+        with contextlib.suppress(OSError):  # read-only: then it is only slow
             self._path(key).unlink(missing_ok=True)
-        except OSError:
-            return  # read-only: then it is only slow
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.blob"

@@ -28,9 +28,10 @@ class FakeBackend:
     """Loads components that need no file.
 
     embed_dim: of the bundle that it stands in for (128 is pocket's). nan_at_step: the network's
-    output is NaN at this evaluation of each loaded network, from 0; -1 never. nan_in_picture: so
-    is the decoder's. nan_in_exact: the repair in fp32 fails as well. seconds_per_run: how long
-    every run of the network takes. fails_on: a component's input by whose name loading fails.
+    output has Inf in it at this evaluation of each loaded network, from 0; -1 never.
+    nan_in_picture: the decoder's output has NaN in it. nan_in_exact: the repair in fp32 fails as
+    well. seconds_per_run: how long every run of the network takes. fails_on: a component's input by
+    whose name loading fails.
     """
 
     precision: str = "fp32"
@@ -95,7 +96,7 @@ class FakeSession:
         drift = np.float32(float(inputs["timestep"]) / 1000.0)
         prediction = np.float32(0.8) * sample + pull * (np.float32(0.2) + drift)
         if self._runs == self._backend.nan_at_step:
-            prediction[..., 0] = np.nan
+            prediction[..., 0] = np.inf  # guidance makes NaN of the difference of the halves
         self._runs += 1
         return prediction
 

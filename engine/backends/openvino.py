@@ -103,7 +103,7 @@ class OpenVinoBackend:
                 if self._blobs and key:
                     self._blobs.put(key, compiled.export_model().getvalue())
             self._check(compiled)
-            return OpenVinoSession(compiled, blob)
+            return OpenVinoSession(compiled, tuple(shapes), blob)
 
     def exact(self) -> "OpenVinoBackend":
         """Give the same processor in fp32."""
@@ -136,6 +136,10 @@ class OpenVinoBackend:
             raise BundleError(
                 f"OpenVINO cannot read {_place(model)}", hint="safelight models verify"
             ) from error
+        unknown = [port for port in graph.inputs if not port.get_names() & set(shapes)]
+        if unknown:
+            name: str = unknown[0].get_any_name()
+            raise BundleError(f"{_place(model)} has an input '{name}' that nothing is known of")
         try:
             graph.reshape(_static(graph, shapes))
         except RuntimeError as error:
@@ -160,11 +164,14 @@ class OpenVinoBackend:
 class OpenVinoSession:
     """One compiled component with an infer request whose tensors are written and read in place."""
 
-    def __init__(self, compiled: Any, blob: NDArray[np.uint8] | None = None) -> None:
+    def __init__(
+        self, compiled: Any, names: tuple[str, ...], blob: NDArray[np.uint8] | None = None
+    ) -> None:
         self._blob = blob  # the compiled model may point into it
         self._request = compiled.create_infer_request()
+        # By the names asked for: an input whose cast was folded away has several names.
         self._buffers: dict[str, Array] = {
-            port.get_any_name(): self._request.get_tensor(port).data for port in compiled.inputs
+            name: self._request.get_tensor(compiled.input(name)).data for name in names
         }
         self._output: Array = self._request.get_output_tensor(0).data
 

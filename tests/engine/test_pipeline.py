@@ -1,0 +1,328 @@
+"""The pipeline's order of things, on pocket's bundle with the shipped fake for its networks."""
+
+import contextlib
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import safelight
+from engine import (
+    Bundle,
+    BundleError,
+    Choice,
+    DeviceError,
+    FakeBackend,
+    NotFiniteError,
+    Picture,
+    Pipeline,
+    RequestError,
+    Step,
+)
+from engine.guard import DECODE_REPAIR, DENOISE_REPAIR
+
+CANARY = "a canary in 'the' coal mine"
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    return Bundle.open(Path(safelight.__file__).parent / "models" / "pocket", hash_cache=None)
+
+
+class CountingBackend:
+    """The fake, which also writes down what is loaded and run."""
+
+    def __init__(self, fake):
+        self.fake = fake
+        self.name, self.device, self.precision = fake.name, fake.device, fake.precision
+        self.libraries = fake.libraries
+        self.loads = []
+        self.runs = Counter()
+
+    def load(self, model, shapes, *, identity=""):
+        self.loads.append((model.parent.name, dict(shapes), identity))
+        return CountingSession(self.fake.load(model, shapes), self.runs, model.parent.name)
+
+    def exact(self):
+        return CountingBackend(self.fake.exact())
+
+
+class CountingSession:
+    def __init__(self, session, runs, component):
+        self.session, self.runs, self.component = session, runs, component
+
+    def run(self, inputs):
+        self.runs[self.component] += 1
+        return self.session.run(inputs)
+
+
+def request(bundle, **given):
+    return bundle.request(**({"prompt": "red apple", "seed": 7, "steps": 3} | given))
+
+
+def draw(pipeline, made, **kw):
+    events = list(pipeline.generate(made, **kw))
+    return [e for e in events if isinstance(e, Picture)], [e for e in events if isinstance(e, Step)]
+
+
+def pixels(bundle, *, backend=None, **given):
+    (picture,), _ = draw(Pipeline(bundle, backend or FakeBackend()), request(bundle, **given))
+    return picture.pixels
+
+
+# -- what is yielded ---------------------------------------------------------------------------
+
+
+def test_a_picture_says_how_it_was_made(bundle):
+    made = request(bundle, width=64, height=128, count=2)
+    choice = Choice(backend=FakeBackend(device="card 3"), reason="because")
+    pictures, steps = draw(Pipeline(bundle, choice), made)
+    assert [(s.picture, s.index, s.count) for s in steps] == [
+        (picture, index, 3) for picture in (0, 1) for index in range(3)
+    ]
+    for index, picture in enumerate(pictures):
+        assert picture.pixels.shape == (128, 64, 3)
+        assert picture.pixels.dtype == np.uint8
+        assert picture.request == replace(made, seed=7 + index, count=1)
+        assert (picture.model, picture.model_hash) == ("pocket", bundle.hash)
+        assert (picture.backend, picture.device, picture.precision) == ("fake", "card 3", "fp32")
+        assert picture.reason == "because"
+        assert picture.repairs == ()
+        assert dict(picture.libraries) == {"numpy": np.__version__}
+
+
+def test_a_sampler_with_two_evaluations_a_step_counts_evaluations(bundle):
+    _, steps = draw(Pipeline(bundle, FakeBackend()), request(bundle, sampler="heun", steps=4))
+    assert [step.index for step in steps] == list(range(7))  # the last step is Euler's
+    assert {step.count for step in steps} == {7}
+
+
+def test_seconds_come_from_the_clock_that_was_given(bundle):
+    ticks = iter(range(1000))
+    pipeline = Pipeline(bundle, FakeBackend(), clock=lambda: float(next(ticks)))
+    pictures, steps = draw(pipeline, request(bundle, steps=5))
+    assert {step.seconds for step in steps} == {1.0}
+    # one reading at the start and at the end of a stage, and two in each evaluation
+    assert pictures[0].seconds.denoise == 11.0
+    assert (pictures[0].seconds.load, pictures[0].seconds.text) == (1.0, 1.0)
+    assert pictures[0].seconds.decode == 1.0
+
+
+def test_a_preview_shows_the_latents_of_its_step(bundle):
+    pipeline = Pipeline(bundle, FakeBackend())
+    events = pipeline.generate(request(bundle, width=64, height=32))
+    previews = [event.preview() for event in events if isinstance(event, Step)]
+    assert [p.shape for p in previews] == [(4, 8, 3)] * 3
+    assert previews[0].dtype == np.uint8
+    assert not np.array_equal(previews[0], previews[-1])
+
+
+# -- what a picture depends on -----------------------------------------------------------------
+
+
+def test_each_picture_of_many_equals_the_one_made_alone(bundle):
+    many, _ = draw(Pipeline(bundle, FakeBackend()), request(bundle, sampler="euler_a", count=3))
+    for index, picture in enumerate(many):
+        alone = pixels(bundle, sampler="euler_a", seed=7 + index)
+        assert np.array_equal(picture.pixels, alone)
+    assert not np.array_equal(many[0].pixels, many[1].pixels)
+
+
+def test_a_picture_does_not_depend_on_what_was_drawn_before(bundle):
+    pipeline = Pipeline(bundle, FakeBackend())
+    draw(pipeline, request(bundle, prompt="blue cat", width=64, guidance_scale=1.0))
+    (picture,), _ = draw(pipeline, request(bundle))
+    assert np.array_equal(picture.pixels, pixels(bundle))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"prompt": "blue apple"},
+        {"negative_prompt": "leaf"},
+        {"guidance_scale": 5.0},
+        {"guidance_scale": 1.0},
+        {"seed": 8},
+        {"seed": 0},
+        {"noise": "philox"},
+        {"steps": 4},
+        {"sampler": "euler"},
+        {"schedule": "karras"},
+    ],
+)
+def test_it_depends_on_every_part_of_the_request(bundle, other):
+    base = pixels(bundle)
+    assert np.array_equal(base, pixels(bundle))
+    assert not np.array_equal(base, pixels(bundle, **other))
+
+
+def test_eta_changes_the_samplers_that_add_noise_alone(bundle):
+    for sampler, changes in (("ddim", True), ("euler_a", True), ("euler", False)):
+        pair = [pixels(bundle, sampler=sampler, eta=eta) for eta in (0.2, 0.7)]
+        assert np.array_equal(*pair) != changes
+
+
+def test_without_guidance_one_half_is_computed_and_the_negative_prompt_is_idle(bundle):
+    counting = CountingBackend(FakeBackend())
+    with_negative = pixels(bundle, backend=counting, guidance_scale=1.0, negative_prompt="anything")
+    assert np.array_equal(with_negative, pixels(bundle, guidance_scale=1.0))
+    shapes = {component: shapes for component, shapes, _ in counting.loads}
+    assert shapes["unet"]["sample"] == (1, 4, 16, 16)
+    assert counting.runs["text_encoder"] == 1
+
+
+def test_a_long_prompt_takes_chunks_and_the_other_one_is_filled_up(bundle):
+    counting = CountingBackend(FakeBackend())
+    long = "red apple and " * 30  # 90 tokens: three chunks of 30
+    made = pixels(bundle, backend=counting, prompt=long)
+    shapes = {component: shapes for component, shapes, _ in counting.loads}
+    assert shapes["text_encoder"]["input_ids"] == (1, 32)
+    assert shapes["unet"]["encoder_hidden_states"] == (2, 3 * 32, 128)
+    assert counting.runs["text_encoder"] == 2  # the same chunk thrice, and the empty one
+    assert not np.array_equal(made, pixels(bundle, prompt=long + "pear"))
+    assert not np.array_equal(made, pixels(bundle, prompt=long, negative_prompt=long))
+
+
+# -- what is loaded and when -------------------------------------------------------------------
+
+
+def test_networks_are_loaded_once_and_again_only_for_other_shapes(bundle):
+    counting = CountingBackend(FakeBackend())
+    pipeline = Pipeline(bundle, counting)
+    assert not counting.loads
+    pipeline.load(128, 128)
+    everything = ["text_encoder", "unet", "vae_decoder"]
+    assert [component for component, _, _ in counting.loads] == everything
+    assert {identity for _, _, identity in counting.loads} == {
+        f"{bundle.hash}/{component}" for component in everything
+    }
+    draw(pipeline, request(bundle, count=2))
+    draw(pipeline, request(bundle, seed=1))
+    assert len(counting.loads) == 3
+    assert counting.runs["text_encoder"] == 2  # prompt and empty negative, once each
+    draw(pipeline, request(bundle, width=64))
+    assert [component for component, _, _ in counting.loads[3:]] == ["unet", "vae_decoder"]
+    assert counting.loads[3][1]["sample"] == (2, 4, 16, 8)
+    draw(pipeline, request(bundle, width=64, guidance_scale=1.0))
+    assert [component for component, _, _ in counting.loads[5:]] == ["unet"]
+
+
+@pytest.mark.parametrize("fails_on", ["input_ids", "timestep", "latent_sample"])
+def test_a_failing_load_ends_it_before_any_step(bundle, fails_on):
+    pipeline = Pipeline(bundle, FakeBackend(fails_on=fails_on))
+    with pytest.raises(DeviceError, match="told not to load"):
+        next(iter(pipeline.generate(request(bundle))))
+
+
+def test_a_request_without_meaning_is_refused_at_once(bundle):
+    pipeline = Pipeline(bundle, FakeBackend())
+    made = request(bundle)
+    object.__setattr__(made, "sampler", "eular")  # a request that came past the border
+    with pytest.raises(RequestError, match="eular"):
+        pipeline.generate(made)
+
+
+def test_a_network_that_does_not_fit_its_manifest_is_the_bundles_fault(bundle):
+    with pytest.raises(BundleError, match=r"the text encoder gives \(1, 32, 64\)"):
+        pixels(bundle, backend=FakeBackend(embed_dim=64))
+
+
+def test_a_component_with_other_inputs_is_refused(bundle):
+    unet = bundle.manifest.components["unet"]
+    more = replace(unet, inputs={**unet.inputs, "text_embeds": unet.inputs["sample"]})
+    components = {**bundle.manifest.components, "unet": more}
+    other = replace(bundle, manifest=replace(bundle.manifest, components=components))
+    with pytest.raises(BundleError, match="text_embeds"):
+        pixels(other)
+
+
+# -- cancelling --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("after", range(9))
+def test_it_stops_between_evaluations_and_keeps_what_was_finished(bundle, after):
+    counting = CountingBackend(FakeBackend())
+    steps, pictures = [], []
+    stop = lambda: len(steps) >= after  # noqa: E731
+    for event in Pipeline(bundle, counting).generate(request(bundle, count=3), cancelled=stop):
+        (steps if isinstance(event, Step) else pictures).append(event)
+    assert len(steps) == after == counting.runs["unet"]
+    # a picture's third step is followed by its decoding only if nobody said stop meanwhile
+    assert len(pictures) == max(0, (after - 1) // 3)
+    for index, picture in enumerate(pictures):
+        assert np.array_equal(picture.pixels, pixels(bundle, seed=7 + index))
+
+
+def test_a_cancelled_pipeline_goes_on_with_the_next_request(bundle):
+    pipeline = Pipeline(bundle, FakeBackend())
+    events = pipeline.generate(request(bundle, seed=3))
+    next(events)
+    events.close()
+    (picture,), _ = draw(pipeline, request(bundle))
+    assert np.array_equal(picture.pixels, pixels(bundle))
+
+
+# -- the guard ---------------------------------------------------------------------------------
+
+
+def test_an_overflow_while_denoising_is_repaired_in_fp32_and_recorded(bundle):
+    counting = CountingBackend(FakeBackend(precision="bf16", nan_at_step=1))
+    (picture,), steps = draw(Pipeline(bundle, counting), request(bundle))
+    assert picture.repairs == (DENOISE_REPAIR,) == ("denoise in fp32",)
+    assert picture.precision == "bf16"
+    assert [step.index for step in steps] == [0, 1, 2, 0, 1, 2]
+    assert np.array_equal(picture.pixels, pixels(bundle))
+    steps[1].preview()  # of latents that are not finite: still a picture, and no warning
+
+
+def test_an_overflow_while_decoding_repeats_the_decoding_alone(bundle):
+    counting = CountingBackend(FakeBackend(precision="bf16", nan_in_picture=True))
+    (picture,), steps = draw(Pipeline(bundle, counting), request(bundle))
+    assert picture.repairs == (DECODE_REPAIR,) == ("decode in fp32",)
+    assert len(steps) == 3
+    assert np.array_equal(picture.pixels, pixels(bundle))
+
+
+def test_the_pictures_after_a_repaired_one_start_fast_again(bundle):
+    fake = FakeBackend(precision="bf16", nan_at_step=1)  # of the session: the first picture only
+    pictures, _ = draw(Pipeline(bundle, fake), request(bundle, count=3))
+    assert [picture.repairs for picture in pictures] == [(DENOISE_REPAIR,), (), ()]
+
+
+@pytest.mark.parametrize("where", [{"nan_at_step": 0}, {"nan_in_picture": True}])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_fp32_cannot_repair_is_an_error_without_the_prompt(bundle, where, precision):
+    fake = FakeBackend(precision=precision, nan_in_exact=True, **where)
+    with pytest.raises(NotFiniteError, match="in fp32 as well") as raised:
+        draw(Pipeline(bundle, fake), request(bundle, prompt=CANARY, negative_prompt=CANARY))
+    error = raised.value
+    assert "canary" not in f"{error!r} {error.hint} {error.__cause__!r}"
+
+
+def test_finished_pictures_come_before_the_error_of_a_later_one(bundle):
+    fake = FakeBackend(nan_at_step=4)  # the second picture's second evaluation
+    events = []
+    with pytest.raises(NotFiniteError):
+        events.extend(Pipeline(bundle, fake).generate(request(bundle, count=2)))
+    # extend keeps what came before the error
+    assert [type(event) for event in events].count(Picture) == 1
+
+
+def test_a_repair_can_be_cancelled(bundle):
+    seen = []
+    fake = FakeBackend(precision="bf16", nan_at_step=0)
+    pipeline = Pipeline(bundle, fake)
+    for event in pipeline.generate(request(bundle), cancelled=lambda: len(seen) == 4):
+        seen.append(event)  # noqa: PERF402 - cancelled reads it meanwhile
+    assert all(isinstance(event, Step) for event in seen)
+    assert len(seen) == 4
+
+
+def test_nothing_it_holds_shows_a_prompt(bundle):
+    pipeline = Pipeline(bundle, FakeBackend())
+    events = pipeline.generate(request(bundle, prompt=CANARY))
+    with contextlib.closing(events):
+        step = next(events)
+        assert "canary" not in f"{step!r} {events!r} {pipeline!r} {vars(pipeline)!r}"

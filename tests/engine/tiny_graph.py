@@ -1,0 +1,59 @@
+"""Small ONNX models, made in place, for the back ends' tests."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+__all__ = ["DEPTH", "WEIGHT", "multiplied", "write_product", "write_timestep"]
+
+DEPTH = 2048
+# fp16 holds each weight exactly; their sum over DEPTH products needs fp32 arithmetic.
+WEIGHT = (np.random.default_rng(5).integers(-1024, 1024, (DEPTH, 3)) / 1024).astype(np.float16)
+
+
+def write_product(path: Path, *, external: bool = False) -> Path:
+    """Write x f32[batch, DEPTH] @ W, W stored in fp16 and cast, as in our bundles."""
+    nodes = [
+        helper.make_node("Cast", ["weight"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "wide"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", DEPTH])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
+    weight = numpy_helper.from_array(WEIGHT, "weight")
+    _save(path, helper.make_graph(nodes, "product", [x], [y], [weight]), external=external)
+    return path
+
+
+def write_timestep(path: Path, *, dtype: int = TensorProto.INT64, rank: int = 1) -> Path:
+    """Write sample f32[batch, 2] + timestep, the timestep of any dtype and rank 0 or 1."""
+    nodes = [
+        helper.make_node("Cast", ["timestep"], ["t"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["sample", "t"], ["out_sample"]),
+    ]
+    ports = [
+        helper.make_tensor_value_info("sample", TensorProto.FLOAT, ["batch", 2]),
+        helper.make_tensor_value_info("timestep", dtype, ["steps"][:rank]),
+    ]
+    out = helper.make_tensor_value_info("out_sample", TensorProto.FLOAT, ["batch", 2])
+    _save(path, helper.make_graph(nodes, "timestep", ports, [out]), external=False)
+    return path
+
+
+def multiplied(x: np.ndarray) -> np.ndarray:
+    """Give x @ W in float64."""
+    return x.astype(np.float64) @ WEIGHT.astype(np.float64)
+
+
+def _save(path: Path, graph: onnx.GraphProto, *, external: bool) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model)
+    onnx.save_model(
+        model,
+        path,
+        save_as_external_data=external,
+        location="model.onnx_data",
+        size_threshold=0,
+    )
