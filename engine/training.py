@@ -133,7 +133,9 @@ class Training:
             ),
             lower_order_final=fields.flag("lower_order_final", default=True),
             euler_at_final=fields.flag("euler_at_final", default=False),
-            original_inference_steps=fields.whole("original_inference_steps", 50, 1, count),
+            original_inference_steps=fields.whole(
+                "original_inference_steps", min(50, count), 1, count
+            ),
             timestep_scaling=fields.number("timestep_scaling", 10.0, 1e-3, 1e6),
             class_name=class_name,
             algorithm_type=fields.choice(

@@ -78,6 +78,10 @@ def test_a_missing_or_zero_offset_becomes_one_as_in_the_pipeline():
     assert Training.from_config({"steps_offset": 3}).steps_offset == 3
 
 
+def test_a_short_training_bounds_the_steps_of_distillation():
+    assert Training.from_config({"num_train_timesteps": 4}).original_inference_steps == 4
+
+
 NONSENSE = [
     {"num_train_timesteps": 0},
     {"num_train_timesteps": 10**9},
