@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from engine.errors import BundleError
@@ -22,18 +22,22 @@ SETTLED = 2.0  # seconds
 class HashCache:
     """Computes sha256 as hex, and remembers it while the file stays as it is."""
 
-    def __init__(self, known: dict[str, str]) -> None:
+    def __init__(self, known: dict[str, str], now: Callable[[], float]) -> None:
         self._known = known
+        self._now = now
         self._changed = False
 
     @classmethod
     @contextmanager
-    def open(cls, path: Path | None) -> "Generator[HashCache]":
+    def open(
+        cls, path: Path | None, now: Callable[[], float] = time.time
+    ) -> "Generator[HashCache]":
         """Read the cache file (None: remember nothing) and write it back when something is new.
 
-        A cache that is missing or spoilt is an empty one; one that cannot be written is let be.
+        now: the clock that files' times are of, in seconds. A cache that is missing or spoilt is
+        an empty one; one that cannot be written is let be.
         """
-        cache = cls(_read(path) if path is not None else {})
+        cache = cls(_read(path) if path is not None else {}, now)
         yield cache
         if path is not None and cache._changed:
             _write(path, cache._known)
@@ -58,7 +62,7 @@ class HashCache:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
-        if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED:
+        if self._now() - max(state.st_mtime, state.st_ctime) > SETTLED:
             self._known[key] = digest
             self._changed = True
         return digest
@@ -91,4 +95,5 @@ def _write(path: Path, known: dict[str, str]) -> None:
             json.dump(kept, file)
         beside.replace(path)
     except OSError:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()

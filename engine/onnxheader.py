@@ -15,6 +15,7 @@ from engine.manifest import TensorSpec
 __all__ = ["OnnxHeader", "read_onnx_header"]
 
 DEPTH_LIMIT = 8  # nested graphs of If and Loop; real models have 2
+TEXT_LIMIT = 1024  # bytes of a name; real ones have 60
 PORTS_LIMIT = 64  # inputs or outputs of one graph; an SDXL UNet with ControlNet has 20
 # TensorProto.DataType of what diffusion networks take and give.
 DTYPES = {1: "float32", 6: "int32", 7: "int64", 10: "float16"}
@@ -42,44 +43,97 @@ class OnnxHeader:
     data_files: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """The bytes from `start` to `end` of a mapped file. Slices are copied only when small."""
+
+    data: mmap.mmap
+    start: int
+    end: int
+
+    def fields(self) -> "Iterator[tuple[int, int | _Message]]":
+        """Yield (field number, varint or bytes); raises IndexError past the end."""
+        at = self.start
+        while at < self.end:
+            tag, at = self._varint(at)
+            wire = tag & 7
+            if wire == 0:
+                value, at = self._varint(at)
+                yield tag >> 3, value
+                continue
+            if wire == 2:
+                length, at = self._varint(at)
+            elif wire in {1, 5}:
+                length = 8 if wire == 1 else 4
+            else:
+                raise IndexError("unknown wire type")
+            if length > self.end - at:
+                raise IndexError("a field is longer than its message")
+            yield tag >> 3, _Message(self.data, at, at + length)
+            at += length
+
+    def inner(self, wanted: int) -> "_Message":
+        """Give the last message in field `wanted`, or an empty one."""
+        found = _Message(self.data, self.end, self.end)
+        for number, value in self.fields():
+            if number == wanted and not isinstance(value, int):
+                found = value
+        return found
+
+    def text(self) -> str:
+        """Give the bytes as text; more than TEXT_LIMIT of them are no name."""
+        if self.end - self.start > TEXT_LIMIT:
+            raise IndexError("a name is too long")
+        return self.data[self.start : self.end].decode("utf-8")
+
+    def _varint(self, at: int) -> tuple[int, int]:
+        value = 0
+        for shift in range(0, 70, 7):  # ten bytes at most
+            if at >= self.end:
+                raise IndexError("a number is cut short")
+            byte = self.data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, at
+        raise IndexError("a number is too long")
+
+
 def read_onnx_header(path: Path) -> OnnxHeader:
     """Read the header of the .onnx file `path`. Raises BundleError on anything out of order."""
+    name = f"{path.parent.name}/{path.name}"
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(memoryview(data), path.name)
-    except (OSError, ValueError) as error:  # mmap of an empty file is a ValueError
-        raise BundleError(f"{path.parent.name}/{path.name} cannot be read: {error}") from error
+            return _header(_Message(data, 0, len(data)), name)
+    except (OSError, ValueError) as error:  # mmap of an empty file, or text that is no UTF-8
+        raise BundleError(f"{name} cannot be read: {error}") from error
+    except IndexError as error:
+        raise BundleError(f"{name} is no ONNX file or is damaged: {error}") from error
 
 
-def _header(data: memoryview, name: str) -> OnnxHeader:
+def _header(model: _Message, name: str) -> OnnxHeader:
     ports: dict[str, dict[str, TensorSpec]] = {"input": {}, "output": {}}
     files: set[str] = set()
-    try:
-        for kind, depth, message in _walk(data, "model", 0):
-            if kind == "external":
-                key, value = _pair(message)
-                if key == "location":
-                    files.add(value)
-            elif depth == 1:  # of the outermost graph
-                port, spec = _port(message)
-                ports[kind][port] = spec
-                if len(ports[kind]) > PORTS_LIMIT:
-                    raise BundleError(f"{name} has more than {PORTS_LIMIT} {kind}s")
-    except (IndexError, UnicodeDecodeError) as error:
-        raise BundleError(f"{name} is no ONNX file or is damaged") from error
-    finally:
-        data.release()
+    for kind, depth, message in _walk(model, "model", 0):
+        if kind == "external":
+            if message.inner(1).text() == "location":
+                files.add(message.inner(2).text())
+        elif depth == 1:  # of the outermost graph
+            port, spec = _port(message)
+            ports[kind][port] = spec
+            if len(ports[kind]) > PORTS_LIMIT:
+                raise BundleError(f"{name} has more than {PORTS_LIMIT} {kind}s")
     if not ports["output"]:
         raise BundleError(f"{name} is no ONNX file: it has no output")
     return OnnxHeader(inputs=ports["input"], outputs=ports["output"], data_files=frozenset(files))
 
 
-def _walk(data: memoryview, kind: str, depth: int) -> Iterator[tuple[str, int, memoryview]]:
-    """Yield (kind, depth, message) for every message of interest below `data`."""
-    if depth > DEPTH_LIMIT * 4:  # graph, node, attribute, graph: three levels a nested graph
+def _walk(message: _Message, kind: str, depth: int) -> Iterator[tuple[str, int, _Message]]:
+    """Yield (kind, depth, message) for every message of interest below `message`."""
+    if depth > DEPTH_LIMIT * 3:  # graph, node, attribute: three levels a nested graph
         raise BundleError("the ONNX file nests graphs too deeply")
     inside = INSIDE[kind]
-    for number, value in _fields(data):
+    for number, value in message.fields():
         found = inside.get(number)
         if found is None or isinstance(value, int):
             continue
@@ -89,75 +143,25 @@ def _walk(data: memoryview, kind: str, depth: int) -> Iterator[tuple[str, int, m
             yield from _walk(value, found, depth + 1)
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield (field number, varint or bytes) of one message; raises IndexError past its end."""
-    at, end = 0, len(data)
-    while at < end:
-        tag, at = _varint(data, at)
-        wire = tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield tag >> 3, value
-            continue
-        if wire == 2:
-            length, at = _varint(data, at)
-        elif wire in {1, 5}:
-            length = 8 if wire == 1 else 4
-        else:
-            raise IndexError("unknown wire type")
-        if length > end - at:
-            raise IndexError("a field is longer than its message")
-        yield tag >> 3, data[at : at + length]
-        at += length
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):  # ten bytes at most
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise IndexError("a number is too long")
-
-
-def _message(data: memoryview, wanted: int) -> memoryview:
-    """Give the last message in field `wanted`, or an empty one."""
-    found = data[:0]
-    for number, value in _fields(data):
-        if number == wanted and not isinstance(value, int):
-            found = value
-    return found
-
-
-def _pair(data: memoryview) -> tuple[str, str]:
-    return _text(_message(data, 1)), _text(_message(data, 2))
-
-
-def _text(data: memoryview) -> str:
-    return bytes(data[:1024]).decode("utf-8")
-
-
-def _port(data: memoryview) -> tuple[str, TensorSpec]:
+def _port(message: _Message) -> tuple[str, TensorSpec]:
     """Read a ValueInfoProto: name, type.tensor_type.{elem_type, shape.dim[]}."""
-    name = _text(_message(data, 1))
-    tensor = _message(_message(data, 2), 1)
-    code = next((value for number, value in _fields(tensor) if number == 1), 0)
+    name = message.inner(1).text()
+    tensor = message.inner(2).inner(1)
+    code = next((value for number, value in tensor.fields() if number == 1), 0)
     dtype = DTYPES.get(code) if isinstance(code, int) else None
     if dtype is None:
         raise BundleError(f"the ONNX file's '{name[:60]}' has a type that is not supported")
     shape: list[int | str] = []
-    for number, dim in _fields(_message(tensor, 2)):
+    for number, dim in tensor.inner(2).fields():
         if number == 1 and not isinstance(dim, int):
             shape.append(_size(dim, len(shape)))
     return name, TensorSpec(dtype=dtype, shape=tuple(shape))
 
 
-def _size(dim: memoryview, axis: int) -> int | str:
-    for number, value in _fields(dim):
+def _size(dim: _Message, axis: int) -> int | str:
+    for number, value in dim.fields():
         if number == 1 and isinstance(value, int):
             return value
         if number == 2 and not isinstance(value, int):
-            return _text(value)
+            return value.text()
     return f"axis{axis}"

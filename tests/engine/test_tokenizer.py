@@ -1,0 +1,192 @@
+"""The tokenizer equals transformers' CLIPTokenizer on any text, from either form of its files."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import CLIPTokenizer
+
+from engine.errors import BundleError, RequestError
+from engine.tokenizer import Tokenizer
+
+SHIPPED = Path(__file__).parents[2] / "safelight/models/pocket/tokenizer"
+LIMIT = 32
+
+# What prompts are made of, and what breaks tokenizers: case, accents in both normal forms, digits
+# of other scripts, signs, contractions, white space of every kind, emoji with joiners, the special
+# tokens themselves, bytes that belong to no word.
+PIECES = st.sampled_from(
+    [
+        *("red apple", "A", "THE", "İstanbul", "ß", "ﬁ", "e\u0301", "\u00e9", "Ω", "ñandú", "x²"),
+        *(
+            "don't",
+            "'S",
+            "'LL",
+            "it's'd",
+            "!",
+            "!!",
+            "...",
+            "(a:1.3)",
+            "[b]",
+            "<lora:x:1>",
+            "1girl",
+        ),
+        *(
+            "123",
+            "٣",
+            "Ⅷ",
+            " ",
+            "  ",
+            "\t",
+            "\n",
+            "\r\n",
+            "\u00a0",
+            "\u2003",
+            "\u200b",
+            "\x00",
+            "\x1f",
+        ),
+        *("🐱", "👩‍👩‍👧", "🇫🇷", "🏽", "\ufe0f", "猫", "こんにちは", "שלום", "\U0010ffff", "\ufeff"),
+        *(
+            "<|startoftext|>",
+            "<|endoftext|>",
+            "<|ENDOFTEXT|>",
+            "<|endoftext",
+            "</w>",
+            "Ġ",
+            "_",
+            "-",
+        ),
+    ]
+)
+TEXT = st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join)
+
+
+def without_surrogates(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def variant(folder: Path, *, files: tuple[str, ...], config: dict | None = None) -> Path:
+    folder.mkdir()
+    for name in files:
+        shutil.copy(SHIPPED / name, folder)
+    if config is not None:
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory) -> list[tuple[Tokenizer, CLIPTokenizer]]:
+    root = tmp_path_factory.mktemp("tokenizers")
+    pair = ("vocab.json", "merges.txt")
+    old = {
+        "__type": "AddedToken",
+        "lstrip": False,
+        "normalized": True,
+        "rstrip": False,
+        "single_word": False,
+    }
+    begin, end = ({"content": f"<|{name}|>"} | old for name in ("startoftext", "endoftext"))
+    folders = [
+        SHIPPED,
+        variant(root / "whole", files=("tokenizer.json", "tokenizer_config.json")),
+        variant(root / "pair", files=pair),
+        # As Stable Diffusion 1.x ships it (2022), and 2.x, which pads with "!".
+        variant(root / "sd1", files=pair, config={"bos_token": begin, "eos_token": end}),
+        variant(root / "sd2", files=pair, config={"pad_token": "!"}),
+    ]
+    return [
+        (
+            Tokenizer(folder, limit=LIMIT),
+            CLIPTokenizer.from_pretrained(folder, local_files_only=True),
+        )
+        for folder in folders
+    ]
+
+
+def expected(reference: CLIPTokenizer, text: str) -> list[int]:
+    return reference(
+        text, padding="max_length", truncation=True, max_length=LIMIT, return_tensors="np"
+    ).input_ids[0]
+
+
+@settings(max_examples=400, deadline=None)
+@given(text=TEXT.filter(without_surrogates))
+@example(text="")
+@example(text="A Photo of a RED  apple,\tdon't! <|endoftext|>")
+@example(text="e\u0301" * 40)
+@example(text="!" * 200)
+def test_every_text_gets_the_ids_that_transformers_gives(forms, text):
+    for ours, reference in forms:
+        np.testing.assert_array_equal(ours.encode(text)[0], expected(reference, text))
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=st.lists(PIECES, min_size=20, max_size=60).map(" ".join))
+def test_the_chunks_of_a_long_text_hold_all_its_ids_in_order(forms, text):
+    ours, reference = forms[0]
+    whole = reference(text, add_special_tokens=False, truncation=False, padding=False).input_ids
+    chunks = ours.encode(text)
+    assert chunks.shape == (max(1, -(-len(whole) // (LIMIT - 2))), LIMIT)
+    room, found = LIMIT - 2, []
+    for row, chunk in enumerate(chunks):
+        count = min(room, len(whole) - row * room)
+        assert chunk[0] == reference.bos_token_id
+        assert chunk[count + 1] == reference.eos_token_id
+        assert set(chunk[count + 2 :]) <= {reference.pad_token_id}
+        found += list(chunk[1 : count + 1])
+    assert found == whole
+
+
+def test_ids_are_int64_and_an_empty_text_is_one_chunk():
+    ids = Tokenizer(SHIPPED, limit=LIMIT).encode("")
+    assert (ids.dtype, ids.shape) == (np.int64, (1, LIMIT))
+
+
+def test_half_a_surrogate_pair_is_refused_without_repeating_the_prompt():
+    with pytest.raises(RequestError, match="surrogate") as caught:
+        Tokenizer(SHIPPED, limit=LIMIT).encode("a secret wish \ud83d")
+    assert "secret" not in f"{caught.value}{caught.value.hint}"
+    assert caught.value.__context__ is None
+
+
+def test_the_highest_id_is_the_end_token_s():
+    assert Tokenizer(SHIPPED, limit=LIMIT).highest_id() == 3071
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(BundleError, match=r"neither tokenizer\.json nor"):
+        Tokenizer(tmp_path, limit=LIMIT)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("vocab.json", "{"),
+        ("vocab.json", '{"a": "b"}'),
+        ("merges.txt", "a b c d"),
+        ("tokenizer_config.json", "{"),
+        ("tokenizer_config.json", '{"pad_token": 7}'),
+        ("tokenizer_config.json", '{"pad_token": ""}'),
+        ("tokenizer_config.json", '{"pad_token": "<|nowhere|>"}'),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, name, data):
+    folder = variant(tmp_path / "t", files=("vocab.json", "merges.txt", "tokenizer_config.json"))
+    (folder / name).write_text(data)
+    with pytest.raises(BundleError):
+        Tokenizer(folder, limit=LIMIT)
+
+
+def test_another_kind_of_tokenizer_is_refused(tmp_path):
+    whole = json.loads((SHIPPED / "tokenizer.json").read_text())
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1}
+    whole["model"] = {"type": "WordLevel", "vocab": words, "unk_token": "<|endoftext|>"}
+    whole["added_tokens"], whole["post_processor"], whole["padding"] = [], None, None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    with pytest.raises(BundleError, match="no byte-pair encoding"):
+        Tokenizer(tmp_path, limit=LIMIT)
