@@ -1,0 +1,154 @@
+"""The format stands still: our own vectors, a second reader, and the sample vault of format 1."""
+
+import hashlib
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import vault
+from tests.golden.make_vault_v1 import EXPECTED, PHRASE_FILE
+from tests.vault.conftest import draft
+from tests.vectors.make_vault_vectors import vectors
+from tests.vectors.reference import Reader
+from vault import sealing
+from vault.context import context
+from vault.envelope import BLOB_LABEL
+from vault.frame import frame, metadata_size, padme
+from vault.index import SlotRow
+from vault.keytree import PageEntry, Root, open_page, open_root, read_slot
+from vault.layout import encode_header
+from vault.ledger import open_metadata
+from vault.slots import open_keyring_slot
+
+TESTS = Path(__file__).parents[1]
+GOLDEN = TESTS / "golden" / "vault-v1"
+OURS = json.loads((TESTS / "vectors" / "vault_v1.json").read_text())
+VAULT, RECORD = (bytes.fromhex(OURS["ids"][name]) for name in ("vault", "record"))
+
+
+def raw(*path):
+    value = OURS
+    for name in path:
+        value = value[name]
+    return bytes.fromhex(value)
+
+
+def test_the_vectors_are_what_their_script_makes():
+    assert vectors() == OURS
+
+
+def test_header_and_padding():
+    assert encode_header(VAULT) == raw("header")
+    assert [[size, padme(size)] for size, _ in OURS["padding"]["blob"]] == OURS["padding"]["blob"]
+    for size, padded in OURS["padding"]["metadata"]:
+        assert metadata_size(size) == padded
+
+
+def test_root():
+    at = (OURS["root"]["epoch"], OURS["root"]["generation"])
+    root = open_root(raw("root", "root_key"), VAULT, at, raw("root", "sealed"))
+    assert root == Root.decode(raw("root", "payload"))
+    assert root.encode() == raw("root", "payload")
+    assert (root.next_position, root.pending_seals, root.pages[0].flags) == (1, 3, 1)
+
+
+def test_page():
+    sealed, about = raw("page", "sealed"), OURS["page"]
+    entry = PageEntry(raw("page", "key"), sealed[-16:], about["revision"], 0)
+    slot = read_slot(open_page(entry, VAULT, about["number"], sealed), 0)
+    found = {"kind": slot.kind, "flags": slot.flags, "revision": slot.revision}
+    assert found | {"id": slot.record_id.hex()} == about["slot"]
+    text = open_metadata(VAULT, slot._replace(word=1 << 56 | 7), raw("metadata", "sealed"))
+    assert text.decode() == OURS["metadata"]["text"]
+
+
+def test_keyring_slot():
+    row = SlotRow(0, 1, raw("keyring_slot", "body"))
+    at = (VAULT, OURS["keyring_slot"]["epoch"])
+    opened = open_keyring_slot(row, raw("keyring_slot", "kek"), at)
+    assert opened == raw("keyring_slot", "root_key")
+
+
+def test_blob():
+    about = OURS["blob"]
+    label = BLOB_LABEL + bytes((about["kind"],)) + raw("blob", "file")
+    key = sealing.expand(raw("blob", "blob_key"), label)
+    picture = hashlib.shake_128(about["shake128_of"].encode()).digest(about["length"])
+    info = context(about["kind"], VAULT, RECORD, about["revision"])
+    framed = frame(picture, metadata=False)
+    sealed = sealing._seal_with_salt(key, info, framed, raw("blob", "salt"))
+    assert hashlib.sha256(sealed).hexdigest() == about["sha256"]
+
+
+@pytest.fixture
+def sample(folder):
+    with tarfile.open(GOLDEN / "vault.tar") as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "vault"
+
+
+def phrase():
+    return (GOLDEN / PHRASE_FILE).read_text().strip()
+
+
+def summary(records):
+    """Return what is expected of a sample vault: by name, oldest first."""
+    return [
+        {
+            "kind": int(record["kind"]),
+            "revision": record["revision"],
+            "trashed": bool(record["trashed"]),
+            "created": record["created"],
+            "metadata": record["metadata"],
+            "blobs": {
+                name: hashlib.sha256(data).hexdigest() for name, data in record["blobs"].items()
+            },
+        }
+        for record in records
+    ]
+
+
+def all_records(opened):
+    kinds = tuple(kind for kind in vault.Kind if kind < 128)
+    found = [*opened.list(kinds=kinds), *opened.list(kinds=kinds, trashed=True)]
+    return [
+        {
+            **vars(record),
+            "blobs": {name: opened.read(record.id, name) for name in record.blobs},
+        }
+        for record in sorted(found, key=lambda record: record.position)
+    ]
+
+
+def test_the_sample_vault_opens_for_ever(sample):
+    expected = json.loads((GOLDEN / EXPECTED).read_text())
+    with vault.open_vault(sample, vault.PhraseUnlock(phrase())) as opened:
+        assert summary(all_records(opened)) == expected
+        opened.add([draft("and it takes new records")])
+    with vault.open_vault(sample, vault.PhraseUnlock(phrase().lower())) as opened:
+        assert next(opened.list()).metadata == {"prompt": "and it takes new records"}
+        assert opened.status().slots[1].type == "phrase"
+
+
+def test_a_second_reader_agrees_about_the_sample(sample):
+    assert summary(Reader(sample, phrase()).read()) == json.loads((GOLDEN / EXPECTED).read_text())
+
+
+def test_a_second_reader_agrees_about_a_fresh_vault(make):
+    place = make(passphrase="correct horse")
+    with place.open() as opened:
+        records = opened.add([draft("one", bytes(40_000)), draft("two", b"")])
+        opened.edit(records[0].id, lambda data: {"prompt": "edited"})
+        opened.trash([records[1].id])
+        expected = summary(all_records(opened))
+    assert summary(Reader(place.path, place.phrase).read()) == expected
+
+
+def test_the_sample_is_the_folder_that_its_script_lists(sample):
+    names = {path.relative_to(sample).parts[0] for path in sample.rglob("*")}
+    assert names == {"VAULT", "index.sqlite", "blobs", "incoming", "lock"}
+    assert len(list((sample / "blobs").iterdir())) == 256
+    shutil.rmtree(sample)
