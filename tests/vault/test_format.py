@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import vault
-from tests.golden.make_vault_v1 import EXPECTED, PHRASE_FILE
+from tests.golden.make_vault_v1 import EXPECTED, PASSPHRASE, PHRASE_FILE
 from tests.vault.conftest import draft
 from tests.vectors.make_vault_vectors import vectors
 from tests.vectors.reference import Reader
@@ -21,6 +21,7 @@ from vault.index import SlotRow
 from vault.keytree import PageEntry, Root, open_page, open_root, read_slot
 from vault.layout import encode_header
 from vault.ledger import open_metadata
+from vault.passphrase import passphrase_secret
 from vault.slots import open_keyring_slot
 
 TESTS = Path(__file__).parents[1]
@@ -131,6 +132,12 @@ def test_the_sample_vault_opens_for_ever(sample):
     with vault.open_vault(sample, vault.PhraseUnlock(phrase().lower())) as opened:
         assert next(opened.list()).metadata == {"prompt": "and it takes new records"}
         assert opened.status().slots[1].type == "phrase"
+
+
+def test_the_sample_opens_with_its_passphrase(sample):
+    unlock = vault.PassphraseUnlock(passphrase_secret(PASSPHRASE))
+    with vault.open_vault(sample, unlock) as opened:
+        assert opened.status().opened_by == "passphrase"
 
 
 def test_a_second_reader_agrees_about_the_sample(sample):
