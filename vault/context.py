@@ -15,6 +15,8 @@ __all__ = [
     "PUBLIC_KINDS",
     "Kind",
     "context",
+    "id_bytes",
+    "id_prefix",
     "kind_of",
     "number_id",
 ]
@@ -22,6 +24,8 @@ __all__ = [
 LABEL = b"safelight/vault/1\0"  # names the format; a later format seals under another label
 ID_BYTES = 16  # vault ids and record ids: 128 random bits
 CONTEXT_BYTES = 59  # 18 label + 16 vault id + 1 kind + 16 id + 8 revision
+_SHORTEST_PREFIX = 4  # hex digits: fewer are a slip of the finger
+_HEX_DIGITS = frozenset("0123456789abcdefABCDEF")
 _FIELDS = struct.Struct(">18s16sB16sQ")
 
 
@@ -69,6 +73,27 @@ def kind_of(number: int) -> Kind:
             f"a record has kind {number}, which this program does not know",
             hint="Use a newer release.",
         ) from None
+
+
+def id_bytes(text: str) -> bytes:
+    """Return a record id's 16 bytes; raises BadValueError unless it has 32 hex digits."""
+    if len(text) != 2 * ID_BYTES or not _is_hex(text):
+        raise BadValueError("a record id has 32 hex digits")
+    return bytes.fromhex(text)
+
+
+def id_prefix(text: str) -> str:
+    """Return the start of a record id in lower case.
+
+    Raises BadValueError unless it has 4 to 32 hex digits.
+    """
+    if not _SHORTEST_PREFIX <= len(text) <= 2 * ID_BYTES or not _is_hex(text):
+        raise BadValueError(f"an id starts with {_SHORTEST_PREFIX} to 32 hex digits")
+    return text.lower()
+
+
+def _is_hex(text: str) -> bool:
+    return set(text) <= _HEX_DIGITS
 
 
 def number_id(number: int) -> bytes:

@@ -12,19 +12,15 @@ from typing import NamedTuple
 
 from vault.connection import connect, preflight, translated
 from vault.context import ID_BYTES
-from vault.errors import DamagedError, StorageError, VaultError
+from vault.errors import DamagedError
 
-__all__ = ["META_LIMIT", "CommitUnsureError", "Index", "RecordRow", "SlotRow", "StateRow"]
+__all__ = ["META_LIMIT", "Index", "RecordRow", "SlotRow", "StateRow"]
 
 META_LIMIT = 1_200_000  # bytes of a sealed metadata cell: 1 MiB of JSON after Padmé, and its tag
 _SLOTS_LIMIT = 16
 _BYTE = frozenset(range(256))
 _BATCH_BYTES = 64 * 1024 * 1024  # metadata fetched at once: bounds memory, whatever the rows say
 _BUSY_RETRIES = 3  # of 30 s each, before a save gives up on another writer
-
-
-class CommitUnsureError(StorageError):
-    """COMMIT itself failed: the change may or may not be there, so its files must stay."""
 
 
 class StateRow(NamedTuple):
@@ -60,6 +56,7 @@ class Index:
         patience: seconds that a statement waits for another writer; BEGIN is tried three times.
         """
         self._path = path
+        self.unsure = False
         try:
             self.hot = preflight(path)
         except FileNotFoundError:
@@ -87,22 +84,22 @@ class Index:
     def writing(self) -> Generator[None]:
         """Run the block as the only writer, then commit; durable when it returns.
 
-        Raises CommitUnsureError when COMMIT itself failed, StorageError when another writer
-        holds the index for 90 s or the disk refuses.
+        Raises StorageError when another writer holds the index for 90 s or the disk refuses.
+        When anything is raised, `unsure` says whether the change may be there all the same.
         """
+        self.unsure = False
         preflight(self._path)
         self._begin_immediate()
         try:
             yield
-        except BaseException:
-            self._rollback()
-            raise
-        try:
+            self.unsure = True  # an interrupt right after COMMIT is raised here as well
             with translated():
                 self._connection.execute("COMMIT")
-        except VaultError as error:
-            self._rollback()
-            raise CommitUnsureError(str(error), hint=error.hint) from error
+        except BaseException:
+            if self._connection.in_transaction:
+                self._rollback()
+                self.unsure = False
+            raise
 
     def _begin_immediate(self) -> None:
         for attempt in range(1, _BUSY_RETRIES + 1):
@@ -150,6 +147,12 @@ class Index:
             case _:
                 pass
         raise DamagedError("the index's state row is damaged")
+
+    def is_unfinished(self) -> bool:
+        """Say whether `create` has not got as far as slots and root here."""
+        with self.reading():
+            state = self.state()
+            return state is None or (state.generation == 0 and not self.slots())
 
     def put_state(self, state: StateRow) -> None:
         """Write the state row."""

@@ -24,6 +24,7 @@ __all__ = [
     "HEADER_BYTES",
     "Layout",
     "encode_header",
+    "network_kind",
     "read_header",
     "refuse_network",
 ]
@@ -163,19 +164,26 @@ def read_header(root: Path) -> bytes:
 def refuse_network(path: Path) -> None:
     """Raise StorageError when the path lies on a network file system (Linux; elsewhere no news)."""
     try:
-        text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
         device = path.stat().st_dev
     except OSError:
         return
-    number = f"{os.major(device)}:{os.minor(device)}"
-    for line in text.splitlines():
+    kind = network_kind(mounts, f"{os.major(device)}:{os.minor(device)}")
+    if kind is not None:
+        raise StorageError(
+            f"the folder lies on a network file system ({kind}), where locks are not reliable",
+            hint="Choose a local disk, or allow it explicitly if only one machine uses it.",
+        )
+
+
+def network_kind(mounts: str, device: str) -> str | None:
+    """Return the network file system of a device ("major:minor") in mountinfo's text, or None."""
+    for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
         kind = rest.split(" ", 1)[0]
-        if fields.split(" ")[2] == number and kind in _NETWORK:
-            raise StorageError(
-                f"the folder lies on a network file system ({kind}), where locks are not reliable",
-                hint="Choose a local disk, or allow it explicitly if only one machine uses it.",
-            )
+        if kind in _NETWORK and device in fields.split(" ")[2:3]:
+            return kind
+    return None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from vault.context import PUBLIC_KINDS, Kind
 from vault.errors import BadValueError, DamagedError, UnsupportedFormatError
@@ -140,20 +140,19 @@ class Metadata:
         try:
             document = json.loads(text)
             schema = document.pop("schema")
-            if schema != SCHEMA_VERSION:
-                raise UnsupportedFormatError(
-                    f"a record has metadata schema {schema}; this program knows {SCHEMA_VERSION}",
-                    hint="Use a newer release.",
-                )
-            return cls(
-                created=document.pop("created"),
-                trashed=document.pop("trashed"),
-                blobs=tuple(_decode_blob(blob) for blob in document.pop("blobs")),
-                data=document.pop("data"),
-                rest=document,
-            )
+            created, trashed, data = (document.pop(key) for key in ("created", "trashed", "data"))
+            blobs = tuple(_decode_blob(blob) for blob in document.pop("blobs"))
+            times = isinstance(created, str) and isinstance(trashed, str | None)
+            if not times or not isinstance(data, dict):
+                raise ValueError  # noqa: TRY301 - as the shapes that pop and match refuse
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             raise DamagedError("a record's metadata has a shape that nobody writes") from None
+        if schema != SCHEMA_VERSION:
+            raise UnsupportedFormatError(
+                f"a record has another metadata schema than {SCHEMA_VERSION}",
+                hint="Use a newer release.",
+            )
+        return cls(created, trashed, blobs, cast(dict[str, JSON], data), document)
 
     def blob(self, name: str) -> BlobSeal | None:
         """Return what is kept of the blob of that name."""
@@ -182,13 +181,24 @@ def _encode_blob(seal: BlobSeal) -> dict[str, JSON]:
     }
 
 
-def _decode_blob(document: Mapping[str, JSON]) -> BlobSeal:
-    blob = Blob(document["name"], Kind(document["kind"]), document["type"], int(document["length"]))
-    file = bytes.fromhex(document["file"])
-    prefix = base64.b64decode(document["prefix"], validate=True)
-    if len(file) != 16 or len(prefix) != PREFIX_BYTES or blob.length < 0:
-        raise DamagedError("a record's metadata names an impossible blob")
-    return BlobSeal(blob, file, prefix, int(document["revision"]))
+def _decode_blob(document: JSON) -> BlobSeal:
+    match document:
+        case {
+            "name": str() as name,
+            "kind": int() as kind,
+            "type": str() as media_type,
+            "length": int() as length,
+            "file": str() as file,
+            "prefix": str() as prefix,
+            "revision": int() as revision,
+        } if length >= 0 and revision > 0:
+            blob = Blob(name, Kind(kind), media_type, length)
+            names = bytes.fromhex(file), base64.b64decode(prefix, validate=True)
+            if (len(names[0]), len(names[1])) == (16, PREFIX_BYTES):
+                return BlobSeal(blob, *names, revision)
+        case _:
+            pass
+    raise ValueError
 
 
 def _refuse_kind(kind: Kind) -> None:

@@ -88,12 +88,12 @@ def inspect(path: str | PathLike[str]) -> VaultSummary:
         return unfinished
     index = Index(layout.index)
     try:
+        if index.is_unfinished():
+            return unfinished
         with index.reading():
-            state, slots = index.state(), slot_statuses(index.slots())
+            slots = slot_statuses(index.slots())
     finally:
         index.close()
-    if state is None or (state.generation == 0 and not slots):
-        return unfinished
     return VaultSummary(
         state="ready",
         path=layout.root,

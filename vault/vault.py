@@ -12,10 +12,10 @@ from typing import Any, Self
 
 from vault.anchor import Anchor
 from vault.blobs import BlobStore
-from vault.context import ID_BYTES, Kind
+from vault.context import Kind, id_bytes, id_prefix
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
-from vault.index import CommitUnsureError, Index
+from vault.index import Index
 from vault.keytree import PAGE_SLOTS
 from vault.layout import FORMAT, Layout, read_header, refuse_network
 from vault.ledger import Ledger, Opened, SealedRecord, seal_metadata
@@ -31,7 +31,6 @@ DRAFTS_A_TRANSACTION = 16
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
 _BATCH = PAGE_SLOTS  # rows a scan reads before it lets others in
 _END = 1 << 63  # above every position
-_PREFIX_DIGITS = 4  # hex digits that `resolve` wants at least
 
 
 def open_vault(
@@ -80,22 +79,16 @@ class Vault:
             self._ledger = Ledger(self._index, vault_id, opener)
             stack.callback(self._ledger.forget)
             with self._lock.shared():
-                self._refuse_unfinished()
+                if self._index.is_unfinished():
+                    raise NotFoundError(
+                        "the making of this vault was not finished", hint="Run `init` again there."
+                    )
                 with self._ledger.reading():
                     pass
             self._anchor = Anchor(opener.keystore, vault_id, clock)
             self._anchor.check(self._ledger.at, self._ledger.root_tag)
             self._resources = stack.pop_all()
         self._open = True
-
-    def _refuse_unfinished(self) -> None:
-        with self._index.reading():
-            state = self._index.state()
-            unfinished = state is None or (state.generation == 0 and not self._index.slots())
-        if unfinished:
-            raise NotFoundError(
-                "the making of this vault was not finished", hint="Run `init` again there."
-            )
 
     @property
     def vault_id(self) -> str:
@@ -152,10 +145,9 @@ class Vault:
             try:
                 with self._ledger.writing() as change:
                     positions = [change.append(envelope.sealed) for envelope in sealed]
-            except CommitUnsureError:
-                raise  # the record may be there, and then needs its files
             except BaseException:
-                self._blobs.remove([name for name, _ in files])
+                if not self._index.unsure:  # else the records may be there, and need their files
+                    self._blobs.remove([name for name, _ in files])
                 raise
         self._anchor_in_time()
         return [
@@ -193,10 +185,7 @@ class Vault:
 
         Raises BadValueError for another text or when two records fit, NotFoundError for none.
         """
-        prefix = prefix.lower()
-        digits = set(prefix) <= set("0123456789abcdef")
-        if not digits or not _PREFIX_DIGITS <= len(prefix) <= 2 * ID_BYTES:
-            raise BadValueError(f"an id starts with {_PREFIX_DIGITS} to 32 hex digits")
+        prefix = id_prefix(prefix)
         with self._session(), self._ledger.reading():
             found = self._ledger.ids_with_prefix(prefix)
         if not found:
@@ -302,13 +291,7 @@ class Vault:
                 yield
 
     def _find(self, record_id: str) -> Opened:
-        try:
-            raw = bytes.fromhex(record_id)
-        except ValueError:
-            raw = b""
-        if len(raw) != ID_BYTES:
-            raise BadValueError("a record id has 32 hex digits")
-        opened = self._ledger.find(raw)
+        opened = self._ledger.find(id_bytes(record_id))
         if opened is None:
             raise NotFoundError(f"there is no record {record_id}")
         return opened

@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -50,15 +51,15 @@ def test_two_processes_add_at_once(folder):
     assert sorted(record.position for record in found.values()) == list(range(50))
 
 
-def churn_and_kill(path, keys, seed, acknowledged):
+def churn_and_kill(path, keys, seed, acknowledged, how):
     """Let a worker churn, kill it, and add what it had acknowledged to the model.
 
     The model maps ids to (revision, trashed); what was begun and not acknowledged may be either.
     Returns the id that was being changed, or None.
     """
-    worker = start("churn", path, keys, seed)
+    worker = start("churn", path, keys, seed, stderr=subprocess.DEVNULL)
     time.sleep(random.Random(seed).uniform(0.25, 0.6))  # noqa: S311 - a schedule, no secret
-    worker.kill()
+    worker.send_signal(how)
     open_act = None
     for line in worker.communicate()[0].splitlines():
         match line.split():
@@ -73,12 +74,12 @@ def churn_and_kill(path, keys, seed, acknowledged):
     return open_act
 
 
-def kill_loop(folder, times):
+def kill_loop(folder, times, how=signal.SIGKILL):
     path, keys = folder / "v", folder / "keys"
     make(path, keys)
     model: dict[str, tuple[int, bool]] = {}
     for seed in range(times):
-        open_act = churn_and_kill(path, keys, seed, model)
+        open_act = churn_and_kill(path, keys, seed, model, how)
         found = check(path, keys, model)
         assert set(model) <= set(found)
         for record_id, record in found.items():
@@ -95,6 +96,11 @@ def kill_loop(folder, times):
 
 def test_thirty_kills_lose_nothing_that_was_acknowledged(folder):
     kill_loop(folder, 30)
+
+
+def test_ten_interrupts_lose_nothing_either(folder):
+    """Ctrl-C is an exception anywhere, right after COMMIT too: then the files must stay."""
+    kill_loop(folder, 10, signal.SIGINT)
 
 
 @pytest.mark.slow

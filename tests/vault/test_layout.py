@@ -1,0 +1,57 @@
+"""Where a vault may lie."""
+
+import os
+
+import pytest
+
+from vault.errors import BadValueError, DamagedError, NotFoundError
+from vault.layout import Layout, encode_header, network_kind, read_header, refuse_network
+
+MOUNTS = """\
+22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
+35 22 0:44 / /home/me/net\\040work rw,nosuid shared:9 master:2 - nfs4 server:/export rw,vers=4.2
+36 22 0:45 / /mnt/c rw - 9p drvfs rw
+37 22 0:46 / /media/stick rw - fuse.exfat /dev/sdb1 rw
+garbage
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "kind"),
+    [("8:1", None), ("0:44", "nfs4"), ("0:45", "9p"), ("0:46", None), ("1:1", None)],
+)
+def test_network_file_systems_are_known_by_their_kind(device, kind):
+    assert network_kind(MOUNTS, device) == kind
+
+
+def test_a_local_folder_is_accepted(folder):
+    refuse_network(folder)
+    refuse_network(folder / "nowhere")
+
+
+def test_the_layout_is_private_whole_and_made_once(folder):
+    layout = Layout(folder / "a" / "v")
+    layout.claim()
+    first = layout.prepare(bytes(range(16)))
+    assert first == layout.prepare(bytes(16)) == read_header(layout.root)
+    assert layout.header.read_bytes() == encode_header(bytes(range(16)))
+    assert sorted(path.name for path in (layout.root / "blobs").iterdir()) == [
+        f"{number:02x}" for number in range(256)
+    ]
+    assert {path.stat().st_mode & 0o777 for path in layout.root.iterdir()} == {0o600, 0o700}
+    assert not any((layout.root / "incoming").iterdir())
+
+
+def test_a_dangling_link_is_no_place_for_a_vault(folder):
+    (folder / "link").symlink_to(folder / "nowhere")
+    with pytest.raises(BadValueError):
+        Layout(folder / "link").claim()
+    assert not os.path.lexists(folder / "nowhere")
+
+
+def test_no_vault_and_a_broken_one_are_told_apart(folder):
+    with pytest.raises(NotFoundError):
+        read_header(folder / "nowhere")
+    (folder / "VAULT").write_bytes(b"x" * 64)
+    with pytest.raises(DamagedError):
+        read_header(folder)
