@@ -16,6 +16,7 @@ from vault.sealing import SEAL_LIMIT, TAG_BYTES, expand, open_small, seal_small
 __all__ = [
     "EMPTY_SLOT",
     "PAGE_SLOTS",
+    "REVISION_MASK",
     "SLOT_BYTES",
     "TRASHED",
     "PageEntry",
@@ -50,6 +51,7 @@ _SLOT = struct.Struct(">16s32s32sQ")  # id, blob key, metadata key, kind(8) flag
 SLOT_BYTES = _SLOT.size  # 88
 EMPTY_SLOT = bytes(SLOT_BYTES)
 _REVISION_BITS = 48
+REVISION_MASK = (1 << _REVISION_BITS) - 1
 _KIND_AND_TRASHED = 0xFF00 | TRASHED  # of a word shifted by the revision; other flags may come
 
 
@@ -160,7 +162,7 @@ class RecordSlot(NamedTuple):
     @property
     def revision(self) -> int:
         """Return the metadata's revision, which counts its seals."""
-        return self.word & (1 << _REVISION_BITS) - 1
+        return self.word & REVISION_MASK
 
     def revised(self, *, trashed: bool) -> "RecordSlot":
         """Return the slot at its next revision; raises StorageError at the limit of seals."""

@@ -15,6 +15,7 @@ from vault.frame import frame, unframe
 from vault.index import Index, RecordRow, StateRow
 from vault.keytree import (
     PAGE_SLOTS,
+    REVISION_MASK,
     SLOT_BYTES,
     PageEntry,
     RecordSlot,
@@ -276,7 +277,7 @@ def seal_metadata(vault_id: bytes, slot: RecordSlot, text: bytes) -> SealedRecor
 def open_metadata(vault_id: bytes, slot: RecordSlot, sealed: bytes) -> bytes:
     """Return the JSON that `seal_metadata` sealed; raises DamagedError for anything else."""
     record_id, _, key, word = slot
-    aad = context(word >> 56, vault_id, record_id, slot.revision)
+    aad = context(word >> 56, vault_id, record_id, word & REVISION_MASK)
     return unframe(open_small(key, aad, sealed), metadata=True)
 
 

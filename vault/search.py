@@ -14,14 +14,23 @@ class Query:
     def __init__(self, text: str) -> None:
         self._words = tuple(_fold(text).split())
         # Words as JSON writes them, to skip a record without parsing it.
-        self._raw = tuple(json.dumps(word, ensure_ascii=False)[1:-1] for word in self._words)
+        self._raw = tuple(
+            json.dumps(word, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+            for word in self._words
+        )
 
     def may_match(self, text: bytes) -> bool:
         """Say whether a record's JSON can hold the words; false is certain, true is not."""
-        if b"\\" in text and not text.isascii():
+        if text.isascii():
+            folded = text.lower()
+        elif b"\\" in text:
             return True  # composing would join an escape's letter with what follows it
-        folded = _fold(text.decode("utf-8", "replace"))
-        return all(word in folded for word in self._raw)
+        else:
+            folded = _fold(text.decode()).encode()
+        for word in self._raw:  # noqa: SIM110 - a generator costs more than the search
+            if word not in folded:
+                return False
+        return True
 
     def matches(self, data: Any) -> bool:
         """Say whether every word occurs in one of the text values of JSON data, nested too."""

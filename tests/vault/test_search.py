@@ -1,0 +1,46 @@
+"""The quick look at raw JSON never hides a record that the thorough one would find."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vault.search import Query
+
+LETTERS = st.text(st.sampled_from('aAeEßſKk\u212aéÉ\u0301\u0130i "\\/\n\t,:.x'), max_size=8)
+
+
+@given(st.lists(LETTERS, max_size=3), LETTERS)
+def test_what_matches_may_match(values, text):
+    data = {"key": values}
+    raw = json.dumps({"data": data}, ensure_ascii=False, separators=(",", ":")).encode()
+    query = Query(text)
+    assert query.may_match(raw) or not query.matches(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "found"),
+    [
+        ("apple", "Red Apples", True),
+        ("red apples", "apples, RED", True),
+        ("rep", "red apples", False),
+        ("STRASSE", "Straße", True),
+        ("caf\u00e9", "CAFE\u0301", True),
+        ("\u212a", "k", True),  # the Kelvin sign is a K
+        ("", "anything", True),
+        ('say "x"', 'say "x"', True),
+    ],
+)
+def test_words(text, value, found):
+    assert Query(text).matches([{"deep": [value]}]) is found
+
+
+def test_a_lone_surrogate_finds_nothing_and_breaks_nothing():
+    query = Query("\ud800")
+    assert not query.matches(["x"])
+    assert query.may_match(b'{"x":"y"}') is False
+
+
+def test_a_query_does_not_show_its_words():
+    assert "secret" not in repr(Query("secret words"))
