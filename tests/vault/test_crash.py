@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 import vault
 from tests.vault.file_keystore import FileKeyStore
+from tests.vault.secret_service import require_secret_service, secret_service
 from tests.vault.worker import check, draft, make, open_vault
 from vault.errors import StorageError
 
@@ -38,6 +40,23 @@ def test_twenty_processes_make_one_vault_and_one_key(folder):
     assert answers == ["exists"] * 19 + ["made"]
     assert len(list(keys.glob("*.kek.*"))) == 1
     assert check(path, keys) == {}
+
+
+@pytest.mark.keyring
+def test_processes_make_one_vault_in_the_real_secret_service(tmp_path):
+    require_secret_service()
+    with secret_service(tmp_path) as session:
+        processes = [start("create-real", tmp_path / "v", "-", env=session.env) for _ in range(8)]
+        answers = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
+        program = (
+            "import sys, vault\n"
+            "with vault.open_vault(sys.argv[1], vault.KeyStoreUnlock()) as opened:\n"
+            "    print(opened.status().keystore, opened.warnings)"
+        )
+        opened = session.run([sys.executable, "-c", program, str(tmp_path / "v")])
+    assert answers == ["exists"] * 7 + ["made"]
+    assert "Secret Service" in opened.stdout, opened.stderr
+    assert opened.stdout.endswith("()\n")
 
 
 def test_two_processes_add_at_once(folder):
@@ -94,6 +113,12 @@ def kill_loop(folder, times, how=signal.SIGKILL):
     assert len(model) > times
 
 
+def fresh_loops(folder, loops, times):
+    for number in range(loops):
+        (folder / str(number)).mkdir()
+        kill_loop(folder / str(number), times)
+
+
 def test_thirty_kills_lose_nothing_that_was_acknowledged(folder):
     kill_loop(folder, 30)
 
@@ -105,7 +130,7 @@ def test_ten_interrupts_lose_nothing_either(folder):
 
 @pytest.mark.slow
 def test_a_thousand_kills_lose_nothing_that_was_acknowledged(folder):
-    kill_loop(folder, 1000)
+    fresh_loops(folder, 25, 40)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +156,18 @@ def test_every_single_call_may_be_the_last(folder, shim, what, mode):
     assert int(calls) >= 20
     # Each call was trapped: the process died there, or the refusal was noticed (or did not matter).
     assert f"died={calls}" in endings if mode != "refuse" else any("refused" in e for e in endings)
+
+
+def test_everything_is_on_the_medium_before_it_is_acknowledged(folder, shim):
+    """The order of calls is the protocol: a killed process loses no cache, a power cut does."""
+    environment = os.environ | {"LD_PRELOAD": str(shim)}
+    calls = run("log-calls", folder / "v", folder / "keys", env=environment).strip()
+    # The sealed file: written, flushed, renamed, both folders flushed.
+    assert calls.startswith("wfrFF")
+    # SQLite: the journal is flushed, with its folder, before the index is written; the index is
+    # flushed before the journal goes; and its going is flushed (synchronous=EXTRA) at the end.
+    assert re.fullmatch(r"w+f[wf]*F?[wf]*w+fuF", calls.removeprefix("wfrFF")), calls
+    assert calls.count("F") >= 3
 
 
 @pytest.fixture

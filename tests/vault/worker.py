@@ -14,6 +14,7 @@ from pathlib import Path
 import vault
 from tests.vault.file_keystore import FileKeyStore
 from vault.errors import BadValueError, VaultError
+from vault.keystore import find_keystore
 
 MODES = {"before": 1, "after": 2, "refuse": 3}
 SETTINGS = {"prompt": "a picture", "seed": 1}
@@ -29,10 +30,11 @@ def open_vault(path: Path, keys: Path) -> vault.Vault:
     return vault.open_vault(path, vault.KeyStoreUnlock(FileKeyStore(keys)))
 
 
-def make(path: Path, keys: Path) -> str:
-    """Make a vault, or find that another process made it."""
+def make(path: Path, keys: Path | None) -> str:
+    """Make a vault, or find that another process made it; keys None: the system's key store."""
+    keystore = find_keystore() if keys is None else FileKeyStore(keys)
     try:
-        vault.create(path, keystore=FileKeyStore(keys), confirm=lambda _: None).close()
+        vault.create(path, keystore=keystore, confirm=lambda _: None).close()
     except BadValueError:
         return "exists"
     return "made"
@@ -119,6 +121,19 @@ def each_call(path: Path, keys: Path, mode: str, what: str) -> None:
             return
 
 
+def log_calls(path: Path, keys: Path) -> str:
+    """Add one record and return the letters of the calls that it made (failing_calls.c)."""
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    shim.shim_log.restype = ctypes.c_char_p
+    make(path, keys)
+    with open_vault(path, keys) as opened:
+        opened.add([draft("first")])
+        shim.shim_arm(-1, 0)
+        opened.add([draft("second")])
+        shim.shim_disarm()
+    return shim.shim_log().decode()
+
+
 def _fork(path: Path, keys: Path, trap: tuple[ctypes.CDLL, int, int], what: str) -> str:
     """Do the act in a child with the trap armed; say how it ended."""
     shim, number, mode = trap
@@ -162,10 +177,14 @@ def main() -> None:
     match verb:
         case "create":
             print(make(*place))
+        case "create-real":
+            print(make(place[0], None))
         case "add":
             add(*place, rest[0], int(rest[1]))
         case "churn":
             churn(*place, int(rest[0]))
+        case "log-calls":
+            print(log_calls(*place))
         case "each-call":
             each_call(*place, *rest)
         case _:
