@@ -35,7 +35,9 @@ class BlobStore:
                 self._folders[name] = os.open(root / name, _FOLDER)
         except OSError as error:
             self.close()
-            raise DamagedError(f"the vault's folders are gone: {error.strerror}") from error
+            what = f"the vault's folders cannot be opened: {error.strerror}"
+            bent = error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}
+            raise (DamagedError if bent else StorageError)(what) from error
 
     def close(self) -> None:
         """Close the folders."""

@@ -12,7 +12,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vault.errors import DamagedError, StorageError, UnsupportedFormatError, VaultError
+from vault.errors import (
+    DamagedError,
+    NotFoundError,
+    StorageError,
+    UnsupportedFormatError,
+    VaultError,
+)
 
 __all__ = ["APPLICATION_ID", "SCHEMA", "USER_VERSION", "connect", "preflight", "translated"]
 
@@ -56,18 +62,27 @@ _STORAGE_CODES = {
 def preflight(index: Path) -> bool:
     """Look at index and journal without opening the index; return whether a journal lies there.
 
-    Raises DamagedError for a link, a special file, `-wal`, `-shm` or a journal that names a super
-    journal (SQLite would delete the file it names); StorageError for files of another user.
-    Opening the index here would drop SQLite's POSIX locks, so it is only `lstat`ed.
+    Raises DamagedError for a missing index, a link, a special file, `-wal`, `-shm` or a journal
+    that names a super-journal (SQLite would delete the file it names); StorageError for files of
+    another user. Opening the index here would drop SQLite's POSIX locks: it is only `lstat`ed.
     """
-    _regular(index)
-    for suffix in ("-wal", "-shm"):
-        if os.path.lexists(f"{index}{suffix}"):
-            raise DamagedError(
-                f"{index.name}{suffix} lies beside the index; this program never makes one",
-                hint="Move it away if you put it there.",
-            )
-    journal = Path(f"{index}-journal")
+    try:
+        _regular(index)
+    except FileNotFoundError:
+        raise DamagedError(
+            "the vault's index is gone", hint="Restore index.sqlite from a backup."
+        ) from None
+    with translated():
+        for suffix in ("-wal", "-shm"):
+            if os.path.lexists(f"{index}{suffix}"):
+                raise DamagedError(
+                    f"{index.name}{suffix} lies beside the index; this program never makes one",
+                    hint="Move it away if you put it there.",
+                )
+        return _journal_lies_there(Path(f"{index}-journal"))
+
+
+def _journal_lies_there(journal: Path) -> bool:
     try:
         size = _regular(journal)
         if size == 0:
@@ -92,7 +107,8 @@ def connect(index: Path, *, fresh: bool = False, patience: int = 30) -> sqlite3.
 
     fresh: accept a file without any schema, which a dead `create` left, and write ours.
     patience: seconds that one statement waits for another writer.
-    Raises DamagedError, UnsupportedFormatError or StorageError.
+    Raises DamagedError, UnsupportedFormatError or StorageError, and NotFoundError for an index
+    without any schema that is not `fresh`.
     """
     uri = f"{index.absolute().as_uri()}?mode=rw"
     with translated():
@@ -105,9 +121,8 @@ def connect(index: Path, *, fresh: bool = False, patience: int = 30) -> sqlite3.
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _LENGTH_LIMIT)
             connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
             _set_pragmas(connection)
-            empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
-            if fresh and empty:
-                _write_schema(connection)
+            if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+                _write_schema(connection, fresh=fresh)
             _compare_schema(connection)
     except BaseException:
         connection.close()
@@ -136,8 +151,11 @@ def _translate(error: sqlite3.Error) -> VaultError:
 
 
 def _regular(path: Path) -> int:
-    """Return the size of a regular file of ours, by `lstat`."""
-    status = path.lstat()
+    """Return the size of a regular file of ours, by `lstat`; raises FileNotFoundError."""
+    try:
+        status = path.lstat()
+    except PermissionError as error:
+        raise StorageError(f"{path.name} may not be looked at") from error
     if not stat.S_ISREG(status.st_mode):
         raise DamagedError(f"{path.name} is not a regular file", hint="The folder was changed.")
     if status.st_uid != os.geteuid():
@@ -154,7 +172,11 @@ def _set_pragmas(connection: sqlite3.Connection) -> None:
             raise StorageError(f"SQLite {sqlite3.sqlite_version} refuses PRAGMA {name}={value}")
 
 
-def _write_schema(connection: sqlite3.Connection) -> None:
+def _write_schema(connection: sqlite3.Connection, *, fresh: bool) -> None:
+    if not fresh:
+        raise NotFoundError(
+            "the making of this vault was not finished", hint="Run `init` again there."
+        )
     connection.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA:
         connection.execute(statement)

@@ -2,6 +2,7 @@
 
 import hmac
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vault.context import Kind, context, kind_of
@@ -21,16 +22,19 @@ _ENTROPY = 80  # bytes: id 16, blob key 32, metadata key 32
 
 @dataclass(frozen=True, repr=False)
 class Envelope:
-    """A draft, sealed: what the transaction writes, and the (name, bytes) of its files."""
+    """A draft, sealed: what the transaction writes, and the (name, bytes) of its files.
+
+    text: the metadata's JSON, so that the record shown is the one stored.
+    """
 
     sealed: SealedRecord
-    metadata: Metadata
+    text: bytes
     files: tuple[tuple[bytes, bytes], ...]
 
 
 def seal_draft(vault_id: bytes, draft: Draft, created: str) -> Envelope:
     """Seal a draft under fresh keys; raises BadValueError for metadata that is no JSON object."""
-    if not isinstance(draft.metadata, dict):
+    if not isinstance(draft.metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadValueError("a record's metadata is a dictionary of plain JSON")
     slot = new_slot(draft.kind, os.urandom(_ENTROPY))
     files: list[tuple[bytes, bytes]] = []
@@ -41,9 +45,8 @@ def seal_draft(vault_id: bytes, draft: Draft, created: str) -> Envelope:
         files.append((name, sealed))
         about = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
         seals.append(BlobSeal(about, name, sealed[:PREFIX_BYTES], slot.revision))
-    metadata = Metadata(created, None, tuple(seals), draft.metadata)
-    sealed_record = seal_metadata(vault_id, slot, metadata.encode())
-    return Envelope(sealed_record, metadata, tuple(files))
+    text = Metadata(created, None, tuple(seals), dict(draft.metadata)).encode()
+    return Envelope(seal_metadata(vault_id, slot, text), text, tuple(files))
 
 
 def blob_size(seal: BlobSeal) -> int:
@@ -66,9 +69,9 @@ def open_envelope(vault_id: bytes, slot: RecordSlot, seal: BlobSeal, sealed: byt
     return plaintext
 
 
-def record_of(opened: Opened, metadata: Metadata | None = None) -> Record:
-    """Return the record that an application sees."""
-    metadata = metadata or Metadata.decode(opened.text)
+def record_of(opened: Opened) -> Record:
+    """Return the record that an application sees; raises DamagedError for bent metadata."""
+    metadata = Metadata.decode(opened.text)
     return Record(
         id=opened.slot.record_id.hex(),
         position=opened.position,

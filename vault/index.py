@@ -57,12 +57,7 @@ class Index:
         """
         self._path = path
         self.unsure = False
-        try:
-            self.hot = preflight(path)
-        except FileNotFoundError:
-            raise DamagedError(
-                "the vault's index is gone", hint="Restore index.sqlite from a backup."
-            ) from None
+        self.hot = preflight(path)
         self._connection = connect(path, fresh=fresh, patience=patience)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@
 The digest tells damage from a newer format; it proves nothing against an attacker, the root does.
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -81,8 +82,9 @@ class Layout:
             self._folders()
             if not begun:
                 self._write_header(vault_id)
-            if not os.path.lexists(self.index):
+            if not os.path.lexists(self.index) or self.index.lstat().st_size == 0:
                 self.refuse_lost_index()
+            if not os.path.lexists(self.index):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
                 os.close(os.open(self.index, flags, 0o600))
             _sync_folder(self.root)
@@ -141,11 +143,15 @@ def read_header(root: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(f"there is no vault at {root}", hint="Make one with `init`.") from None
     except OSError as error:
-        raise DamagedError(f"VAULT cannot be read: {error.strerror}") from error
+        if error.errno == errno.ELOOP:
+            raise DamagedError("VAULT is a link; this program never makes one") from error
+        raise StorageError(f"VAULT cannot be read: {error.strerror}") from error
     try:
         data = os.read(fd, HEADER_BYTES + 1)
+    except BlockingIOError as error:  # an open pipe
+        raise DamagedError("VAULT is not a regular file") from error
     except OSError as error:
-        raise DamagedError(f"VAULT cannot be read: {error.strerror}") from error
+        raise StorageError(f"VAULT cannot be read: {error.strerror}") from error
     finally:
         os.close(fd)
     head = data[: _HEADER.size]

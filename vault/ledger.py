@@ -98,6 +98,8 @@ class Ledger:
             self._refresh()
             change = Change(self)
             yield change
+            if change.is_empty():
+                return
             epoch, generation = self.at
             at = (epoch, generation + 1)
             root, pages = change.seal(self._index)
@@ -236,6 +238,10 @@ class Change:
         self._next = ledger.root.next_position
         self._slots: dict[int, dict[int, RecordSlot]] = {}
         self._rows: list[RecordRow] = []
+
+    def is_empty(self) -> bool:
+        """Say whether nothing was put: then nothing is sealed, and the generation stays."""
+        return not self._rows
 
     def append(self, record: SealedRecord) -> int:
         """Give a new record the next position and return it."""

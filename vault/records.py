@@ -7,7 +7,7 @@ Metadata is JSON with the vault's own keys outside and the application's object 
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -157,10 +157,6 @@ class Metadata:
     def blob(self, name: str) -> BlobSeal | None:
         """Return what is kept of the blob of that name."""
         return next((seal for seal in self.blobs if seal.blob.name == name), None)
-
-    def with_trashed(self, trashed: str | None) -> "Metadata":
-        """Return the metadata with another time of trashing."""
-        return replace(self, trashed=trashed)
 
 
 def timestamp(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """Say what a vault holds and what opens it, with its key or without any."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -79,14 +80,14 @@ def inspect(path: str | PathLike[str]) -> VaultSummary:
     unfinished = VaultSummary(
         state="unfinished", path=layout.root, vault_id=vault_id, format=FORMAT
     )
-    try:
-        empty = layout.index.lstat().st_size == 0
-    except FileNotFoundError:
-        empty = True
-    if empty:
+    if not os.path.lexists(layout.index):
         layout.refuse_lost_index()
         return unfinished
-    index = Index(layout.index)
+    try:
+        index = Index(layout.index)
+    except NotFoundError:  # an index without any schema
+        layout.refuse_lost_index()
+        return unfinished
     try:
         if index.is_unfinished():
             return unfinished

@@ -110,8 +110,7 @@ class _KeyStoreOpener:
         kek = self.keystore.get(kek_entry(self._vault_id, entry))
         if kek is None:
             raise NoKeyError(
-                f"{self.keystore.name} holds no key for this vault",
-                hint="Open it with the recovery phrase: the key was removed, or this is a copy.",
+                f"{self.keystore.name} holds no key for this vault", hint=_other_ways(slots)
             )
         return open_keyring_slot(row, kek, (self._vault_id, epoch)), row
 
@@ -177,6 +176,16 @@ class _PassphraseOpener(_HpkeOpener):
                 hint="Try again; if you are sure of it, the vault was changed: use the phrase.",
             )
         return root_key, row
+
+
+def _other_ways(slots: Sequence[SlotRow]) -> str:
+    """Say what opens a vault whose key store entry is gone."""
+    others = {row.type for row in slots} - {SlotType.KEYRING}
+    if not others:
+        return "It was ephemeral: its keys lived in memory only, and nothing else opens it."
+    if SlotType.PASSPHRASE in others:
+        return "Open it with the passphrase or the recovery phrase."
+    return "Open it with the recovery phrase: the key was removed, or this is a copy."
 
 
 def _slot_of(slots: Sequence[SlotRow], slot_type: SlotType) -> SlotRow:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from typing import Any, Self
 
 from vault.anchor import Anchor
 from vault.blobs import BlobStore
+from vault.connection import translated
 from vault.context import Kind, id_bytes, id_prefix
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
@@ -151,7 +153,7 @@ class Vault:
                 raise
         self._anchor_in_time()
         return [
-            record_of(Opened(position, envelope.sealed.slot, b""), envelope.metadata)
+            record_of(Opened(position, envelope.sealed.slot, envelope.text))
             for position, envelope in zip(positions, sealed, strict=True)
         ]
 
@@ -204,16 +206,13 @@ class Vault:
                 opened = self._find(record_id)
             metadata = Metadata.decode(opened.text)
             data = dict(change(Metadata.decode(opened.text).data))
-            changed = Metadata(
-                metadata.created, metadata.trashed, metadata.blobs, data, metadata.rest
-            )
-            sealed = self._revise(opened, changed)
+            revised = self._revise(opened, replace(metadata, data=data))
             with self._session(), self._ledger.writing() as writing:
                 if self._find(record_id).slot == opened.slot:
-                    writing.put(opened.position, sealed)
+                    writing.put(opened.position, self._sealed(revised))
                     break
         self._anchor_in_time()
-        return record_of(opened._replace(slot=sealed.slot), changed)
+        return record_of(revised)
 
     def list(
         self,
@@ -257,7 +256,9 @@ class Vault:
                 records, trashed = count_records(self._ledger.slots())
                 slots = slot_statuses(self._index.slots())
                 epoch, generation = self._ledger.at
-            files, size = self._blobs.size_on_disk()
+            with translated():
+                files, size = self._blobs.size_on_disk()
+                size += self._layout.index.lstat().st_size
         return VaultStatus(
             vault_id=self.vault_id,
             path=self.path,
@@ -270,7 +271,7 @@ class Vault:
             opened_by=self._opener.slot_type.name.lower(),
             keystore=next((slot.name for slot in slots if slot.type == "keyring"), None),
             files=files,
-            bytes_on_disk=size + self._layout.index.stat().st_size,
+            bytes_on_disk=size,
             warnings=self.warnings,
         )
 
@@ -328,19 +329,19 @@ class Vault:
             for record_id in dict.fromkeys(map(str.lower, ids)):
                 opened = self._find(record_id)
                 metadata = Metadata.decode(opened.text)
-                if (metadata.trashed is None) == (trashed is None):
-                    records.append(record_of(opened, metadata))
-                    continue
-                metadata = metadata.with_trashed(trashed)
-                sealed = self._revise(opened, metadata)
-                writing.put(opened.position, sealed)
-                records.append(record_of(opened._replace(slot=sealed.slot), metadata))
+                if (metadata.trashed is None) != (trashed is None):
+                    opened = self._revise(opened, replace(metadata, trashed=trashed))
+                    writing.put(opened.position, self._sealed(opened))
+                records.append(record_of(opened))
         self._anchor_in_time()
         return records
 
-    def _revise(self, opened: Opened, metadata: Metadata) -> SealedRecord:
+    def _revise(self, opened: Opened, metadata: Metadata) -> Opened:
         slot = opened.slot.revised(trashed=metadata.trashed is not None)
-        return seal_metadata(self._ledger.vault_id, slot, metadata.encode())
+        return Opened(opened.position, slot, metadata.encode())
+
+    def _sealed(self, opened: Opened) -> SealedRecord:
+        return seal_metadata(self._ledger.vault_id, opened.slot, opened.text)
 
     def _anchor_in_time(self) -> None:
         if self._anchor.is_due():

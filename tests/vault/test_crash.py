@@ -77,10 +77,12 @@ def churn_and_kill(path, keys, seed, acknowledged, how):
     Returns the id that was being changed, or None.
     """
     worker = start("churn", path, keys, seed, stderr=subprocess.DEVNULL)
-    time.sleep(random.Random(seed).uniform(0.25, 0.6))  # noqa: S311 - a schedule, no secret
+    first = worker.stdout.readline()
+    assert first, f"the worker ended with {worker.wait()}"
+    time.sleep(random.Random(seed).uniform(0, 0.3))  # noqa: S311 - a schedule, no secret
     worker.send_signal(how)
     open_act = None
-    for line in worker.communicate()[0].splitlines():
+    for line in (first + worker.communicate()[0]).splitlines():
         match line.split():
             case ["add", *ids] if all(len(i) == 32 for i in ids):
                 acknowledged |= dict.fromkeys(ids, (1, False))

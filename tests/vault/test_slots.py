@@ -138,6 +138,24 @@ def test_who_does_not_hold_is_told_why(make):
         vault.open_vault(other.path, phrase_unlock(place))
 
 
+def test_a_lost_key_names_the_other_ways(make, folder):
+    class Ephemeral(MemoryKeyStore):
+        number = 6
+
+    vault.create(folder / "ephemeral", keystore=Ephemeral()).close()
+    hints = []
+    for path, keystore in [
+        (folder / "ephemeral", Ephemeral()),
+        (make().path, MemoryKeyStore()),
+        (make(passphrase="correct horse").path, MemoryKeyStore()),
+    ]:
+        with pytest.raises(NoKeyError) as caught:
+            vault.open_vault(path, vault.KeyStoreUnlock(keystore))
+        hints.append(caught.value.hint)
+    for hint, word in zip(hints, ("ephemeral", "recovery phrase", "passphrase or"), strict=True):
+        assert word in hint
+
+
 def test_a_changed_key_store_is_explained_and_makes_no_key(make):
     place = make()
 

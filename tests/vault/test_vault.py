@@ -242,6 +242,22 @@ def test_keys_of_a_later_release_survive_an_edit(opened):
         assert Metadata.decode(opened._find(record.id).text).rest == {"album": ["x"]}
 
 
+def test_what_is_shown_is_what_is_stored(opened):
+    (record,) = opened.add([vault.Draft(vault.Kind.JOB, {"t": (1, 2), "d": {1: "x"}})])
+    assert record == opened.get(record.id)
+    edited = opened.edit(record.id, lambda data: {"t": (3,)})
+    assert edited == opened.get(record.id)
+    assert edited.metadata == {"t": [3]}
+
+
+def test_a_change_that_changes_nothing_is_not_sealed(opened):
+    record = opened.add([draft()])[0]
+    before = opened.status().generation
+    assert opened.untrash([record.id]) == [record]
+    assert opened.trash([]) == []
+    assert opened.status().generation == before
+
+
 def test_edits_of_two_programs_both_count(make):
     place = make()
     with place.open() as one, place.open() as two:
@@ -417,6 +433,11 @@ def test_an_ephemeral_vault_has_no_phrase(folder):
 def test_a_lost_index_or_header_is_not_made_anew(place, folder):
     keystore = MemoryKeyStore()
     (place.path / "index.sqlite").rename(folder / "index")
+    (place.path / "index.sqlite").touch()
+    for act in (vault.inspect, lambda path: vault.create(path, keystore=keystore, confirm=print)):
+        with pytest.raises(DamagedError, match="index is gone"):
+            act(place.path)
+    (place.path / "index.sqlite").unlink()
     with pytest.raises(DamagedError, match="index is gone"):
         vault.create(place.path, keystore=keystore, confirm=lambda _: None)
     with pytest.raises(DamagedError, match="index is gone"):
