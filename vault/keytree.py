@@ -63,13 +63,19 @@ class PageEntry(NamedTuple):
     revision: int
     flags: int
 
+    def __repr__(self) -> str:
+        return f"PageEntry(***, revision={self.revision})"
+
 
 class SlotKey(NamedTuple):
     """The HPKE public key of a phrase or passphrase slot. It lies nowhere outside the root."""
 
     no: int
     type: int
-    public: bytes
+    public: bytes  # not for printing either: whoever knows it can forge a slot
+
+    def __repr__(self) -> str:
+        return f"SlotKey({self.no}, ***)"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -148,6 +154,9 @@ class RecordSlot(NamedTuple):
     blob_key: bytes
     metadata_key: bytes
     word: int
+
+    def __repr__(self) -> str:
+        return f"RecordSlot({self.record_id.hex()}, ***)"
 
     @property
     def kind(self) -> int:

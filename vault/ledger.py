@@ -64,6 +64,9 @@ class Opened(NamedTuple):
     slot: RecordSlot
     text: bytes
 
+    def __repr__(self) -> str:
+        return f"Opened({self.position}, ***)"
+
 
 class Ledger:
     """The tree over one index; `opener` gives the root key, now and after an epoch change."""

@@ -26,6 +26,7 @@ from vault.keytree import (
     slot_word,
     with_slots,
 )
+from vault.ledger import Opened
 from vault.sealing import SEAL_LIMIT
 
 VAULT, KEY = bytes(range(16)), bytes(range(32))
@@ -35,6 +36,14 @@ ENTRY = PageEntry(KEY, bytes(16), 0, 0)
 def slot(number: int, kind: int = 1, flags: int = 0) -> RecordSlot:
     tag = number.to_bytes(4, "big")
     return RecordSlot(tag * 4, tag * 8, tag[::-1] * 8, slot_word(kind, flags, 1))
+
+
+def test_reprs_show_no_key():
+    root = Root(next_position=1, pages=(ENTRY,), slot_keys=(SlotKey(1, 2, KEY),))
+    record = RecordSlot(bytes(16), KEY, KEY, 1)
+    shown = repr((ENTRY, SlotKey(1, 2, KEY), record, root, Opened(1, record, b"secret prompt")))
+    assert repr(KEY)[2:-1] not in shown
+    assert "secret" not in shown
 
 
 def test_a_root_comes_back_with_all_it_holds():
