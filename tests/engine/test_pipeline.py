@@ -40,13 +40,15 @@ class CountingBackend:
         self.libraries = fake.libraries
         self.loads = []
         self.runs = Counter()
+        self.repairs = []
 
     def load(self, model, shapes, *, identity=""):
         self.loads.append((model.parent.name, dict(shapes), identity))
         return CountingSession(self.fake.load(model, shapes), self.runs, model.parent.name)
 
     def exact(self):
-        return CountingBackend(self.fake.exact())
+        self.repairs.append(CountingBackend(self.fake.exact()))
+        return self.repairs[-1]
 
 
 class CountingSession:
@@ -273,6 +275,8 @@ def test_an_overflow_while_denoising_is_repaired_in_fp32_and_recorded(bundle):
     assert picture.repairs == (DENOISE_REPAIR,) == ("denoise in fp32",)
     assert picture.precision == "bf16"
     assert [step.index for step in steps] == [0, 1, 2, 0, 1, 2]
+    (exact,) = counting.repairs
+    assert exact.runs == {"text_encoder": 2, "unet": 3}  # the text may have been what overflowed
     assert np.array_equal(picture.pixels, pixels(bundle))
     steps[1].preview()  # of latents that are not finite: still a picture, and no warning
 
@@ -281,6 +285,7 @@ def test_an_overflow_while_decoding_repeats_the_decoding_alone(bundle):
     counting = CountingBackend(FakeBackend(precision="bf16", nan_in_picture=True))
     (picture,), steps = draw(Pipeline(bundle, counting), request(bundle))
     assert picture.repairs == (DECODE_REPAIR,) == ("decode in fp32",)
+    assert counting.repairs[0].runs == {"vae_decoder": 1}
     assert len(steps) == 3
     assert np.array_equal(picture.pixels, pixels(bundle))
 
