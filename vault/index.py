@@ -19,7 +19,6 @@ __all__ = ["META_LIMIT", "Index", "RecordRow", "SlotRow", "StateRow"]
 META_LIMIT = 1_200_000  # bytes of a sealed metadata cell: 1 MiB of JSON after Padmé, and its tag
 _SLOTS_LIMIT = 16
 _BYTE = frozenset(range(256))
-_BATCH_BYTES = 64 * 1024 * 1024  # metadata fetched at once: bounds memory, whatever the rows say
 _BUSY_RETRIES = 3  # of 30 s each, before a save gives up on another writer
 
 
@@ -225,19 +224,22 @@ class Index:
         rows = self._all("SELECT pos FROM record WHERE id = ?", (record_id,))
         return rows[0][0] if rows and isinstance(rows[0][0], int) else None
 
+    def meta_bytes(self, first: int, last: int) -> int:
+        """Return how many bytes of metadata the rows of positions first..last hold together."""
+        rows = self._all(
+            "SELECT sum(length(meta)) FROM record WHERE pos BETWEEN ? AND ?", (first, last)
+        )
+        match rows:
+            case [(int() as size,)]:
+                return size
+            case _:
+                return 0
+
     def records(self, first: int, last: int) -> list[RecordRow]:
         """Return the rows of positions first..last, in ascending order.
 
-        Raises DamagedError for a cell of a wrong type or length, and when the rows together are
-        larger than 64 MiB and more than one.
+        Raises DamagedError for a cell of a wrong type or length.
         """
-        if first != last:
-            (size,) = self._all(
-                "SELECT total(length(meta)) FROM record WHERE pos BETWEEN ? AND ?", (first, last)
-            )[0]
-            if isinstance(size, float) and size > _BATCH_BYTES:
-                middle = (first + last) // 2
-                return self.records(first, middle) + self.records(middle + 1, last)
         rows = self._all(
             "SELECT pos, id, CASE WHEN typeof(meta) = 'blob' AND length(meta) <= ? THEN meta END"
             " FROM record WHERE pos BETWEEN ? AND ? ORDER BY pos",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from vault.context import Kind, context, number_id
-from vault.errors import DamagedError, StorageError
+from vault.errors import DamagedError, StorageError, UnsupportedFormatError
 from vault.frame import frame, unframe
 from vault.sealing import SEAL_LIMIT, TAG_BYTES, expand, open_small, seal_small
 
@@ -113,7 +113,10 @@ class Root:
         try:
             version, position, seals, digest, keys = _HEAD.unpack_from(payload)
             if version != ROOT_VERSION:
-                raise DamagedError(f"root version {version}; this program knows {ROOT_VERSION}")
+                raise UnsupportedFormatError(
+                    f"root version {version}; this program knows {ROOT_VERSION}",
+                    hint="Use a newer release.",
+                )
             at = _HEAD.size
             slot_keys = tuple(
                 SlotKey(*_SLOT_KEY.unpack_from(payload, at + i * _SLOT_KEY.size))

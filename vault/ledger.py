@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _CACHED_PAGES = 16  # of up to 90 kB each
+_BATCH_BYTES = 64 << 20  # of metadata
 _PAGES_A_BATCH = 64  # looked through before a scan lets others in
 
 
@@ -213,11 +214,20 @@ class Ledger:
         for number in range((before - 1) // PAGE_SLOTS, last_page - 1, -1):
             start = number * PAGE_SLOTS
             found = select_slots(self.page(number), before - start, kinds, trashed=trashed)
-            room = count - len(wanted)
-            wanted += [(start + index, slot) for index, slot in found[:room]]
+            wanted += [(start + index, slot) for index, slot in found[: count - len(wanted)]]
             if len(wanted) == count:
-                return self._open(wanted), wanted[-1][0]
-        return self._open(wanted), last_page * PAGE_SLOTS
+                break
+        fitting = self._fitting(wanted)
+        ended = len(fitting) == len(wanted) < count
+        return self._open(fitting), last_page * PAGE_SLOTS if ended else fitting[-1][0]
+
+    def _fitting(self, wanted: list[tuple[int, RecordSlot]]) -> list[tuple[int, RecordSlot]]:
+        """Return the first of `wanted` whose metadata fits into memory, whatever the rows hold."""
+        while (
+            len(wanted) > 1 and self._index.meta_bytes(wanted[-1][0], wanted[0][0]) > _BATCH_BYTES
+        ):
+            wanted = wanted[: len(wanted) // 2]
+        return wanted
 
     def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
         """Return wanted records (descending positions) with their metadata opened."""

@@ -15,15 +15,18 @@ from vault.errors import StorageError
 
 __all__ = ["VaultLock"]
 
-_PATIENCE = 60.0  # seconds: longer than any operation here; a question to a person may outlast it
 _FIRST_NAP, _LONGEST_NAP = 0.001, 0.05  # seconds between tries
 
 
 class VaultLock:
     """The lock of one vault folder. Two objects exclude each other within a process as well."""
 
-    def __init__(self, path: Path) -> None:
-        """Open the lock file, or make it; raises StorageError where that is refused."""
+    def __init__(self, path: Path, *, patience: float = 60.0) -> None:
+        """Open the lock file, or make it; raises StorageError where that is refused.
+
+        patience: seconds to wait for others, longer than any operation here takes.
+        """
+        self._patience = patience
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd = os.open(path, flags, 0o600)
@@ -41,7 +44,7 @@ class VaultLock:
 
     @contextmanager
     def shared(self) -> Generator[None]:
-        """Hold the lock with others; waits up to a minute, then raises StorageError."""
+        """Hold the lock with others; waits with patience, then raises StorageError."""
         self._wait(exclusive=False)
         try:
             yield
@@ -50,7 +53,7 @@ class VaultLock:
 
     @contextmanager
     def exclusive(self) -> Generator[None]:
-        """Hold the lock alone; waits up to a minute, then raises StorageError."""
+        """Hold the lock alone; waits with patience, then raises StorageError."""
         self._wait(exclusive=True)
         try:
             yield
@@ -70,7 +73,7 @@ class VaultLock:
     def _wait(self, *, exclusive: bool) -> None:
         if self._try(exclusive=exclusive):
             return
-        end, nap = time.monotonic() + _PATIENCE, _FIRST_NAP
+        end, nap = time.monotonic() + self._patience, _FIRST_NAP
         while not self._try(exclusive=exclusive):
             if time.monotonic() > end:
                 raise StorageError(

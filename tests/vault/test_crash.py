@@ -14,7 +14,6 @@ import pytest
 
 import vault
 from tests.vault.file_keystore import FileKeyStore
-from tests.vault.secret_service import require_secret_service, secret_service
 from tests.vault.worker import check, draft, make, open_vault
 from vault.errors import StorageError
 
@@ -40,23 +39,6 @@ def test_twenty_processes_make_one_vault_and_one_key(folder):
     assert answers == ["exists"] * 19 + ["made"]
     assert len(list(keys.glob("*.kek.*"))) == 1
     assert check(path, keys) == {}
-
-
-@pytest.mark.keyring
-def test_processes_make_one_vault_in_the_real_secret_service(tmp_path):
-    require_secret_service()
-    with secret_service(tmp_path) as session:
-        processes = [start("create-real", tmp_path / "v", "-", env=session.env) for _ in range(8)]
-        answers = sorted(process.communicate(timeout=120)[0].strip() for process in processes)
-        program = (
-            "import sys, vault\n"
-            "with vault.open_vault(sys.argv[1], vault.KeyStoreUnlock()) as opened:\n"
-            "    print(opened.status().keystore, opened.warnings)"
-        )
-        opened = session.run([sys.executable, "-c", program, str(tmp_path / "v")])
-    assert answers == ["exists"] * 7 + ["made"]
-    assert "Secret Service" in opened.stdout, opened.stderr
-    assert opened.stdout.endswith("()\n")
 
 
 def test_two_processes_add_at_once(folder):

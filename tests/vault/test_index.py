@@ -118,15 +118,33 @@ def test_a_cell_larger_than_the_limit_is_not_fetched(place):
     refused(place)
 
 
-def test_many_large_rows_are_fetched_in_parts(place):
+def test_large_rows_are_fetched_in_parts_that_fit_into_memory(place):
+    large = [vault.Draft(vault.Kind.JOB, {"number": n, "text": "x" * 1_000_000}) for n in range(10)]
     with place.open() as opened:
-        opened.add([draft(str(n)) for n in range(16)])
+        for _ in range(7):
+            opened.add(large)
+        with opened._ledger.reading():
+            batch, cursor = opened._ledger.batch(
+                1 << 60, {vault.Kind.JOB}, trashed=False, count=1024
+            )
+            assert 30 <= len(batch) < 70
+            assert cursor == batch[-1].position > 0
+        found = [record.position for record in opened.list(kinds=[vault.Kind.JOB])]
+    assert found == list(range(71, 1, -1))
     place.sql("UPDATE record SET meta = zeroblob(?)", META_LIMIT)
     refused(place)
-    index = Index(place.path / "index.sqlite")
-    with index.reading():
-        assert [row[0] for row in index.records(0, 17)] == list(range(18))
-    index.close()
+
+
+def test_a_key_slot_of_another_type_is_damage_even_without_a_key(place):
+    place.sql("UPDATE keyslot SET type = 9 WHERE type = 2")
+    with pytest.raises(DamagedError, match="type 9"):
+        vault.inspect(place.path)
+    refused(place)
+
+
+def test_two_slots_of_one_type_are_damage(place):
+    place.sql("INSERT INTO keyslot SELECT 5, type, body FROM keyslot WHERE type = 1")
+    assert "2 slots" in refused(place)
 
 
 def test_seventeen_key_slots_are_too_many(place):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vault.errors import DamagedError, StorageError
+from vault.errors import DamagedError, StorageError, UnsupportedFormatError
 from vault.keytree import (
     PAGE_SLOTS,
     SLOT_BYTES,
@@ -78,6 +78,12 @@ def test_a_root_that_does_not_add_up_is_damage():
         Root.decode(good + b"\0")
     with pytest.raises(DamagedError):
         Root.decode(Root(next_position=1025, pages=(ENTRY,)).encode())  # two pages, one named
+
+
+def test_a_root_of_a_later_version_says_so():
+    later = b"\0\2" + Root().encode()[2:]
+    with pytest.raises(UnsupportedFormatError):
+        Root.decode(later)
 
 
 def test_a_root_belongs_to_its_vault_epoch_and_generation():

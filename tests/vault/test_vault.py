@@ -371,6 +371,42 @@ def test_creation_shows_the_phrase_before_any_key_is_kept(folder):
     assert len(keystore.entries) == 2  # the KEK and the anchor
 
 
+def test_an_entry_that_holds_something_else_is_not_taken_for_a_key(tmp_path):
+    keystore = MemoryKeyStore(faults={"change_set"})
+    with pytest.raises(KeyStoreBrokenError):
+        vault.create(tmp_path / "v", keystore=keystore, confirm=lambda _: None)
+    keystore.faults.clear()  # the store kept another value, of 33 bytes
+    with pytest.raises(KeyStoreBrokenError, match="something else"):
+        vault.create(tmp_path / "v", keystore=keystore, confirm=lambda _: None)
+
+
+def test_an_unfinished_creation_with_another_header_is_damage(folder, make):
+    def give_up(phrase):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        vault.create(folder / "v", keystore=MemoryKeyStore(), confirm=give_up)
+    (folder / "v" / "VAULT").write_bytes((make().path / "VAULT").read_bytes())
+    with pytest.raises(DamagedError, match="do not belong together"):
+        vault.create(folder / "v", keystore=MemoryKeyStore(), confirm=lambda _: None)
+
+
+def test_an_empty_index_is_an_unfinished_creation(folder):
+    from vault.layout import Layout
+
+    layout = Layout(folder / "v")
+    layout.claim()
+    layout.prepare(bytes(16))
+    keystore = MemoryKeyStore()
+    assert vault.inspect(folder / "v").state == "unfinished"
+    with pytest.raises(NotFoundError, match="not finished"):
+        vault.open_vault(folder / "v", vault.KeyStoreUnlock(keystore))
+    layout.index.unlink()
+    assert vault.inspect(folder / "v").state == "unfinished"
+    vault.create(folder / "v", keystore=keystore, confirm=lambda _: None).close()
+    assert vault.inspect(folder / "v").state == "ready"
+
+
 def test_an_unfinished_creation_keeps_its_entry_and_key(folder):
     keystore = MemoryKeyStore(faults={"change_set"})
     with pytest.raises(KeyStoreBrokenError):
@@ -545,6 +581,22 @@ def test_two_copies_that_both_changed_are_noticed(place, folder):
         opened.add([draft("there")])
     with place.open() as opened:
         assert "parted" in opened.warnings[0]
+
+
+def test_a_key_store_that_goes_silent_for_the_anchor_is_a_warning(place):
+    class Moody(MemoryKeyStore):
+        def get(self, entry):
+            if entry.endswith("anchor"):
+                raise KeyStoreBrokenError("no answer in time")
+            return super().get(entry)
+
+    unlock = vault.KeyStoreUnlock(Moody(place.keystore.entries))
+    with vault.open_vault(place.path, unlock) as opened:
+        assert "no answer in time" in opened.warnings[0]
+    name = anchor_entry(bytes.fromhex(vault.inspect(place.path).vault_id))
+    del place.keystore.entries[name]
+    with place.open() as opened:
+        assert opened.warnings == ()
 
 
 def test_a_key_store_that_fails_for_the_anchor_does_not_lock_out(place):

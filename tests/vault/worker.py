@@ -14,7 +14,6 @@ from pathlib import Path
 import vault
 from tests.vault.file_keystore import FileKeyStore
 from vault.errors import BadValueError, VaultError
-from vault.keystore import find_keystore
 
 MODES = {"before": 1, "after": 2, "refuse": 3}
 SETTINGS = {"prompt": "a picture", "seed": 1}
@@ -30,11 +29,10 @@ def open_vault(path: Path, keys: Path) -> vault.Vault:
     return vault.open_vault(path, vault.KeyStoreUnlock(FileKeyStore(keys)))
 
 
-def make(path: Path, keys: Path | None) -> str:
-    """Make a vault, or find that another process made it; keys None: the system's key store."""
-    keystore = find_keystore() if keys is None else FileKeyStore(keys)
+def make(path: Path, keys: Path) -> str:
+    """Make a vault, or find that another process made it."""
     try:
-        vault.create(path, keystore=keystore, confirm=lambda _: None).close()
+        vault.create(path, keystore=FileKeyStore(keys), confirm=lambda _: None).close()
     except BadValueError:
         return "exists"
     return "made"
@@ -177,8 +175,6 @@ def main() -> None:
     match verb:
         case "create":
             print(make(*place))
-        case "create-real":
-            print(make(place[0], None))
         case "add":
             add(*place, rest[0], int(rest[1]))
         case "churn":
