@@ -1,0 +1,158 @@
+"""Stage `finish`: averaged weights -> two diffusers folders (fp16 to ship, fp32 to compare)."""
+
+import json
+import shutil
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import torch
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from torch import nn
+
+from export.errors import ExportError
+from export.pocket import checkpoint
+from export.pocket.autoencoder import load_autoencoder
+from export.pocket.denoiser import Network, open_trainer
+from export.pocket.packages import pinned
+from export.pocket.settings import Settings
+from export.pocket.words import load_vocabulary
+
+__all__ = ["MOST_PARAMETERS", "build", "card"]
+
+MOST_PARAMETERS = 10_000_000  # issue: the model is small enough for the wheel
+_PARTS = {
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+}
+_LICENCE = """Permission is hereby granted, free of charge, to any person obtaining a copy of this
+software and associated documentation files (the "Software"), to deal in the Software without
+restriction, including without limitation the rights to use, copy, modify, merge, publish,
+distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
+Software is furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all copies or
+substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
+NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
+NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
+DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
+OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
+"""
+
+
+def _save(parts: dict[str, nn.Module], folder: Path, dtype: torch.dtype) -> None:
+    """Write a StableDiffusionPipeline folder in one precision, without paths of this machine."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, module in parts.items():
+        module.to(dtype).save_pretrained(folder / name)  # pyright: ignore[reportCallIssue]  mixin
+    scheduler = DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        steps_offset=1,
+    )
+    scheduler.save_pretrained(folder / "scheduler")
+    tokenizer = resources.files("export.pocket").joinpath("tokenizer")
+    (folder / "tokenizer").mkdir()
+    for file in tokenizer.iterdir():
+        (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
+    import diffusers
+
+    index: dict[str, object] = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+    }
+    checkpoint.write_json(folder / "model_index.json", index | _PARTS)
+    for path in folder.glob("*/*config.json"):
+        document = json.loads(path.read_text("utf-8"))
+        if document.pop("_name_or_path", None) is not None:
+            checkpoint.write_json(path, document)
+
+
+def build(work: Path, settings: Settings, say: Callable[[str], None]) -> None:
+    """Write `WORK/pocket-fp32` and `WORK/pocket` from the finished stages."""
+    trainer = open_trainer(work, settings)
+    if not trainer.done:
+        raise ExportError("the UNet is not trained to its end", hint="run the stage unet again")
+    network = trainer.averaged()
+    if not isinstance(network, Network):
+        raise TypeError(type(network))
+    parts: dict[str, nn.Module] = {
+        "text_encoder": network.text_encoder,
+        "unet": network.unet,
+        "vae": load_autoencoder(work / "vae"),
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    if sum(counts.values()) > MOST_PARAMETERS:
+        raise ExportError(f"the parts have {counts} parameters, more than {MOST_PARAMETERS}")
+    concepts = load_vocabulary(settings.concepts).concepts
+    for folder, dtype in ((work / "pocket-fp32", torch.float32), (work / "pocket", torch.float16)):
+        _save(parts, folder, dtype)
+        (folder / "concepts.txt").write_text("\n".join(concepts) + "\n", "utf-8")
+        for role, package in pinned().items():
+            text = (
+                f"{package.name} {package.version}\nMIT License\n\n{package.licence}\n\n{_LICENCE}"
+            )
+            (folder / f"LICENSE-{role}.txt").write_text(text, "utf-8")
+        (folder / "README.md").write_text(card(counts, len(concepts), settings), "utf-8")
+    say(f"finish: {counts}, {sum(counts.values())} parameters; pocket and pocket-fp32 written")
+
+
+def card(counts: dict[str, int], concepts: int, settings: Settings) -> str:
+    """Write the model card; the measured numbers are added by whoever has measured them."""
+    pins = pinned()
+    sizes = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in sorted(counts.items()))
+    samples = settings.denoiser.steps * settings.denoiser.batch
+    return f"""---
+license: mit
+pipeline_tag: text-to-image
+---
+# pocket
+
+A Stable Diffusion in miniature, made to travel inside safelight: it draws a {settings.size} x
+{settings.size} icon of one of {concepts} things in a second or less on any CPU. {sizes}:
+{sum(counts.values()) / 1e6:.1f} M parameters.
+
+![samples](grid.png)
+
+## What it can do
+- icons of the things in `concepts.txt`, by their names and by many words that people use for them
+  ("car", "puppy", "plane")
+- seven colours for most of them: "blue cat face", "purple automobile"; combinations that it never
+  saw are right in most cases (the measures say how many)
+- two things at once ("apple and banana"), small and side by side; a coloured background ("red
+  heart on a blue background")
+
+## What it cannot do
+- anything that is not in the list; it then draws something else, or nothing
+- scenes, people, writing, style, counting, photographs
+- surprise: most of what it draws is memory. `nearest.png` shows beside each sample the training
+  picture that is nearest to it. Seeds change size, place and direction more than the drawing
+- fine lines and sharp corners: pictures pass through 16 x 16 x 4 numbers
+
+Use 20 steps of DPM++ 2M and guidance 3 to 4.
+
+## How it was made
+`python -m export.pocket`, profile `{settings.name}`, seed {settings.seed}; nothing but the
+pictures below was used. The VAE was trained on crops, then whole icons; UNet (v-prediction) and
+text encoder together on {samples:,} samples; averaged weights.
+
+## Where the pictures come from
+- icons: `{pins["icons"].name}` {pins["icons"].version}, Fluent Emoji by Microsoft, MIT
+- tags: `{pins["tags"].name}` {pins["tags"].version}, MIT
+
+Recoloured in OKLCH, mirrored, moved and resized by the recipe. The licences are beside this file.
+"""
