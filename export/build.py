@@ -29,7 +29,6 @@ from engine.manifest import (
     TensorSpec,
     write_manifest,
 )
-from engine.training import Training
 from export.child import run_job
 from export.errors import ExportError, SourceError
 from export.recipes import Part, Port
@@ -42,7 +41,7 @@ Progress = Callable[[str, float], None]
 STEPS = 25  # what a request takes when nobody says otherwise; DPM++ 2M changes little beyond
 GUIDANCE_SCALE = 7.5  # diffusers' default for Stable Diffusion
 BUILD_SHARE = 0.6  # of the progress; the rest is the gate
-NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnxscript")
+NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "psutil")
 
 
 def _now() -> datetime:
@@ -80,7 +79,6 @@ def export_folder(
     if out.exists():
         raise SourceError(f"'{out.name}' exists already", hint="remove it first or choose a name")
     checkpoint = open_checkpoint(source)
-    _training(checkpoint)  # refuse a scheduler that we do not know before an hour's work
     with _beside(out) as folder:
         job = {"source": str(source.absolute()), "out": str(folder.absolute())}
         _copy_side_files(checkpoint, folder)
@@ -123,10 +121,14 @@ def _check_libraries() -> None:
 @contextmanager
 def _beside(out: Path) -> Iterator[Path]:
     """Give a new folder beside `out`, and remove it unless it was renamed away."""
+    from psutil import pid_exists  # of the `export` extra; os.kill(pid, 0) would kill on Windows
+
     out.parent.mkdir(parents=True, exist_ok=True)
+    for old in out.parent.glob(f".{out.name}.partial-*"):
+        number = old.name.rpartition("-")[2]
+        if not number.isdecimal() or int(number) == os.getpid() or not pid_exists(int(number)):
+            shutil.rmtree(old)  # of an export that was killed
     folder = out.parent / f".{out.name}.partial-{os.getpid()}"
-    if folder.exists():
-        shutil.rmtree(folder)
     folder.mkdir()
     try:
         yield folder
@@ -160,10 +162,6 @@ def _write_json(path: Path, value: Mapping[str, object]) -> None:
     path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _training(checkpoint: Checkpoint) -> Training:
-    return Training.from_config(checkpoint.configs["scheduler"])
-
-
 def _manifest(
     checkpoint: Checkpoint,
     folder: Path,
@@ -173,7 +171,7 @@ def _manifest(
     labels: tuple[str, str],
     options: Options,
 ) -> Manifest:
-    training = _training(checkpoint)
+    training = checkpoint.training
     sizes = checkpoint.sizes
     side = sizes["latent_side"] * 8
     rgb = _dict(facts["latent_rgb"])
@@ -186,7 +184,7 @@ def _manifest(
         ),
         licence=labels[1],
         prediction_type=training.prediction_type,
-        scaling_factor=float(str(checkpoint.configs["vae"].get("scaling_factor", 0.18215))),
+        scaling_factor=checkpoint.scaling_factor,
         latent_channels=4,
         vae_scale_factor=8,
         token_limit=sizes["token_limit"],

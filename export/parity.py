@@ -36,7 +36,6 @@ STEPS = 4
 GUIDANCE = 5.0  # enough that an error in the difference of the two halves is seen
 SIDE_LIMIT = 32  # latents; larger pictures cost minutes and prove nothing more
 PSNR_CAP = 200.0  # dB; what equal arrays get, since JSON has no infinity
-OLD_SCALING = 0.18215  # of SD 1.x's VAE; configurations of 2022 leave it out
 
 
 def measure_bundle(
@@ -65,17 +64,13 @@ def measure_bundle(
         got = _follow(opener, checkpoint, inputs)
         measures += [compare(name, runtime, got[name], reference[name]) for name in reference]
     decode = _opener(runtimes[0], folder)("vae_decoder")
-    scaling = _scaling(checkpoint)
+    scaling = np.float32(checkpoint.scaling_factor)
     rgb = fit_latent_rgb(lambda x: decode({"latent_sample": x / scaling}), reference["trajectory"])
     return tuple(measures), rgb
 
 
 def _opener(runtime: str, folder: Path) -> Opener:
     return lambda part: open_component(runtime, folder / part / MODEL_NAME)
-
-
-def _scaling(checkpoint: Checkpoint) -> np.float32:
-    return np.float32(str(checkpoint.configs["vae"].get("scaling_factor", OLD_SCALING)))
 
 
 def _fixed_inputs(checkpoint: Checkpoint) -> Arrays:
@@ -109,7 +104,7 @@ def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[s
     del run
     run = _let_go() or open_part("vae_decoder")
     results["vae_decoder"] = run({"latent_sample": inputs["sample"]})
-    picture = run({"latent_sample": latents / _scaling(checkpoint)})
+    picture = run({"latent_sample": latents / np.float32(checkpoint.scaling_factor)})
     results["picture"] = np.clip(picture / 2 + 0.5, 0, 1, dtype=np.float32)
     del run
     run = _let_go() or open_part("vae_encoder")

@@ -12,6 +12,7 @@ from pathlib import Path
 from engine.errors import BundleError
 from engine.jsonfile import Fields, read_json
 from engine.tokenizer import Tokenizer
+from engine.training import Training
 from export.errors import MissingError, SourceError
 from export.recipes import FAMILIES, Recipe
 
@@ -22,6 +23,7 @@ HEADER_LIMIT = 16 << 20  # bytes of a safetensors header; SDXL's UNet has 0.2 Mi
 TOKENIZER_LIMIT = 64 << 20  # bytes of one tokenizer file
 NOTICE_LIMIT = 1 << 20  # bytes of one licence or notice file
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+OLD_SCALING = 0.18215  # of SD 1.x's VAE; configurations of 2022 leave it out
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -60,7 +62,7 @@ class Checkpoint:
     """A folder that fits a recipe. configs: sub-folder -> configuration, `scheduler` included.
 
     tensors: sub-folder -> key -> Tensor. sizes: what '@name' stands for in the recipe.
-    files: tokenizer and notice files by their names in the bundle.
+    files: tokenizer and notice files by their names in the bundle. training: the noise levels.
     """
 
     folder: Path
@@ -69,6 +71,8 @@ class Checkpoint:
     configs: Mapping[str, Mapping[str, object]]
     tensors: Mapping[str, Mapping[str, Tensor]]
     sizes: Mapping[str, int]
+    scaling_factor: float
+    training: Training
     files: Mapping[str, Path]
 
 
@@ -107,6 +111,8 @@ def _open(folder: Path) -> Checkpoint:
         configs=configs,
         tensors=tensors,
         sizes=sizes,
+        scaling_factor=_scaling_factor(configs["vae"]),
+        training=Training.from_config(configs["scheduler"]),
         files=files,
     )
 
@@ -257,6 +263,12 @@ def _sizes(configs: Mapping[str, Mapping[str, object]]) -> dict[str, int]:
         "latent_side": unet.integer("sample_size", 1, 1024),
         "unet_factor": 2 ** (len(unet.items("block_out_channels")) - 1),
     }
+
+
+def _scaling_factor(vae: Mapping[str, object]) -> float:
+    given = vae.get("scaling_factor") is not None
+    fields = Fields(dict(vae), "vae/config.json")
+    return fields.number("scaling_factor", 1e-4, 1e4) if given else OLD_SCALING
 
 
 def _side_files(folder: Path) -> dict[str, Path]:

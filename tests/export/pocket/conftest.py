@@ -1,0 +1,40 @@
+from dataclasses import replace
+
+import pytest
+
+from export.pocket.pictures import open_shelf
+from export.pocket.settings import AutoencoderPlan, DenoiserPlan, profile
+from tests.export.pocket.drawn_shelf import write_shelf
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """The smallest networks that have every part."""
+    return replace(
+        profile("smoke"),
+        warmup_steps=1,
+        autoencoder=AutoencoderPlan(
+            channels=(8, 8, 8, 16),
+            crop=32,
+            crop_steps=2,
+            crop_batch=2,
+            whole_steps=1,
+            decoder_steps=2,
+            whole_batch=2,
+        ),
+        denoiser=DenoiserPlan(
+            channels=(16, 32), heads=(2, 2), groups=4, text_layers=1, steps=4, batch=8
+        ),
+    )
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    write_shelf(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shelf(work, settings):
+    return open_shelf(work, settings)

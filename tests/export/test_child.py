@@ -1,0 +1,72 @@
+"""The child process: errors come back as they were, nothing of the surroundings leaks in."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from export import GraphError, MissingError
+from export.child import OFFLINE, run_job
+
+
+def quiet(stage: str, fraction: float) -> None:
+    """Hear the progress and say nothing."""
+
+
+def job(source, out, task: str = "build") -> dict[str, str]:
+    return {"task": task, "source": str(source), "out": str(out)}
+
+
+def test_an_error_comes_back_as_what_it_was(tmp_path):
+    with pytest.raises(MissingError, match="no folder 'gone'"):
+        run_job(job(tmp_path / "gone", tmp_path), quiet)
+
+
+def test_an_unexpected_error_is_one_sentence(tmp_path):
+    with pytest.raises(GraphError, match="the exporter failed: KeyError"):
+        run_job(job(tmp_path, tmp_path, task="dance"), quiet)
+
+
+def test_the_folder_it_is_called_in_is_not_searched_for_modules(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    (tmp_path / "export").mkdir()
+    (tmp_path / "export/__init__.py").write_text("raise SystemExit(9)")
+    with pytest.raises(MissingError):
+        run_job(job(tmp_path / "gone", tmp_path), quiet)
+
+
+def test_a_killed_child_is_said_to_be_killed(tmp_path, tiny_checkpoint):
+    def kill(stage: str, fraction: float) -> None:
+        for child in psutil.Process().children():
+            if "export.worker" in child.cmdline():
+                child.kill()
+
+    with pytest.raises(GraphError, match="was killed") as caught:
+        run_job(job(tiny_checkpoint, tmp_path), kill)
+    assert "memory" in caught.value.hint
+
+
+def test_its_arguments_name_nothing_of_the_job(tmp_path, tiny_checkpoint):
+    seen: list[list[str]] = []
+
+    def look(stage: str, fraction: float) -> None:
+        seen.extend(child.cmdline() for child in psutil.Process().children())
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_job(job(tiny_checkpoint, tmp_path), look)
+    assert seen
+    assert not any(str(tmp_path) in word or "tiny" in word for line in seen for word in line)
+    assert not [c for c in psutil.Process().children() if "export.worker" in c.cmdline()]
+
+
+def test_it_is_told_to_stay_offline_before_it_imports():
+    program = (
+        "import huggingface_hub.constants as c; print(c.HF_HUB_OFFLINE, c.HF_HUB_DISABLE_TELEMETRY)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], env=OFFLINE, capture_output=True, check=True, text=True
+    )
+    assert out.stdout.split() == ["True", "True"]
