@@ -14,11 +14,11 @@ from pathlib import Path
 
 from vault.errors import (
     DamagedError,
-    NotFoundError,
     StorageError,
     UnsupportedFormatError,
     VaultError,
 )
+from vault.layout import unfinished
 
 __all__ = ["APPLICATION_ID", "SCHEMA", "USER_VERSION", "connect", "preflight", "translated"]
 
@@ -174,9 +174,7 @@ def _set_pragmas(connection: sqlite3.Connection) -> None:
 
 def _write_schema(connection: sqlite3.Connection, *, fresh: bool) -> None:
     if not fresh:
-        raise NotFoundError(
-            "the making of this vault was not finished", hint="Run `init` again there."
-        )
+        raise unfinished()
     connection.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA:
         connection.execute(statement)

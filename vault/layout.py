@@ -8,6 +8,7 @@ The digest tells damage from a newer format; it proves nothing against an attack
 import errno
 import hashlib
 import os
+import stat
 import struct
 from pathlib import Path
 
@@ -28,6 +29,7 @@ __all__ = [
     "network_kind",
     "read_header",
     "refuse_network",
+    "unfinished",
 ]
 
 HEADER_BYTES = 64
@@ -82,7 +84,7 @@ class Layout:
             self._folders()
             if not begun:
                 self._write_header(vault_id)
-            if not os.path.lexists(self.index) or self.index.lstat().st_size == 0:
+            if self._lacks_index():
                 self.refuse_lost_index()
             if not os.path.lexists(self.index):
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,6 +93,21 @@ class Layout:
         except OSError as error:
             raise StorageError(f"the vault cannot be made here: {error.strerror}") from error
         return vault_id
+
+    def require_index(self) -> None:
+        """Raise NotFoundError while `create` has not filled the index, DamagedError if lost."""
+        if self._lacks_index():
+            self.refuse_lost_index()
+            raise unfinished()
+
+    def _lacks_index(self) -> bool:
+        try:
+            status = self.index.lstat()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            raise StorageError(f"the index may not be looked at: {error.strerror}") from error
+        return stat.S_ISREG(status.st_mode) and status.st_size == 0
 
     def refuse_lost_index(self) -> None:
         """Raise DamagedError when sealed files lie there, to be called when no index does."""
@@ -123,6 +140,13 @@ class Layout:
         finally:
             os.close(fd)
         waiting.rename(self.header)
+
+
+def unfinished() -> NotFoundError:
+    """Return the error that says that `create` was begun here, and not finished."""
+    return NotFoundError(
+        "the making of this vault was not finished", hint="Run `init` again there."
+    )
 
 
 def encode_header(vault_id: bytes) -> bytes:

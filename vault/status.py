@@ -1,6 +1,5 @@
 """Say what a vault holds and what opens it, with its key or without any."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from vault.context import Kind, kind_of
-from vault.errors import DamagedError, NotFoundError
+from vault.errors import NotFoundError, UnsupportedFormatError
 from vault.index import Index, SlotRow
 from vault.keystore import keystore_name
 from vault.keytree import TRASHED, RecordSlot
@@ -80,13 +79,10 @@ def inspect(path: str | PathLike[str]) -> VaultSummary:
     unfinished = VaultSummary(
         state="unfinished", path=layout.root, vault_id=vault_id, format=FORMAT
     )
-    if not os.path.lexists(layout.index):
-        layout.refuse_lost_index()
-        return unfinished
     try:
+        layout.require_index()
         index = Index(layout.index)
-    except NotFoundError:  # an index without any schema
-        layout.refuse_lost_index()
+    except NotFoundError:
         return unfinished
     try:
         if index.is_unfinished():
@@ -106,7 +102,7 @@ def inspect(path: str | PathLike[str]) -> VaultSummary:
 
 
 def slot_statuses(rows: Sequence[SlotRow]) -> tuple[SlotStatus, ...]:
-    """Return the key slots in words; raises DamagedError for a type that nobody writes."""
+    """Return the key slots in words; raises UnsupportedFormatError for a type of later releases."""
     return tuple(_slot_status(row) for row in rows)
 
 
@@ -133,4 +129,7 @@ def _slot_status(row: SlotRow) -> SlotStatus:
         case SlotType.PASSPHRASE:
             return SlotStatus(row.no, "passphrase", "passphrase")
         case _:
-            raise DamagedError(f"key slot {row.no} has type {row.type}, which nobody writes")
+            raise UnsupportedFormatError(
+                f"key slot {row.no} has type {row.type}, which this program does not know",
+                hint="Use a newer release.",
+            )

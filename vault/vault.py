@@ -19,7 +19,7 @@ from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
 from vault.index import Index
 from vault.keytree import PAGE_SLOTS
-from vault.layout import FORMAT, Layout, read_header, refuse_network
+from vault.layout import FORMAT, Layout, read_header, refuse_network, unfinished
 from vault.ledger import Ledger, Opened, SealedRecord, seal_metadata
 from vault.lock import VaultLock
 from vault.records import Draft, Metadata, Record, timestamp
@@ -51,6 +51,7 @@ def open_vault(
     vault_id = read_header(layout.root)
     if not allow_network:
         refuse_network(layout.root)
+    layout.require_index()
     return Vault(layout, vault_id, opener_for(unlock, vault_id), clock)
 
 
@@ -82,9 +83,7 @@ class Vault:
             stack.callback(self._ledger.forget)
             with self._lock.shared():
                 if self._index.is_unfinished():
-                    raise NotFoundError(
-                        "the making of this vault was not finished", hint="Run `init` again there."
-                    )
+                    raise unfinished()
                 with self._ledger.reading():
                     pass
             self._anchor = Anchor(opener.keystore, vault_id, clock)

@@ -403,6 +403,8 @@ def test_an_empty_index_is_an_unfinished_creation(folder):
         vault.open_vault(folder / "v", vault.KeyStoreUnlock(keystore))
     layout.index.unlink()
     assert vault.inspect(folder / "v").state == "unfinished"
+    with pytest.raises(NotFoundError, match="not finished"):
+        vault.open_vault(folder / "v", vault.KeyStoreUnlock(keystore))
     vault.create(folder / "v", keystore=keystore, confirm=lambda _: None).close()
     assert vault.inspect(folder / "v").state == "ready"
 
