@@ -143,7 +143,6 @@ class OnnxRuntimeSession:
         output = result.astype(np.float32)
         if result.dtype == np.float32:
             self._output = output
-            self._binding.clear_binding_outputs()
             self._binding.bind_ortvalue_output(
                 self._output_name, self._ort.OrtValue.ortvalue_from_numpy(output)
             )

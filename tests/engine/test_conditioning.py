@@ -68,6 +68,12 @@ def test_what_is_kept_is_bounded_and_the_oldest_goes_first():
     assert len(encoder.seen) == KEPT + 1
     conditioner.embed(conditioner.tokens((texts[0],)), encoder)
     assert len(encoder.seen) == KEPT + 2
+    conditioner.embed(conditioner.tokens((texts[2],)), encoder)  # now used again, so it stays
+    conditioner.embed(conditioner.tokens(("new",)), encoder)  # and texts[3] has to go
+    conditioner.embed(conditioner.tokens((texts[2],)), encoder)
+    assert len(encoder.seen) == KEPT + 3
+    conditioner.embed(conditioner.tokens((texts[3],)), encoder)
+    assert len(encoder.seen) == KEPT + 4
 
 
 def test_a_wrong_width_is_the_bundles_fault():

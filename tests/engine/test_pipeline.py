@@ -240,6 +240,14 @@ def test_a_component_with_other_inputs_is_refused(bundle):
         pixels(other)
 
 
+def test_the_networks_of_a_repair_are_loaded_once(bundle):
+    counting = CountingBackend(FakeBackend(precision="bf16", nan_in_picture=True))
+    pictures, _ = draw(Pipeline(bundle, counting), request(bundle, count=2))
+    assert [picture.repairs for picture in pictures] == [(DECODE_REPAIR,)] * 2
+    (exact,) = counting.repairs
+    assert [component for component, _, _ in exact.loads] == ["vae_decoder"]
+
+
 # -- cancelling --------------------------------------------------------------------------------
 
 
@@ -296,11 +304,15 @@ def test_the_pictures_after_a_repaired_one_start_fast_again(bundle):
     assert [picture.repairs for picture in pictures] == [(DENOISE_REPAIR,), (), ()]
 
 
-@pytest.mark.parametrize("where", [{"nan_at_step": 0}, {"nan_in_picture": True}])
+@pytest.mark.parametrize(
+    ("where", "what"), [({"nan_at_step": 0}, "latents"), ({"nan_in_picture": True}, "picture")]
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_what_fp32_cannot_repair_is_an_error_without_the_prompt(bundle, where, precision):
+def test_what_fp32_cannot_repair_is_an_error_without_the_prompt(bundle, where, what, precision):
     fake = FakeBackend(precision=precision, nan_in_exact=True, **where)
-    with pytest.raises(NotFiniteError, match="in fp32 as well") as raised:
+    with pytest.raises(
+        NotFiniteError, match=f"the {what} came out as .* in fp32 as well"
+    ) as raised:
         draw(Pipeline(bundle, fake), request(bundle, prompt=CANARY, negative_prompt=CANARY))
     error = raised.value
     assert "canary" not in f"{error!r} {error.hint} {error.__cause__!r}"
