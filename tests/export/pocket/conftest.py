@@ -1,10 +1,20 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from export.pocket.pictures import open_shelf
 from export.pocket.settings import AutoencoderPlan, DenoiserPlan, profile
 from tests.export.pocket.drawn_shelf import write_shelf
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Two threads stall when anything else runs, and these networks are too small for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -67,4 +67,4 @@ def test_hues_wrap_round():
 
 
 def test_backgrounds_are_no_white():
-    assert all(min(colour) < 200 for colour in BACKGROUNDS.values())
+    assert all(min(colour) <= 200 for colour in BACKGROUNDS.values())

@@ -1,0 +1,88 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from export.errors import ExportError
+from export.pocket import autoencoder, denoiser, finish, grid, latents, measures
+from export.pocket.sampling import Painter
+
+# The scheduler of diffusers 0.42 reads a tensor in the way that numpy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+PROMPTS = ["bell", "orange teddy bear"]
+
+
+@pytest.fixture(scope="module")
+def finished(work, settings):
+    for stage in (autoencoder, latents, denoiser):
+        assert stage.build(work, settings, 9.0, lambda _: None)
+    finish.build(work, settings, lambda _: None)
+    return work
+
+
+def test_the_folder_is_whole_and_says_nothing_of_this_machine(finished):
+    folder = finished / "pocket"
+    for part in ("text_encoder", "unet", "vae"):
+        assert list((folder / part).glob("*.safetensors"))
+    for path in folder.rglob("*.json"):
+        assert str(finished) not in path.read_text()
+        assert "_name_or_path" not in json.loads(path.read_text())
+    assert "Microsoft" in (folder / "LICENSE-icons.txt").read_text()
+    assert "What it cannot do" in (folder / "README.md").read_text()
+    assert not list(folder.rglob("*.bin"))
+
+
+@pytest.mark.filterwarnings("ignore")  # diffusers' own, from a pipeline without a safety checker
+def test_our_painter_draws_what_diffusers_draws(finished):
+    folder = finished / "pocket-fp32"
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, low_cpu_mem_usage=False)
+    pipeline.set_progress_bar_config(disable=True)
+    noise = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    theirs = pipeline(
+        PROMPTS, num_inference_steps=20, guidance_scale=3.5, generator=noise, output_type="np"
+    ).images
+    ours = Painter.open(folder).draw(PROMPTS, [5, 6])
+    assert np.abs(ours - np.rint(theirs * 255)).max() <= 1
+
+
+def test_the_shipped_weights_are_the_trained_ones_rounded(finished):
+    half, full = (Painter.open(finished / name) for name in ("pocket", "pocket-fp32"))
+    for (name, a), (_, b) in zip(
+        half.unet.named_parameters(), full.unet.named_parameters(), strict=True
+    ):
+        assert torch.equal(a, b.half().float()), name
+
+
+def test_an_unfinished_course_is_not_shipped(finished, settings):
+    (finished / "unet-state.safetensors").rename(finished / "kept")
+    try:
+        with pytest.raises(ExportError, match="not trained to its end"):
+            finish.build(finished, settings, lambda _: None)
+    finally:
+        (finished / "kept").rename(finished / "unet-state.safetensors")
+
+
+def test_the_examination_reports_every_measure(finished, settings):
+    report = measures.build(finished, settings, finished / "pocket", limit=0, say=lambda _: None)
+    assert report["concepts"] == 4
+    assert report["in_set"]["of"] == 8
+    assert report["held_out"]["combinations"] == 1
+    assert report["vae"]["of"] == 2
+    assert report["space_accuracy"]["full"] == 1.0
+    assert json.loads((finished / "evaluation-pocket.json").read_text()) == report
+
+
+def test_the_grid_is_drawn(finished, settings, monkeypatch):
+    monkeypatch.setattr(grid, "PROMPTS", ("bell", "teddy") * 4)
+    grid.build(finished, settings, finished / "pocket", lambda _: None)
+    with Image.open(finished / "grid-pocket.png") as image:
+        assert image.size == (8 * 134 + 6, 2 * 150 + 6)
+    assert (finished / "nearest-pocket.png").exists()
+
+
+def test_no_folder_is_named(tmp_path):
+    with pytest.raises(ExportError, match="no diffusers folder"):
+        Painter.open(tmp_path)
