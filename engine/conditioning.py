@@ -50,10 +50,6 @@ class Conditioner:
         ]
         return np.stack(rows)  # (halves, n * L, C)
 
-    def forget(self) -> None:
-        """Drop what is kept, because another text encoder is to be asked."""
-        self._kept.clear()
-
     def _chunk(self, ids: TokenIds, text_encoder: "Session") -> Float32:
         key = ids.tobytes()
         found = self._kept.get(key)

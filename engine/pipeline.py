@@ -42,12 +42,12 @@ class _Job:
     cancelled: Callable[[], bool]
 
 
+@dataclass(frozen=True, slots=True)
 class _Stages:
     """Networks of one precision together with what they made of the prompt."""
 
-    def __init__(self, bundle: "Bundle", backend: "Backend", conditioner: Conditioner) -> None:
-        self.components = Components(bundle, backend)
-        self.conditioner = conditioner
+    components: Components
+    conditioner: Conditioner
 
 
 class Pipeline:
@@ -224,7 +224,7 @@ class Pipeline:
 
     def _stages(self, backend: "Backend") -> _Stages:
         conditioner = Conditioner(self._tokenizer, self._bundle.manifest.embed_dim)
-        return _Stages(self._bundle, backend, conditioner)
+        return _Stages(Components(self._bundle, backend), conditioner)
 
     def _describe(
         self, job: _Job, pixels: NDArray[np.uint8], seconds: Seconds, repairs: tuple[str, ...]
