@@ -13,6 +13,7 @@ import numpy as np
 
 from benchmarks.measure import interleave, save, summary
 from engine import Bundle, Picture, Pipeline, choose
+from engine.backends.openvino import runtime
 
 __all__ = ["main"]
 
@@ -24,9 +25,7 @@ BUNDLE = Path(__file__).parents[1] / "safelight" / "models" / "pocket"
 
 def raw_parts(bundle: Bundle, precision: str) -> Callable[[], None]:
     """Give the same network calls and nothing else: 20 UNet, 2 text, 1 decoder, at fixed inputs."""
-    import openvino as ov
-
-    core = ov.Core()
+    core = runtime().Core()
     options = {
         "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         "PERFORMANCE_HINT": "LATENCY",

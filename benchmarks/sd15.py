@@ -12,6 +12,7 @@ import numpy as np
 
 from benchmarks.measure import interleave, save, summary
 from engine import Bundle, Event, Pipeline, Step, choose
+from engine.backends.openvino import runtime
 
 __all__ = ["main"]
 
@@ -55,9 +56,7 @@ def steps_of(bundle: Bundle, device: str, precision: str, cache: Path) -> Callab
 
 def raw(bundle: Bundle, precision: str, cache: Path) -> Callable[[], None]:
     """Give a call of the same graph in OpenVINO alone, at the same static shapes."""
-    import openvino as ov
-
-    core = ov.Core()
+    core = runtime().Core()
     model = core.read_model(bundle.model("unet"))
     model.reshape(dict(zip(model.inputs, SHAPES, strict=True)))
     options = {

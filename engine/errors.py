@@ -1,6 +1,6 @@
 """The engine's errors: what happened, in one sentence, and what to do about it.
 
-The application gives each branch one exit status (CONTRACT: 2 bad value, 6 model or bundle, 7 device).
+The application gives each branch one exit status (CONTRACT: 2 value, 6 model or bundle, 7 device).
 No message ever holds a prompt.
 
     EngineError
