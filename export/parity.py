@@ -2,7 +2,7 @@
 
 One component is in memory at a time: first all references by torch, then each runtime. The
 reference is loaded by the libraries' own from_pretrained, so that a mistake in our reading of the
-weights shows as well. Inputs are fixed; no prompt is used.
+weights shows as well. Inputs are fixed; no user's prompt is ever used.
 """
 
 import gc
@@ -21,6 +21,7 @@ from torch import nn
 from transformers import CLIPTextModel
 
 from engine.manifest import LatentRgb, Measure
+from engine.tokenizer import Tokenizer
 from export.preview import fit_latent_rgb
 from export.runtimes import Run, installed, open_component
 from export.source import Checkpoint
@@ -32,6 +33,7 @@ Array = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
 Opener = Callable[[str], Run]  # component -> a function of its named inputs
 Progress = Callable[[str, float], None]
+TEXTS = ("", "a red apple on a table")  # without and with guidance's text
 STEPS = 4
 GUIDANCE = 5.0  # enough that an error in the difference of the two halves is seen
 SIDE_LIMIT = 32  # latents; larger pictures cost minutes and prove nothing more
@@ -80,12 +82,10 @@ def _fixed_inputs(checkpoint: Checkpoint) -> Arrays:
     def normal(*shape: int) -> Array:
         return draw.standard_normal(shape, dtype=np.float32)
 
-    last = int(str(checkpoint.configs["text_encoder"]["vocab_size"])) - 1
-    ids = draw.integers(0, last - 1, (2, sizes["token_limit"]))
-    ids[:, sizes["token_limit"] // 2 :] = last  # CLIP pads with the end token, the highest id
+    tokenizer = Tokenizer(checkpoint.folder / "tokenizer", limit=sizes["token_limit"])
     side = min(sizes["latent_side"], SIDE_LIMIT)
     return {
-        "ids": ids,
+        "ids": np.concatenate([tokenizer.encode(text)[:1] for text in TEXTS]),
         # Odd and not square: sizes that a graph with a frozen shape would not take.
         "sample": normal(2, 4, side - 1, side + 2),
         "noise": normal(1, 4, side, side),
