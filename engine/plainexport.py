@@ -29,10 +29,16 @@ OPTIONAL = ("vae_encoder",)
 STEPS = 25
 GUIDANCE_SCALE = 7.5
 SCALING_FACTOR = 0.18215  # of SD 1.x's VAE; older configurations leave it out
-# A rough fit of SD 1.x's latents to colours: good enough to see what comes.
+# SD 1.4's latents to colours, published in 2022 at discuss.huggingface.co/t/23204, there
+# for colours in -1..1, hence halved: a little pale, good enough to see what comes.
 LATENT_RGB = LatentRgb(
-    factors=((0.15, 0.1, 0.09), (0.12, 0.12, 0.1), (0.0, 0.06, 0.09), (-0.07, -0.08, -0.14)),
-    bias=(0.5, 0.48, 0.46),
+    factors=(
+        (0.149, 0.1035, 0.104),
+        (0.0935, 0.143, 0.0865),
+        (-0.079, 0.0945, 0.132),
+        (-0.092, -0.1355, -0.2365),
+    ),
+    bias=(0.5, 0.5, 0.5),
 )
 
 
