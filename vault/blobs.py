@@ -45,7 +45,7 @@ class BlobStore:
             os.close(fd)
         self._folders.clear()
 
-    def write(self, files: Sequence[tuple[bytes, bytes]]) -> None:
+    def write(self, files: Sequence[tuple[bytes, bytes | bytearray]]) -> None:
         """Write (name, sealed bytes) durably; all of them are there when it returns.
 
         Raises StorageError, and removes what it had written, when the disk refuses any of it. An
@@ -150,7 +150,7 @@ def _open_folder(name: str, parent: int) -> Generator[int]:
         os.close(fd)
 
 
-def _write_file(name: str, data: bytes, folder: int) -> None:
+def _write_file(name: str, data: bytes | bytearray, folder: int) -> None:
     fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
     try:
         rest = memoryview(data)

@@ -29,7 +29,7 @@ class Envelope:
 
     sealed: SealedRecord
     text: bytes
-    files: tuple[tuple[bytes, bytes], ...]
+    files: tuple[tuple[bytes, bytearray], ...]
 
 
 def seal_draft(vault_id: bytes, draft: Draft, created: str) -> Envelope:
@@ -37,14 +37,14 @@ def seal_draft(vault_id: bytes, draft: Draft, created: str) -> Envelope:
     if not isinstance(draft.metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadValueError("a record's metadata is a dictionary of plain JSON")
     slot = new_slot(draft.kind, os.urandom(_ENTROPY))
-    files: list[tuple[bytes, bytes]] = []
+    files: list[tuple[bytes, bytearray]] = []
     seals: list[BlobSeal] = []
     for blob in draft.blobs:
         name = os.urandom(16)
         sealed = _seal_file(vault_id, slot, name, blob)
         files.append((name, sealed))
         about = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
-        seals.append(BlobSeal(about, name, sealed[:PREFIX_BYTES], slot.revision))
+        seals.append(BlobSeal(about, name, bytes(sealed[:PREFIX_BYTES]), slot.revision))
     text = Metadata(created, None, tuple(seals), dict(draft.metadata)).encode()
     return Envelope(seal_metadata(vault_id, slot, text), text, tuple(files))
 
@@ -84,7 +84,7 @@ def record_of(opened: Opened) -> Record:
     )
 
 
-def _seal_file(vault_id: bytes, slot: RecordSlot, name: bytes, blob: BlobDraft) -> bytes:
+def _seal_file(vault_id: bytes, slot: RecordSlot, name: bytes, blob: BlobDraft) -> bytearray:
     if len(blob.data) > BLOB_LIMIT:
         raise BadValueError(f"a blob has {len(blob.data)} bytes; up to {BLOB_LIMIT} are accepted")
     about = context(blob.kind, vault_id, slot.record_id, slot.revision)

@@ -79,17 +79,16 @@ def sealed_blob_size(size: int) -> int:
     return PREFIX_BYTES + size + TAG_BYTES * (size // CHUNK_BYTES + 1)
 
 
-def seal_blob(key: bytes, context: bytes, plaintext: bytes) -> bytes:
+def seal_blob(key: bytes, context: bytes, plaintext: bytes) -> bytearray:
     """Return salt || commitment || sealed chunks under a fresh salt, after opening it again.
 
     Raises BadValueError for a key of another width than 32 bytes, StorageError when the seal does
     not open to its plaintext.
     """
     sealed = _seal_with_salt(key, context, plaintext, os.urandom(SALT_BYTES))
-    again = open_blob(key, context, sealed)
-    if again != plaintext:  # pyright: ignore[reportUnnecessaryComparison] - they do compare
+    if not _opens_to(key, context, sealed, plaintext):
         raise StorageError("a fresh seal does not open to its plaintext", hint="Test the memory.")
-    return bytes(sealed)
+    return sealed
 
 
 def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> bytearray:
@@ -134,6 +133,28 @@ def _seal_with_salt(key: bytes, context: bytes, plaintext: bytes, salt: bytes) -
         start = index * _SEALED_CHUNK
         cipher.encrypt_into(nonce, chunk, None, body[start : start + len(chunk) + TAG_BYTES])
     return sealed
+
+
+def _opens_to(key: bytes, context: bytes, sealed: bytearray, plaintext: bytes) -> bool:
+    """Say whether a fresh seal opens to its plaintext, in a buffer of one chunk.
+
+    A second buffer of the blob's size costs more in page faults than the ciphers (1.5 MB: 4 ms).
+    """
+    cipher, base_nonce, commitment = _schedule(key, context, bytes(sealed[:SALT_BYTES]))
+    if sealed[SALT_BYTES:PREFIX_BYTES] != bytearray(commitment):
+        return False
+    body, opened = memoryview(sealed)[PREFIX_BYTES:], bytearray(CHUNK_BYTES)
+    for index, nonce in _nonces(base_nonce, len(plaintext) // CHUNK_BYTES + 1):
+        chunk = body[index * _SEALED_CHUNK : (index + 1) * _SEALED_CHUNK]
+        size = len(chunk) - TAG_BYTES
+        try:
+            cipher.decrypt_into(nonce, chunk, None, memoryview(opened)[:size])
+        except InvalidTag:
+            return False
+        start = index * CHUNK_BYTES
+        if bytes(opened[:size]) != plaintext[start : start + CHUNK_BYTES]:
+            return False
+    return True
 
 
 def _schedule(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, int, bytes]:

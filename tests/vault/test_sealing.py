@@ -95,6 +95,19 @@ def test_chunks_keep_their_places(order):
         open_blob(KEY, CONTEXT, bent)
 
 
+def test_a_seal_that_came_out_wrong_is_noticed():
+    """A flipped bit in memory between sealing and writing must not be kept for ever."""
+    plaintext = bytes(CHUNK_BYTES) + b"end"
+    sealed = seal_blob(KEY, CONTEXT, plaintext)
+    assert sealing._opens_to(KEY, CONTEXT, sealed, plaintext)
+    for place in (0, 30, PREFIX_BYTES, len(sealed) - 1):
+        bent = bytearray(sealed)
+        bent[place] ^= 1
+        assert not sealing._opens_to(KEY, CONTEXT, bent, plaintext)
+    for other in (plaintext[:-1] + b"D", b"\1" + plaintext[1:]):
+        assert not sealing._opens_to(KEY, CONTEXT, sealed, other)
+
+
 def test_another_key_context_or_salt_fails():
     one, other = (seal_blob(KEY, CONTEXT, b"same") for _ in range(2))
     assert one != other
