@@ -12,7 +12,7 @@ from export.pocket.settings import PROFILES, Settings, profile
 
 __all__ = ["main"]
 
-STAGES = ("data", "vae", "latents", "unet", "finish", "evaluate", "grid")
+STAGES = ("data", "vae", "latents", "unet", "finish", "evaluate", "grid", "precisions")
 # Ended well, but the stage has more to do: run it again.
 UNFINISHED = 75
 # The libraries talk about things that are meant: no accelerate, no network.
@@ -40,7 +40,9 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--model", type=Path, help="evaluate, grid: a diffusers folder (WORK/pocket)"
     )
-    parser.add_argument("--limit", type=int, default=0, help="evaluate: so many concepts (0: all)")
+    parser.add_argument(
+        "--limit", type=int, default=0, help="evaluate, precisions: so many concepts"
+    )
     return parser
 
 
@@ -68,9 +70,12 @@ def _run(options: argparse.Namespace, settings: Settings) -> bool:
 
         grid.build(work, settings, model, _say)
     else:
-        from export.pocket import measures
+        from export.pocket import measures, precisions
 
-        report = measures.build(work, settings, model, limit=options.limit, say=_say)
+        if options.stage == "precisions":
+            report = precisions.build(work, settings, options.limit, _say)
+        else:
+            report = measures.build(work, settings, model, limit=options.limit, say=_say)
         sys.stdout.write(json.dumps(report, indent=1, sort_keys=True) + "\n")
     return True
 

@@ -19,8 +19,8 @@ class AutoencoderPlan:
     crop: int = 64  # pixels
     crop_steps: int = 2400
     crop_batch: int = 16
-    whole_steps: int = 1300
-    decoder_steps: int = 1100
+    whole_steps: int = 900
+    decoder_steps: int = 1000
     whole_batch: int = 4
     learning_rate: float = 2e-3  # at the start; whole pictures and decoder by the factors below
     whole_factor: float = 0.5
@@ -56,7 +56,7 @@ class DenoiserPlan:
     text_heads: int = 4
     steps: int = 7800  # of `batch` samples: 250,000 in all
     batch: int = 32
-    learning_rate: float = 8e-4
+    learning_rate: float = 2e-3
     ema: float = 0.998
     dropped: float = 0.10  # captions replaced by ""
     recoloured: float = 0.34

@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from export.errors import ExportError
-from export.pocket import autoencoder, denoiser, finish, grid, latents, measures
+from export.pocket import autoencoder, denoiser, finish, grid, latents, measures, precisions
 from export.pocket.sampling import Painter
 
 # The scheduler of diffusers 0.42 reads a tensor in the way that numpy 2 deprecates.
@@ -86,3 +86,11 @@ def test_the_grid_is_drawn(finished, settings, monkeypatch):
 def test_no_folder_is_named(tmp_path):
     with pytest.raises(ExportError, match="no diffusers folder"):
         Painter.open(tmp_path)
+
+
+def test_rounding_is_measured_against_the_trained_weights(finished, settings):
+    report = precisions.build(finished, settings, 0, lambda _: None)
+    assert report["trained fp32"]["psnr_mean"] > 70
+    assert 70 > report["shipped fp32"]["psnr_mean"] > report["shipped bf16"]["psnr_mean"] > 10
+    assert report["shipped fp16"]["psnr_mean"] > report["shipped bf16"]["psnr_mean"]
+    assert json.loads((finished / "precisions.json").read_text()) == report
