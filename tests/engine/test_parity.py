@@ -18,7 +18,7 @@ import safelight
 from engine import Bundle, Picture, Pipeline, choose
 from export import export_folder
 from export.architectures import TINY, write_random_checkpoint
-from tests.export.torch_pocket import load_torch_pipeline
+from export.reference import load_torch_pipeline
 
 # Our sampler -> the scheduler class that it must equal, and how its configuration is changed.
 SCHEDULERS = {

@@ -16,8 +16,8 @@ from engine.bundle import Bundle
 from export import GraphError, MissingError, ParityError, SourceError, export_folder
 from export.architectures import TINY
 from export.build import Options
+from export.reference import graph_weights, load_torch_pipeline
 from export.thresholds import THRESHOLDS, Bound
-from tests.export.torch_pocket import graph_weights, load_torch_pipeline
 
 FILES = {
     *("LICENSE.md", "model_index.json", "safelight.json", "scheduler/scheduler_config.json"),

@@ -7,18 +7,19 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from onnx import numpy_helper
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from export.errors import GraphError
 
 __all__ = ["graph_weights", "load_torch_pipeline"]
 
@@ -45,15 +46,16 @@ def load_torch_pipeline(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         text = CLIPTextModel(CLIPTextConfig.from_dict(_config(bundle, "text_encoder") | F32))
-        unet = UNet2DConditionModel.from_config(_config(bundle, "unet"))
-        vae = AutoencoderKL.from_config(_config(bundle, "vae_decoder"))
+        unet: Any = UNet2DConditionModel.from_config(_config(bundle, "unet"))
+        vae: Any = AutoencoderKL.from_config(_config(bundle, "vae_decoder"))
         _fill(text, graph_weights(bundle / "text_encoder/model.onnx"))
         _fill(unet, graph_weights(bundle / "unet/model.onnx"))
         both = graph_weights(bundle / "vae_decoder/model.onnx")
         both |= graph_weights(bundle / "vae_encoder/model.onnx")
         _fill(vae, both)
         config = json.loads((bundle / "scheduler/scheduler_config.json").read_text())
-        pipeline = StableDiffusionPipeline(
+        build: Any = StableDiffusionPipeline
+        pipeline: StableDiffusionPipeline = build(
             vae=vae.eval(),
             text_encoder=text.eval(),
             tokenizer=CLIPTokenizer.from_pretrained(bundle / "tokenizer", local_files_only=True),
@@ -77,6 +79,9 @@ def _config(bundle: Path, part: str) -> dict[str, object]:
 def _fill(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     persistent = module.state_dict()
     missing, left = set(persistent) - set(weights), set(weights) - set(persistent)
-    assert not missing, f"the graph lacks {sorted(missing)[:5]}"
-    assert not left, f"the module does not know {sorted(left)[:5]}"
+    if missing or left:
+        raise GraphError(
+            f"graph and module differ: the graph lacks {sorted(missing)[:5]}, "
+            f"the module does not know {sorted(left)[:5]}"
+        )
     module.load_state_dict(dict(weights), strict=True)
