@@ -84,6 +84,7 @@ def ours(bundle: Bundle, precision: str, device: str = "cpu") -> Callable[[], Pi
 def diffusers_call(bundle: Bundle) -> Callable[[], object]:
     """Give diffusers' own pipeline on the same weights, scheduler, steps and guidance, fp32."""
     import torch
+
     from export.reference import load_torch_pipeline
 
     pipe = load_torch_pipeline(bundle.path)
