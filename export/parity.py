@@ -36,7 +36,7 @@ Progress = Callable[[str, float], None]
 TEXTS = ("", "a red apple on a table")  # without and with guidance's text
 STEPS = 4
 GUIDANCE = 5.0  # enough that an error in the difference of the two halves is seen
-SIDE_LIMIT = 32  # latents; larger pictures cost minutes and prove nothing more
+SIDE_LIMIT = 24  # latents; larger pictures cost minutes and prove nothing more
 PSNR_CAP = 200.0  # dB; what equal arrays get, since JSON has no infinity
 
 
