@@ -44,7 +44,7 @@ def raw_parts(bundle: Bundle, precision: str) -> Callable[[], None]:
     for name, wanted in shapes.items():
         model = core.read_model(bundle.model(name))
         given = {
-            port: shape if shape is not None else port.partial_shape.get_min_shape()
+            port: shape if shape is not None else []
             for port, shape in zip(model.inputs, wanted, strict=True)
         }
         model.reshape(given)

@@ -38,7 +38,7 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
     """Give the same durable writes in the clear: the same files, syncs, renames and transaction.
 
     Per blob: exclusive file, fsync, rename, fsync of both folders. Then one SQLite transaction
-    with the vault's settings that changes three rows: page (72 kB), root, record.
+    with the vault's settings that changes three rows: page (6 kB), root, record.
     """
     for name in ("incoming", "blobs"):
         (folder / name).mkdir(parents=True)
@@ -49,7 +49,7 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
     index.execute("CREATE TABLE root (no INTEGER PRIMARY KEY, sealed BLOB)")
     index.execute("CREATE TABLE record (pos INTEGER PRIMARY KEY, meta BLOB)")
     payload = {length: secrets.token_bytes(length) for length in (size, THUMBNAIL)}
-    page = secrets.token_bytes(1024 * 88)
+    page = secrets.token_bytes(64 * 88 + 28)  # as many slots as the vault writes here
 
     def write(data: bytes) -> None:
         name = secrets.token_hex(16)
