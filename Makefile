@@ -39,7 +39,9 @@ test-long: $(VENV)/dev
 	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib --strict-markers -ra --durations=20'
 
 bench: $(VENV)/dev
-	$(BIN)/python -m benchmarks.figures
+	$(BIN)/python -m benchmarks.pocket
+	$(BIN)/python -m benchmarks.sealing sealing-work
+	$(BIN)/python -m benchmarks.startup
 
 clean:
 	rm -rf $(VENV) demo-home
