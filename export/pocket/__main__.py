@@ -15,8 +15,11 @@ __all__ = ["main"]
 STAGES = ("data", "vae", "latents", "unet", "finish", "evaluate", "grid", "precisions")
 # Ended well, but the stage has more to do: run it again.
 UNFINISHED = 75
+# Read by the libraries when they are loaded, hence set first. Threads that wait must sleep: spinning
+# ones take twenty times as long a step as soon as another program runs (measured, two cores).
 # The libraries talk about things that are meant: no accelerate, no network.
-_QUIET = {
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -97,7 +100,7 @@ def _trained(stage: str) -> Callable[[Path, Settings, float, Callable[[str], Non
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage: 0 finished, 75 more to do, 1 with one sentence on standard error."""
-    for name, value in _QUIET.items():
+    for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     options = _arguments().parse_args(arguments)
     try:
