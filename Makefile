@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests run offline in every sense; two threads are what the smallest machine has.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-long lint types unit bench clean
+.PHONY: demo test test-long lint types unit bench pocket clean
 
 # The runtime alone: no torch.
 $(VENV)/runtime: pyproject.toml
@@ -42,6 +42,11 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.pocket
 	$(BIN)/python -m benchmarks.sealing sealing-work
 	$(BIN)/python -m benchmarks.startup
+
+# Trains the model in the box, resumable at any moment; wants npm and a machine that does nothing else.
+pocket: $(VENV)/dev
+	set -e; for stage in data vae latents unet finish evaluate grid; do \
+	  $(BIN)/python -m export.pocket $$stage --work pocket-work --threads 2; done
 
 clean:
 	rm -rf $(VENV) demo-home
