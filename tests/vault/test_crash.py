@@ -64,7 +64,7 @@ def churn_and_kill(path, keys, seed, acknowledged, how):
     time.sleep(random.Random(seed).uniform(0, 0.3))  # noqa: S311 - a schedule, no secret
     worker.send_signal(how)
     open_act = None
-    for line in (first + worker.communicate()[0]).splitlines():
+    for line in (first + worker.communicate(timeout=120)[0]).splitlines():
         match line.split():
             case ["add", *ids] if all(len(i) == 32 for i in ids):
                 acknowledged |= dict.fromkeys(ids, (1, False))

@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import shutil
+import signal
 import sys
 from collections import Counter
 from collections.abc import Container
@@ -170,6 +171,8 @@ def _act(path: Path, keys: Path, trap: tuple[ctypes.CDLL, int, int], what: str) 
 
 def main() -> None:
     """Run one verb."""
+    # A background shell hands SIGINT down ignored, and Python then leaves it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     verb, path, keys, *rest = sys.argv[1:]
     place = (Path(path), Path(keys))
     match verb:
