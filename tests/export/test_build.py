@@ -17,8 +17,11 @@ from export import GraphError, MissingError, ParityError, SourceError, export_fo
 from export.architectures import TINY
 from export.build import Options
 from export.reference import graph_weights, load_torch_pipeline
-from export.thresholds import THRESHOLDS, Bound
+from export.thresholds import EXACT, THRESHOLDS, Bound
 
+# The gate's own: the order of additions alone, which changes with the number of threads, was seen
+# to move values of size 1 by 2e-5; a graph that fixed a dynamic size is wrong by about 1.
+ATOL = EXACT.max_abs
 FILES = {
     *("LICENSE.md", "model_index.json", "safelight.json", "scheduler/scheduler_config.json"),
     *(f"tokenizer/{name}" for name in ("merges.txt", "tokenizer_config.json", "vocab.json")),
@@ -127,7 +130,7 @@ def test_the_unet_takes_any_batch_size_and_number_of_tokens(
         timestep=np.array(321.25, np.float32),
         encoder_hidden_states=embeds.numpy(),
     )
-    np.testing.assert_allclose(got, wanted.numpy(), atol=2e-5)
+    np.testing.assert_allclose(got, wanted.numpy(), atol=ATOL)
 
 
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 8, 8), (2, 5, 9)])
@@ -139,9 +142,9 @@ def test_the_vae_takes_any_batch_and_size(tiny_bundle, reference, batch, height,
         decoded = reference.vae.decode(latents).sample
         parameters = reference.vae.encode(picture).latent_dist.parameters
     got = run(tiny_bundle, "vae_decoder", latent_sample=latents.numpy())
-    np.testing.assert_allclose(got, decoded.numpy(), atol=2e-5)
+    np.testing.assert_allclose(got, decoded.numpy(), atol=ATOL)
     got = run(tiny_bundle, "vae_encoder", sample=picture.numpy())
-    np.testing.assert_allclose(got, parameters.numpy(), atol=2e-5)
+    np.testing.assert_allclose(got, parameters.numpy(), atol=ATOL)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
@@ -150,7 +153,7 @@ def test_the_text_encoder_takes_any_batch(tiny_bundle, reference, batch):
     with torch.inference_mode():
         wanted = reference.text_encoder(ids).last_hidden_state
     got = run(tiny_bundle, "text_encoder", input_ids=ids.numpy())
-    np.testing.assert_allclose(got, wanted.numpy(), atol=2e-5)
+    np.testing.assert_allclose(got, wanted.numpy(), atol=ATOL)
 
 
 def test_the_text_and_the_tokenizer_fit(tiny_bundle, reference):

@@ -1,7 +1,21 @@
+import os
+from unittest import mock
+
 import pytest
+import torch
 
 from export.pocket.__main__ import STAGES, UNFINISHED, main
 from export.pocket.settings import PROFILES, profile
+
+
+@pytest.fixture(autouse=True)
+def the_process_as_it_was():
+    """The command owns its process: it sets variables, threads and flush-to-zero for good."""
+    threads = torch.get_num_threads()
+    with mock.patch.dict(os.environ):
+        yield
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 def test_a_stage_without_its_forerunner_says_so(tmp_path, capsys):
