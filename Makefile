@@ -41,12 +41,14 @@ test-long: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.pocket
 	$(BIN)/python -m benchmarks.sealing sealing-work
-	$(BIN)/python -m benchmarks.startup
+	$(PYTHON) -m venv $(VENV)-startup
+	$(VENV)-startup/bin/python -m pip install --quiet --disable-pip-version-check '.[cpu]'
+	$(BIN)/python -m benchmarks.startup $(VENV)-startup/bin/python
 
 # Trains the model in the box, resumable at any moment; wants npm and a machine that does nothing else.
 pocket: $(VENV)/dev
-	set -e; for stage in data vae latents unet finish evaluate grid; do \
+	set -e; for stage in data resume vae latents unet finish evaluate grid; do \
 	  $(BIN)/python -m export.pocket $$stage --work pocket-work --threads 2; done
 
 clean:
-	rm -rf $(VENV) demo-home
+	rm -rf $(VENV) $(VENV)-startup demo-home

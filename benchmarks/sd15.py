@@ -84,7 +84,7 @@ def torch_step(work: Path) -> Callable[[], object]:
         work / "checkpoint" / "unet", torch_dtype=torch.bfloat16, local_files_only=True
     )
     unet = unet.to(memory_format=torch.channels_last).eval()
-    sample, _, embeds = (torch.randn(*shape, dtype=torch.bfloat16) for shape in SHAPES)
+    sample, _, embeds = (torch.randn(shape, dtype=torch.bfloat16) for shape in SHAPES)
     sample = sample.to(memory_format=torch.channels_last)
 
     def run() -> object:

@@ -143,16 +143,18 @@ def _opens_to(key: bytes, context: bytes, sealed: bytearray, plaintext: bytes) -
     cipher, base_nonce, commitment = _schedule(key, context, bytes(sealed[:SALT_BYTES]))
     if sealed[SALT_BYTES:PREFIX_BYTES] != bytearray(commitment):
         return False
-    body, opened = memoryview(sealed)[PREFIX_BYTES:], bytearray(CHUNK_BYTES)
+    source, body = memoryview(plaintext), memoryview(sealed)[PREFIX_BYTES:]
+    opened = bytearray(CHUNK_BYTES)
+    target = memoryview(opened)
     for index, nonce in _nonces(base_nonce, len(plaintext) // CHUNK_BYTES + 1):
         chunk = body[index * _SEALED_CHUNK : (index + 1) * _SEALED_CHUNK]
         size = len(chunk) - TAG_BYTES
         try:
-            cipher.decrypt_into(nonce, chunk, None, memoryview(opened)[:size])
+            cipher.decrypt_into(nonce, chunk, None, target[:size])
         except InvalidTag:
             return False
         start = index * CHUNK_BYTES
-        if bytes(opened[:size]) != plaintext[start : start + CHUNK_BYTES]:
+        if not opened.startswith(source[start : start + size]):  # compares without a copy
             return False
     return True
 

@@ -12,7 +12,18 @@ from export.pocket.settings import PROFILES, Settings, profile
 
 __all__ = ["main"]
 
-STAGES = ("data", "vae", "latents", "unet", "finish", "evaluate", "grid", "precisions")
+STAGES = (
+    "data",
+    "resume",
+    "vae",
+    "latents",
+    "unet",
+    "finish",
+    "evaluate",
+    "grid",
+    "precisions",
+    "keep",
+)
 # Ended well, but the stage has more to do: run it again.
 UNFINISHED = 75
 # Read by the libraries when they are loaded, hence set first. Threads that wait must sleep:
@@ -56,6 +67,14 @@ def _run(options: argparse.Namespace, settings: Settings) -> bool:
         from export.pocket import pictures
 
         pictures.build(work, settings, _say)
+        return True
+    if options.stage in {"keep", "resume"}:
+        from export.pocket import keep
+
+        if options.stage == "keep":
+            keep.build(work, keep.KEPT, _say)
+        else:
+            keep.resume(work, keep.KEPT, settings, _say)
         return True
     import torch
 

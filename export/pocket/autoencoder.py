@@ -210,6 +210,9 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
 
 def build(work: Path, settings: Settings, minutes: float, say: Callable[[str], None]) -> bool:
     """Train for some minutes; write `vae/` when the course is finished and return True."""
+    if (work / "vae" / "config.json").exists():
+        say("vae: finished before")
+        return True
     shelf = open_shelf(work, settings)
     vae = new_autoencoder(settings)
     lessons = _Lessons(vae, shelf, settings)

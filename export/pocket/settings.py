@@ -17,10 +17,10 @@ class AutoencoderPlan:
     channels: tuple[int, ...] = (16, 32, 64, 128)
     groups: int = 4
     crop: int = 64  # pixels
-    crop_steps: int = 1300
+    crop_steps: int = 2400
     crop_batch: int = 16
-    whole_steps: int = 500
-    decoder_steps: int = 560
+    whole_steps: int = 900
+    decoder_steps: int = 1000
     whole_batch: int = 4
     learning_rate: float = 2e-3  # at the start; whole pictures and decoder by the factors below
     whole_factor: float = 0.5

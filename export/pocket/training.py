@@ -1,7 +1,8 @@
 """The training loop that both networks share: seeded by step, averaged, checkpointed, resumable.
 
 Step n draws everything from generators seeded by (seed, n), and the learning rate follows n, so a
-run in pieces gives bit by bit what an unbroken run gives (same machine, same thread count).
+run in pieces gives bit by bit what an unbroken run gives (same machine, same thread count). A kept
+checkpoint (`export.pocket.keep`) holds weights alone: the optimizer starts afresh from it.
 """
 
 import json
@@ -165,9 +166,11 @@ class Trainer:
         with torch.no_grad():
             for name, p in self._parameters.items():
                 p.copy_(flat[f"parameter.{name}"])
-                self._average[name].copy_(flat[f"average.{name}"])
+                self._average[name].copy_(flat.get(f"average.{name}", p.detach()))
+        self._step = int(header["step"])
+        if header.get("weights_only"):
+            return
         part = "optimizer."
         self._optimizer.restore(
             {n.removeprefix(part): t for n, t in flat.items() if n.startswith(part)}
         )
-        self._step = int(header["step"])

@@ -1,0 +1,51 @@
+"""Stages `keep` and `resume`: small checkpoints under version control, so that any clone goes on.
+
+`kept/` holds the finished VAE and the denoiser's weights in fp16, 19 MB together. Whoever resumes
+from it gets the same weights again, rounded once; without it every stage begins at its first step.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from export.pocket import checkpoint
+from export.pocket.autoencoder import load_autoencoder
+from export.pocket.settings import Settings
+
+__all__ = ["KEPT", "build", "resume"]
+
+KEPT = Path(__file__).with_name("kept")
+_STATE = "unet-state.safetensors"
+_TEXTS = ("vae.json", "vae-state.jsonl", "unet-state.jsonl")
+
+
+def build(work: Path, kept: Path, say: Callable[[str], None]) -> None:
+    """Write what is worth keeping of WORK into `kept`: VAE, weights of the denoiser, losses."""
+    vae: Any = load_autoencoder(work / "vae")  # `to` is annotated for a device alone
+    vae.to(torch.float16).save_pretrained(kept / "vae")
+    arrays, header = checkpoint.load(work / _STATE)
+    prefix = "parameter."
+    weights = {n: a.astype(np.float16) for n, a in arrays.items() if n.startswith(prefix)}
+    checkpoint.save(kept / _STATE, weights, header | {"weights_only": True})
+    for name in _TEXTS:
+        shutil.copyfile(work / name, kept / name)
+    say(f"keep: the denoiser at step {header['step']}")
+
+
+def resume(work: Path, kept: Path, settings: Settings, say: Callable[[str], None]) -> None:
+    """Copy the kept checkpoint into WORK, unless WORK has come as far itself or plans otherwise."""
+    if (work / "vae").exists() or not kept.exists():
+        say("resume: nothing to do")
+        return
+    if checkpoint.read_json(kept / "vae.json")["settings"]["name"] != settings.name:
+        say("resume: the kept checkpoint is of another profile")
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    for name in (_STATE, *_TEXTS):
+        shutil.copyfile(kept / name, work / name)
+    shutil.copytree(kept / "vae", work / "vae")
+    say("resume: went back to the kept checkpoint")
