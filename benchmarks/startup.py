@@ -16,6 +16,8 @@ from benchmarks.measure import interleave, save, summary
 __all__ = ["main"]
 
 ROUNDS = 9
+# What lies in an empty environment: the installer, which nothing of ours imports.
+_EMPTY = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
 
 
 def command(python: str, home: Path, *words: str) -> Callable[[], None]:
@@ -34,12 +36,13 @@ def command(python: str, home: Path, *words: str) -> Callable[[], None]:
 
 
 def installed(python: str) -> dict[str, float]:
-    """Give megabytes of site-packages, and of its largest packages."""
+    """Give the megabytes that an environment has more than an empty one, and the largest packages."""
     code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     site = Path(subprocess.check_output([python, "-c", code], text=True).strip())
     sizes = {
         entry.name: sum(f.stat().st_size for f in [entry, *entry.rglob("*")] if f.is_file())
         for entry in site.iterdir()
+        if not entry.name.startswith(_EMPTY)
     }
     largest = sorted(sizes, key=lambda name: -sizes[name])[:6]
     return {"all": round(sum(sizes.values()) / 1e6, 1)} | {
