@@ -36,7 +36,7 @@ def command(python: str, home: Path, *words: str) -> Callable[[], None]:
 
 
 def installed(python: str) -> dict[str, float]:
-    """Give the megabytes that an environment has more than an empty one, and the largest packages."""
+    """Give the megabytes that an installation adds to an empty environment, and its largest."""
     code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
     site = Path(subprocess.check_output([python, "-c", code], text=True).strip())
     sizes = {
