@@ -63,8 +63,12 @@ def churn_and_kill(path, keys, seed, acknowledged, how):
     assert first, f"the worker ended with {worker.wait()}"
     time.sleep(random.Random(seed).uniform(0, 0.3))  # noqa: S311 - a schedule, no secret
     worker.send_signal(how)
+    worker.wait(timeout=120)
+    # Not communicate(): it reads past the lines that readline() has taken into its buffer.
+    lines = (first + worker.stdout.read()).splitlines()
+    worker.stdout.close()
     open_act = None
-    for line in (first + worker.communicate(timeout=120)[0]).splitlines():
+    for line in lines:
         match line.split():
             case ["add", *ids] if all(len(i) == 32 for i in ids):
                 acknowledged |= dict.fromkeys(ids, (1, False))
