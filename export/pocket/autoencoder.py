@@ -15,6 +15,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 
+from export.errors import ExportError
 from export.pocket import checkpoint
 from export.pocket.icons import composite
 from export.pocket.pictures import Shelf, open_shelf
@@ -210,7 +211,12 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
 
 def build(work: Path, settings: Settings, minutes: float, say: Callable[[str], None]) -> bool:
     """Train for some minutes; write `vae/` when the course is finished and return True."""
-    if (work / "vae" / "config.json").exists():
+    if (work / "vae.json").exists():  # written last
+        if not settings.agree_with(checkpoint.read_json(work / "vae.json")["settings"]):
+            raise ExportError(
+                "the finished VAE was made with other settings",
+                hint="use its profile and optimizer, or another --work folder",
+            )
         say("vae: finished before")
         return True
     shelf = open_shelf(work, settings)

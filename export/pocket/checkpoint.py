@@ -12,7 +12,7 @@ from safetensors.numpy import save as save_bytes
 
 from export.errors import ExportError
 
-__all__ = ["Ledger", "load", "read_json", "save", "write_json"]
+__all__ = ["Ledger", "forget_origin", "load", "read_json", "save", "write_json"]
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -52,6 +52,13 @@ def read_json(path: Path) -> Any:
     if not path.exists():
         raise ExportError(f"{path.name} is not in {path.parent}", hint="run the stage before first")
     return json.loads(path.read_text("utf-8"))
+
+
+def forget_origin(path: Path) -> None:
+    """Drop from a saved configuration the folder that its weights were once loaded from."""
+    document = read_json(path)
+    if document.pop("_name_or_path", None) is not None:
+        write_json(path, document)
 
 
 class Ledger:

@@ -1,6 +1,5 @@
 """Stage `finish`: averaged weights -> two diffusers folders (fp16 to ship, fp32 to compare)."""
 
-import json
 import shutil
 from collections.abc import Callable
 from importlib import resources
@@ -77,9 +76,7 @@ def _save(parts: dict[str, nn.Module], folder: Path, dtype: torch.dtype) -> None
     }
     checkpoint.write_json(folder / "model_index.json", index | _PARTS)
     for path in folder.glob("*/*config.json"):
-        document = json.loads(path.read_text("utf-8"))
-        if document.pop("_name_or_path", None) is not None:
-            checkpoint.write_json(path, document)
+        checkpoint.forget_origin(path)
 
 
 def build(work: Path, settings: Settings, say: Callable[[str], None]) -> None:

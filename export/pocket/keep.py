@@ -20,13 +20,14 @@ __all__ = ["KEPT", "build", "resume"]
 
 KEPT = Path(__file__).with_name("kept")
 _STATE = "unet-state.safetensors"
-_TEXTS = ("vae.json", "vae-state.jsonl", "unet-state.jsonl")
+_TEXTS = ("vae-state.jsonl", "unet-state.jsonl", "vae.json")  # the last says that all is there
 
 
 def build(work: Path, kept: Path, say: Callable[[str], None]) -> None:
     """Write what is worth keeping of WORK into `kept`: VAE, weights of the denoiser, losses."""
     vae: Any = load_autoencoder(work / "vae")  # `to` is annotated for a device alone
     vae.to(torch.float16).save_pretrained(kept / "vae")
+    checkpoint.forget_origin(kept / "vae" / "config.json")
     arrays, header = checkpoint.load(work / _STATE)
     prefix = "parameter."
     weights = {n: a.astype(np.float16) for n, a in arrays.items() if n.startswith(prefix)}
@@ -38,14 +39,13 @@ def build(work: Path, kept: Path, say: Callable[[str], None]) -> None:
 
 def resume(work: Path, kept: Path, settings: Settings, say: Callable[[str], None]) -> None:
     """Copy the kept checkpoint into WORK, unless WORK has come as far itself or plans otherwise."""
-    if (work / "vae").exists() or not kept.exists():
+    if (work / "vae.json").exists() or not kept.exists():
         say("resume: nothing to do")
         return
-    if checkpoint.read_json(kept / "vae.json")["settings"]["name"] != settings.name:
-        say("resume: the kept checkpoint is of another profile")
+    if not settings.agree_with(checkpoint.read_json(kept / "vae.json")["settings"]):
+        say("resume: the kept checkpoint was made with other settings")
         return
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(kept / "vae", work / "vae", dirs_exist_ok=True)
     for name in (_STATE, *_TEXTS):
         shutil.copyfile(kept / name, work / name)
-    shutil.copytree(kept / "vae", work / "vae")
     say("resume: went back to the kept checkpoint")

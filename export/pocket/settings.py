@@ -3,6 +3,7 @@
 `full` is what ships. `smoke` runs every stage in seconds and draws nothing worth seeing.
 """
 
+import json
 from dataclasses import asdict, dataclass, replace
 
 from export.errors import ExportError
@@ -86,6 +87,10 @@ class Settings:
     def as_dict(self) -> dict[str, object]:
         """Say every number, for a checkpoint's header."""
         return asdict(self)
+
+    def agree_with(self, document: object) -> bool:
+        """Tell whether a JSON document holds the same numbers."""
+        return document == json.loads(json.dumps(self.as_dict()))
 
 
 _FULL = Settings(name="full")

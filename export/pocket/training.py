@@ -5,7 +5,6 @@ run in pieces gives bit by bit what an unbroken run gives (same machine, same th
 checkpoint (`export.pocket.keep`) holds weights alone: the optimizer starts afresh from it.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -157,7 +156,7 @@ class Trainer:
     def _restore(self) -> None:
         """Read the checkpoint back; refuse one of other settings."""
         arrays, header = checkpoint.load(self._path)
-        if header["settings"] != json.loads(json.dumps(self._settings.as_dict())):
+        if not self._settings.agree_with(header["settings"]):
             raise ExportError(
                 f"{self._path.name} was made with other settings",
                 hint="use its profile and optimizer, or another --work folder",

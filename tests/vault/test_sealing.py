@@ -108,6 +108,13 @@ def test_a_seal_that_came_out_wrong_is_noticed():
         assert not sealing._opens_to(KEY, CONTEXT, sealed, other)
 
 
+@pytest.mark.parametrize("size", [1, 100, CHUNK_BYTES, CHUNK_BYTES + 9])
+def test_a_fresh_seal_of_a_mere_beginning_is_not_accepted(size):
+    plaintext = bytes(range(7)) * CHUNK_BYTES
+    cut = seal_blob(KEY, CONTEXT, plaintext[:-size])
+    assert not sealing._opens_to(KEY, CONTEXT, cut, plaintext)
+
+
 def test_another_key_context_or_salt_fails():
     one, other = (seal_blob(KEY, CONTEXT, b"same") for _ in range(2))
     assert one != other

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from export.errors import ExportError
 from export.pocket import autoencoder, checkpoint, denoiser, keep, latents
 from export.pocket.settings import profile
 from tests.export.pocket.drawn_shelf import write_shelf
@@ -64,6 +65,7 @@ def test_what_is_kept_is_half_as_wide_and_nothing_else(halfway, kept):
     assert set(after) == {name for name in before if name.startswith("parameter.")}
     assert {array.dtype for array in after.values()} == {np.dtype(np.float16)}
     assert header["step"] == 3
+    assert "halfway" not in (kept / "vae" / "config.json").read_text()  # where it was
     vae = autoencoder.load_autoencoder(kept / "vae")
     whole = autoencoder.load_autoencoder(halfway / "vae")
     for name, p in whole.state_dict().items():
@@ -74,6 +76,18 @@ def test_a_work_folder_is_never_set_back(halfway, kept):
     before = (halfway / "unet-state.safetensors").read_bytes()
     keep.resume(halfway, kept, SETTINGS, quiet)
     assert (halfway / "unet-state.safetensors").read_bytes() == before
+
+
+def test_a_copy_that_was_cut_off_is_made_again(kept, tmp_path):
+    (tmp_path / "vae").mkdir()
+    keep.resume(tmp_path, kept, SETTINGS, quiet)
+    assert autoencoder.load_autoencoder(tmp_path / "vae")
+    assert rows_of(tmp_path)[1]["step"] == 3
+
+
+def test_a_finished_vae_of_other_settings_is_refused(halfway):
+    with pytest.raises(ExportError, match="other settings"):
+        autoencoder.build(halfway, replace(SETTINGS, seed=1), 9.0, quiet)
 
 
 def test_another_profile_starts_at_its_own_beginning(kept, tmp_path):
