@@ -102,15 +102,18 @@ def _journal_lies_there(journal: Path) -> bool:
     return True
 
 
-def connect(index: Path, *, fresh: bool = False, patience: int = 30) -> sqlite3.Connection:
+def connect(
+    index: Path, *, fresh: bool = False, patience: int = 30, read_only: bool = False
+) -> sqlite3.Connection:
     """Return a hardened connection to an existing index file, schema compared byte for byte.
 
     fresh: accept a file without any schema, which a dead `create` left, and write ours.
-    patience: seconds that one statement waits for another writer.
+    patience: seconds that one statement waits for another writer. read_only: change nothing; a
+    journal that would have to be rolled back is then a StorageError.
     Raises DamagedError, UnsupportedFormatError or StorageError, and NotFoundError for an index
     without any schema that is not `fresh`.
     """
-    uri = f"{index.absolute().as_uri()}?mode=rw"
+    uri = f"{index.absolute().as_uri()}?mode={'ro' if read_only else 'rw'}"
     with translated():
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, timeout=patience

@@ -9,8 +9,8 @@ from vault.context import Kind, context, kind_of
 from vault.errors import BadValueError, DamagedError
 from vault.frame import LENGTH_BYTES, frame, padme, unframe
 from vault.keytree import RecordSlot
-from vault.ledger import Opened, SealedRecord, new_slot, seal_metadata
 from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record
+from vault.sealed_record import Opened, SealedRecord, new_slot, seal_metadata
 from vault.sealing import PREFIX_BYTES, expand, open_blob, seal_blob, sealed_blob_size
 
 __all__ = ["Envelope", "blob_size", "open_envelope", "record_of", "seal_draft"]

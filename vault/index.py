@@ -4,9 +4,10 @@ Nothing here is trusted: the ledger opens what these functions fetch. `state` is
 believed only after the root opened under it.
 """
 
+import os
 import sqlite3
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ __all__ = ["META_LIMIT", "Index", "RecordRow", "SlotRow", "StateRow"]
 
 META_LIMIT = 1_200_000  # bytes of a sealed metadata cell: 1 MiB of JSON after Padmé, and its tag
 _SLOTS_LIMIT = 16
+_PENDING_LIMIT = 10_000  # rows; a purge of a million records needs 200
 _BYTE = frozenset(range(256))
 _BUSY_RETRIES = 3  # of 30 s each, before a save gives up on another writer
 
@@ -49,7 +51,9 @@ class RecordRow(NamedTuple):
 class Index:
     """One hardened connection; every read and write happens inside `reading` or `writing`."""
 
-    def __init__(self, path: Path, *, fresh: bool = False, patience: int = 30) -> None:
+    def __init__(
+        self, path: Path, *, fresh: bool = False, patience: int = 30, read_only: bool = False
+    ) -> None:
         """Check the files, connect, compare the schema; `hot` says whether a journal lay there.
 
         patience: seconds that a statement waits for another writer; BEGIN is tried three times.
@@ -57,7 +61,7 @@ class Index:
         self._path = path
         self.unsure = False
         self.hot = preflight(path)
-        self._connection = connect(path, fresh=fresh, patience=patience)
+        self._connection = connect(path, fresh=fresh, patience=patience, read_only=read_only)
 
     def close(self) -> None:
         """Close the connection."""
@@ -250,6 +254,52 @@ class Index:
                 raise DamagedError("a record row has a cell of a wrong type or length")
         return rows  # pyright: ignore[reportReturnType] - (int, bytes, bytes), checked above
 
+    def drop_records(self, positions: Iterable[int]) -> None:
+        """Delete the record rows of these positions."""
+        self._run("DELETE FROM record WHERE pos = ?", ((position,) for position in positions))
+
+    def pending(self) -> list[tuple[int, bytes]]:
+        """Return (number, sealed) of the deletions that were not finished."""
+        rows = self._all(
+            "SELECT no, CASE WHEN typeof(sealed) = 'blob' THEN sealed END FROM pending"
+            " ORDER BY no LIMIT ?",
+            (_PENDING_LIMIT + 1,),
+        )
+        if len(rows) > _PENDING_LIMIT:
+            raise DamagedError("the index lists more unfinished deletions than anybody writes")
+        found: list[tuple[int, bytes]] = []
+        for row in rows:
+            match row:
+                case (int() as no, bytes() as sealed):
+                    found.append((no, sealed))
+                case _:
+                    raise DamagedError("an unfinished deletion's row is damaged")
+        return found
+
+    def put_pending(self, no: int, sealed: bytes) -> None:
+        """Write one sealed list of files that are to be unlinked."""
+        self._run("INSERT INTO pending VALUES (?, ?)", [(no, sealed)])
+
+    def clear_pending(self, numbers: Iterable[int]) -> None:
+        """Drop lists of files that are unlinked."""
+        self._run("DELETE FROM pending WHERE no = ?", ((no,) for no in numbers))
+
     def put_records(self, rows: Iterable[RecordRow]) -> None:
         """Insert or replace record rows."""
         self._run("INSERT OR REPLACE INTO record VALUES (?, ?, ?)", rows)
+
+    def copy_to(self, path: Path, progress: Callable[[int, int], None]) -> None:
+        """Write a consistent copy of the snapshot that is being read to a new file, durably.
+
+        progress(pages done, pages in all). Call it inside `reading`. The file must not exist.
+        """
+        fd = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+        )
+        os.close(fd)
+        with translated(), closing(sqlite3.connect(path, isolation_level=None)) as copy:
+            copy.execute("PRAGMA journal_mode=MEMORY")
+            copy.execute("PRAGMA synchronous=FULL")
+            self._connection.backup(
+                copy, pages=1024, progress=lambda _, left, total: progress(total - left, total)
+            )

@@ -6,18 +6,16 @@ one than this session saw is refused.
 
 from collections import OrderedDict
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from vault.context import ID_BYTES, Kind, context
+from vault.change import Change
+from vault.context import ID_BYTES
 from vault.errors import DamagedError
-from vault.frame import frame, unframe
-from vault.index import Index, RecordRow, StateRow
+from vault.index import Index, StateRow
 from vault.keytree import (
     PAGE_SLOTS,
-    REVISION_MASK,
     SLOT_BYTES,
-    PageEntry,
     RecordSlot,
     Root,
     open_page,
@@ -26,47 +24,20 @@ from vault.keytree import (
     read_slot,
     read_slots,
     root_tag,
-    seal_page,
     seal_root,
     select_slots,
-    slot_word,
-    with_slots,
 )
-from vault.sealing import open_small, seal_small
+from vault.notes import decode_notes
+from vault.pending import open_pending
+from vault.sealed_record import Opened, open_metadata
 from vault.slots import slots_digest
 from vault.unlock import Opener
 
-__all__ = [
-    "Change",
-    "Ledger",
-    "Opened",
-    "SealedRecord",
-    "new_slot",
-    "open_metadata",
-    "seal_metadata",
-]
+__all__ = ["Ledger"]
 
 _CACHED_PAGES = 16  # of up to 90 kB each
 _BATCH_BYTES = 64 << 20  # of metadata
 _PAGES_A_BATCH = 64  # looked through before a scan lets others in
-
-
-class SealedRecord(NamedTuple):
-    """A record ready for a transaction: its slot, and its metadata sealed under the slot's key."""
-
-    slot: RecordSlot
-    meta: bytes
-
-
-class Opened(NamedTuple):
-    """A record's place, keys and opened metadata (JSON bytes)."""
-
-    position: int
-    slot: RecordSlot
-    text: bytes
-
-    def __repr__(self) -> str:
-        return f"Opened({self.position}, ***)"
 
 
 class Ledger:
@@ -77,45 +48,47 @@ class Ledger:
         self.root = Root()
         self.root_tag = bytes(16)
         self.at = (0, 0)  # epoch, generation
-        self._index = index
+        self.index = index
         self._opener = opener
-        self._root_key = b""
+        self.root_key = b""
         self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
 
     def forget(self) -> None:
         """Drop the keys."""
-        self._root_key = b""
+        self.root_key = b""
         self.root = Root()
         self._pages.clear()
 
     @contextmanager
     def reading(self) -> Generator[None]:
         """Run the block on one authenticated snapshot."""
-        with self._index.reading():
+        with self.index.reading():
             self._refresh()
             yield
 
     @contextmanager
     def writing(self) -> Generator["Change"]:
         """Yield a change; seal and commit it when the block ends, durable when this returns."""
-        with self._index.writing():
+        with self.index.writing():
             self._refresh()
             change = Change(self)
             yield change
             if change.is_empty():
                 return
             epoch, generation = self.at
-            at = (epoch, generation + 1)
-            root, pages = change.seal(self._index)
-            sealed = seal_root(self._root_key, self.vault_id, at, root)
-            self._index.put_root(sealed)
-            self._index.put_state(StateRow(self.vault_id, *at))
-        self.root, self.root_tag, self.at = root, root_tag(sealed), at
+            at, root_key = (epoch, generation + 1), self.root_key
+            if change.renewal is not None:
+                at, root_key = (epoch + 1, 1), change.renewal.root_key
+            root, pages = change.seal(at)
+            sealed = seal_root(root_key, self.vault_id, at, root)
+            self.index.put_root(sealed)
+            self.index.put_state(StateRow(self.vault_id, *at))
+        self.root, self.root_tag, self.at, self.root_key = root, root_tag(sealed), at, root_key
         for number, page in pages.items():
             self._remember(number, root.pages[number].tag, page)
 
     def _refresh(self) -> None:
-        state = self._index.state()
+        state = self.index.state()
         if state is None or state.vault_id != self.vault_id:
             raise DamagedError("the index belongs to another vault")
         at = (state.epoch, state.generation)
@@ -123,11 +96,11 @@ class Ledger:
             return
         if at < self.at:
             raise DamagedError("the index went back in time while it was open: an old copy")
-        slots = self._index.slots()
-        root_key, own = self._root_key, None
+        slots = self.index.slots()
+        root_key, own = self.root_key, None
         if state.epoch != self.at[0]:
             root_key, own = self._opener.root_key(slots, state.epoch)
-        sealed = self._index.root()
+        sealed = self.index.root()
         root = open_root(root_key, self.vault_id, at, sealed)
         if slots_digest(slots) != root.slots_digest:
             raise DamagedError(
@@ -136,7 +109,7 @@ class Ledger:
             )
         if own is not None:
             self._check_public(root, own.no)
-        self._root_key = root_key
+        self.root_key = root_key
         self.root, self.root_tag, self.at = root, root_tag(sealed), at
 
     def _check_public(self, root: Root, no: int) -> None:
@@ -145,6 +118,24 @@ class Ledger:
         if public != named:
             raise DamagedError("the root does not know the slot that opened it: a forged vault")
 
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Return the vault's notes (`vault.notes`), a fresh dictionary."""
+        return decode_notes(self.root.settings)
+
+    def pending(self) -> tuple[list[bytes], list[int]]:
+        """Return the files that are still to be unlinked, and the numbers of their lists.
+
+        A row that does not open is nobody's: its number is returned, and nothing of it.
+        """
+        files: list[bytes] = []
+        numbers: list[int] = []
+        for no, sealed in self.index.pending():
+            numbers.append(no)
+            with suppress(DamagedError):
+                files += open_pending(self.root_key, self.vault_id, (self.at[0], no), sealed)
+        return files, numbers
+
     def page(self, number: int) -> bytes:
         """Return the slots of a page of the current root."""
         entry = self.root.pages[number]
@@ -152,7 +143,7 @@ class Ledger:
         if cached is not None and cached[0] == entry.tag:
             self._pages.move_to_end(number)
             return cached[1]
-        page = open_page(entry, self.vault_id, number, self._index.page(number))
+        page = open_page(entry, self.vault_id, number, self.index.page(number))
         if len(page) != page_slots(self.root.next_position, number) * SLOT_BYTES:
             raise DamagedError(f"page {number} has another size than the root says")
         self._remember(number, entry.tag, page)
@@ -174,7 +165,7 @@ class Ledger:
 
         Raises DamagedError when its row was deleted, moved or changed.
         """
-        position = self._index.position_of(record_id)
+        position = self.index.position_of(record_id)
         if position is None:
             if self.ids_with_prefix(record_id.hex()):
                 raise DamagedError("a record's row is gone from the index")
@@ -223,9 +214,7 @@ class Ledger:
 
     def _fitting(self, wanted: list[tuple[int, RecordSlot]]) -> list[tuple[int, RecordSlot]]:
         """Return the first of `wanted` whose metadata fits into memory, whatever the rows hold."""
-        while (
-            len(wanted) > 1 and self._index.meta_bytes(wanted[-1][0], wanted[0][0]) > _BATCH_BYTES
-        ):
+        while len(wanted) > 1 and self.index.meta_bytes(wanted[-1][0], wanted[0][0]) > _BATCH_BYTES:
             wanted = wanted[: len(wanted) // 2]
         return wanted
 
@@ -233,7 +222,7 @@ class Ledger:
         """Return wanted records (descending positions) with their metadata opened."""
         if not wanted:
             return []
-        rows = {row[0]: row for row in self._index.records(wanted[-1][0], wanted[0][0])}
+        rows = {row[0]: row for row in self.index.records(wanted[-1][0], wanted[0][0])}
         opened: list[Opened] = []
         for position, slot in wanted:
             row = rows.get(position)
@@ -241,65 +230,3 @@ class Ledger:
                 raise DamagedError("a record's row is gone from the index, or another is there")
             opened.append(Opened(position, slot, open_metadata(self.vault_id, slot, row[2])))
         return opened
-
-
-class Change:
-    """What one transaction does to the tree."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._next = ledger.root.next_position
-        self._slots: dict[int, dict[int, RecordSlot]] = {}
-        self._rows: list[RecordRow] = []
-
-    def is_empty(self) -> bool:
-        """Say whether nothing was put: then nothing is sealed, and the generation stays."""
-        return not self._rows
-
-    def append(self, record: SealedRecord) -> int:
-        """Give a new record the next position and return it."""
-        position = self._next
-        self._next += 1
-        self.put(position, record)
-        return position
-
-    def put(self, position: int, record: SealedRecord) -> None:
-        """Write a record's slot and row at a position."""
-        self._slots.setdefault(position // PAGE_SLOTS, {})[position % PAGE_SLOTS] = record.slot
-        self._rows.append(RecordRow(position, record.slot.record_id, record.meta))
-
-    def seal(self, index: Index) -> tuple[Root, dict[int, bytes]]:
-        """Write pages and rows; return the next root and the pages in clear."""
-        import os
-
-        ledger = self._ledger
-        entries: dict[int, PageEntry] = {}
-        pages: dict[int, bytes] = {}
-        for number, slots in sorted(self._slots.items()):
-            if number < len(ledger.root.pages):
-                entry, page = ledger.root.pages[number], ledger.page(number)
-            else:
-                entry, page = PageEntry(os.urandom(32), bytes(16), 0, 0), b""
-            pages[number] = with_slots(page, slots, page_slots(self._next, number))
-            sealed, entries[number] = seal_page(entry, ledger.vault_id, number, pages[number])
-            index.put_page(number, sealed)
-        index.put_records(self._rows)
-        return ledger.root.with_pages(entries, self._next), pages
-
-
-def seal_metadata(vault_id: bytes, slot: RecordSlot, text: bytes) -> SealedRecord:
-    """Return a record whose metadata is sealed for its slot's kind, id and revision."""
-    aad = context(slot.kind, vault_id, slot.record_id, slot.revision)
-    return SealedRecord(slot, seal_small(slot.metadata_key, aad, frame(text, metadata=True)))
-
-
-def open_metadata(vault_id: bytes, slot: RecordSlot, sealed: bytes) -> bytes:
-    """Return the JSON that `seal_metadata` sealed; raises DamagedError for anything else."""
-    record_id, _, key, word = slot
-    aad = context(word >> 56, vault_id, record_id, word & REVISION_MASK)
-    return unframe(open_small(key, aad, sealed), metadata=True)
-
-
-def new_slot(kind: Kind, entropy: bytes) -> RecordSlot:
-    """Return the slot of a new record from 80 random bytes: id and keys, revision 1."""
-    return RecordSlot(entropy[:16], entropy[16:48], entropy[48:80], slot_word(kind, 0, 1))

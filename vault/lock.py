@@ -21,13 +21,15 @@ _FIRST_NAP, _LONGEST_NAP = 0.001, 0.05  # seconds between tries
 class VaultLock:
     """The lock of one vault folder. Two objects exclude each other within a process as well."""
 
-    def __init__(self, path: Path, *, patience: float = 60.0) -> None:
+    def __init__(self, path: Path, *, patience: float = 60.0, read_only: bool = False) -> None:
         """Open the lock file, or make it; raises StorageError where that is refused.
 
-        patience: seconds to wait for others, longer than any operation here takes.
+        patience: seconds to wait for others, longer than most operations here take. read_only: the
+        file must be there, as on read-only media.
         """
         self._patience = patience
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
             self._fd = os.open(path, flags, 0o600)
         except OSError as error:

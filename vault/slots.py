@@ -19,9 +19,12 @@ __all__ = [
     "PARAMETERS_BYTES",
     "SlotType",
     "keyring_fields",
+    "keyring_place",
+    "open_both_slot",
     "open_hpke_slot",
     "open_keyring_slot",
     "passphrase_parameters",
+    "seal_both_slot",
     "seal_hpke_slot",
     "seal_keyring_slot",
     "slots_digest",
@@ -40,7 +43,7 @@ class SlotType(IntEnum):
     KEYRING = 1
     PHRASE = 2
     PASSPHRASE = 3
-    KEYRING_AND_PASSPHRASE = 4  # reserved: passphrase mode, both needed
+    KEYRING_AND_PASSPHRASE = 4  # passphrase mode: both needed
 
 
 def slots_digest(rows: Iterable[SlotRow]) -> bytes:
@@ -64,11 +67,24 @@ def seal_keyring_slot(
 
 
 def keyring_fields(row: SlotRow) -> tuple[int, bytes]:
-    """Return (key store number, entry) of a keyring slot; raises DamagedError for a wrong size."""
-    if len(row.body) != _KEYRING.size + OVERHEAD_BYTES + KEY_BYTES:
+    """Return (key store number, entry) of a slot of type 1 or 4.
+
+    Raises DamagedError for a wrong size.
+    """
+    alone = _KEYRING.size + OVERHEAD_BYTES + KEY_BYTES
+    both = _KEYRING.size + PARAMETERS_BYTES + OVERHEAD_BYTES + _HPKE_BYTES
+    if len(row.body) != (both if row.type == SlotType.KEYRING_AND_PASSPHRASE else alone):
         raise DamagedError("the keyring slot has a wrong size")
     number, entry = _KEYRING.unpack_from(row.body)
     return number, entry
+
+
+def keyring_place(rows: Iterable[SlotRow]) -> tuple[int, bytes] | None:
+    """Return (key store number, entry) of the KEK that the slots name, or None without one."""
+    for row in rows:
+        if row.type in {SlotType.KEYRING, SlotType.KEYRING_AND_PASSPHRASE}:
+            return keyring_fields(row)
+    return None
 
 
 def open_keyring_slot(row: SlotRow, kek: bytes, at: tuple[bytes, int]) -> bytes:
@@ -104,8 +120,52 @@ def open_hpke_slot(row: SlotRow, secret: bytes, at: tuple[bytes, int]) -> bytes 
         return None
 
 
+def seal_both_slot(
+    row: tuple[int, tuple[int, bytes], bytes],
+    keys: tuple[bytes, bytes],
+    at: tuple[bytes, int],
+    root_key: bytes,
+) -> SlotRow:
+    """Wrap the root key so that KEK and passphrase are both needed (passphrase mode).
+
+    row: (number, place of the KEK, Argon2 parameters); keys: (KEK, public key of the passphrase).
+    The passphrase's HPKE seal lies inside the KEK's: a purge renews both without asking.
+    """
+    from vault import hpke
+
+    no, place, parameters = row
+    kek, public = keys
+    fields = _KEYRING.pack(*place)
+    info = _slot_context(SlotType.KEYRING_AND_PASSPHRASE, no, fields, at)
+    sealed = seal_small(kek, info, hpke.seal(public, info, root_key))
+    return SlotRow(no, SlotType.KEYRING_AND_PASSPHRASE, fields + parameters + sealed)
+
+
+def open_both_slot(row: SlotRow, kek: bytes, secret: bytes, at: tuple[bytes, int]) -> bytes | None:
+    """Return the root key, or None when the KEK fits and the passphrase's secret does not.
+
+    Raises DamagedError when slot and KEK do not belong together.
+    """
+    from cryptography.exceptions import InvalidTag
+
+    from vault import hpke
+
+    fields = _KEYRING.pack(*keyring_fields(row))
+    info = _slot_context(SlotType.KEYRING_AND_PASSPHRASE, row.no, fields, at)
+    if len(kek) != KEY_BYTES:
+        raise DamagedError("the key store holds something else than this vault's key")
+    inner = open_small(kek, info, row.body[_KEYRING.size + PARAMETERS_BYTES :])
+    try:
+        return hpke.open_(secret, info, inner)
+    except InvalidTag:
+        return None
+
+
 def passphrase_parameters(row: SlotRow) -> bytes:
-    """Return the encoded Argon2 parameters of a passphrase slot."""
+    """Return the encoded Argon2 parameters of a slot of type 3 or 4."""
+    if row.type == SlotType.KEYRING_AND_PASSPHRASE:
+        keyring_fields(row)  # checks the size
+        return row.body[_KEYRING.size : _KEYRING.size + PARAMETERS_BYTES]
     return row.body[: _parameters_size(row)]
 
 

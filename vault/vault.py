@@ -1,31 +1,25 @@
-"""Open a vault and work with its records: the facade over ledger, blobs, lock and anchor."""
+"""Open a vault and work with its records: the facade over the session and what works through it."""
 
-import os
-import threading
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vault.anchor import Anchor
-from vault.blobs import BlobStore
 from vault.connection import translated
-from vault.context import Kind, id_bytes, id_prefix
+from vault.context import Kind, id_prefix
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
-from vault.index import Index
 from vault.keytree import PAGE_SLOTS
-from vault.layout import FORMAT, Layout, read_header, refuse_network, unfinished
-from vault.ledger import Ledger, Opened, SealedRecord, seal_metadata
-from vault.lock import VaultLock
+from vault.layout import FORMAT, Layout, read_header, refuse_network
 from vault.records import Draft, Metadata, Record, timestamp
+from vault.sealed_record import Opened, SealedRecord, seal_metadata
 from vault.search import Query
+from vault.session import Session
 from vault.status import VaultStatus, count_records, slot_statuses
-from vault.unlock import Opener, Unlock, opener_for
+from vault.unlock import Unlock, opener_for
 
 __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 
@@ -52,69 +46,38 @@ def open_vault(
     if not allow_network:
         refuse_network(layout.root)
     layout.require_index()
-    return Vault(layout, vault_id, opener_for(unlock, vault_id), clock)
+    return Vault(Session(layout, vault_id, opener_for(unlock, vault_id), clock))
 
 
 class Vault:
     """An open vault. Safe to use from several threads; `close` forgets the keys."""
 
-    def __init__(
-        self, layout: Layout, vault_id: bytes, opener: Opener, clock: Callable[[], float]
-    ) -> None:
-        """Open lock, index and folders and unlock; `open_vault` and `create` call this."""
-        self._layout = layout
-        self._opener = opener
-        self._clock = clock
-        self._guard = threading.RLock()
-        self._pid = os.getpid()
-        with ExitStack() as stack:
-            self._lock = VaultLock(layout.lock)
-            stack.callback(self._lock.close)
-            self._blobs = BlobStore(layout.root)
-            stack.callback(self._blobs.close)
-            with self._lock.exclusive_if_free() as alone:
-                self._index = Index(layout.index)
-                stack.callback(self._index.close)
-                if alone:  # nobody writes: a journal is a dead writer's, and so is `incoming`
-                    if self._index.hot:
-                        self._index.quick_check()
-                    self._blobs.sweep_incoming()
-            self._ledger = Ledger(self._index, vault_id, opener)
-            stack.callback(self._ledger.forget)
-            with self._lock.shared():
-                if self._index.is_unfinished():
-                    raise unfinished()
-                with self._ledger.reading():
-                    pass
-            self._anchor = Anchor(opener.keystore, vault_id, clock)
-            self._anchor.check(self._ledger.at, self._ledger.root_tag)
-            self._resources = stack.pop_all()
-        self._open = True
+    def __init__(self, session: Session) -> None:
+        """Stand before an open session; `open_vault` and `create` call this."""
+        self._s = session
 
     @property
     def vault_id(self) -> str:
         """Return the vault's id, 32 hex digits."""
-        return self._ledger.vault_id.hex()
+        return self._s.ledger.vault_id.hex()
 
     @property
     def path(self) -> Path:
         """Return the vault's folder."""
-        return self._layout.root
+        return self._s.layout.root
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know, such as that this is an old copy."""
-        return (self._anchor.warning,) if self._anchor.warning else ()
+        return (self._s.anchor.warning,) if self._s.anchor.warning else ()
 
     def close(self) -> None:
         """Move the anchor, close the files, forget the keys. Closing twice is allowed."""
-        with self._guard:
-            if not self._open:
-                return
-            self._open = False
-            with self._resources:
-                if self._pid == os.getpid():
-                    self._anchor.move(self._ledger.at, self._ledger.root_tag)
+        self._s.close()
+
+    def lock_after(self, seconds: float) -> None:
+        """Close by itself after so many seconds of rest; then every call raises LockedError."""
+        self._s.lock_after(seconds)
 
     def __enter__(self) -> Self:
         return self
@@ -128,7 +91,7 @@ class Vault:
         self.close()
 
     def __repr__(self) -> str:
-        return f"Vault({self.vault_id}, {'open' if self._open else 'closed'})"
+        return f"Vault({self.vault_id}, {'open' if self._s.is_open else 'closed'})"
 
     def add(self, drafts: Sequence[Draft]) -> Records:
         """Seal and write up to 16 records in one transaction; durable when it returns.
@@ -138,19 +101,19 @@ class Vault:
         """
         if not 1 <= len(drafts) <= DRAFTS_A_TRANSACTION:
             raise BadValueError(f"add takes 1 to {DRAFTS_A_TRANSACTION} drafts, got {len(drafts)}")
-        created = timestamp(self._clock())
-        sealed = [seal_draft(self._ledger.vault_id, draft, created) for draft in drafts]
+        created = timestamp(self._s.clock())
+        sealed = [seal_draft(self._s.ledger.vault_id, draft, created) for draft in drafts]
         files = [file for envelope in sealed for file in envelope.files]
-        with self._session():
-            self._blobs.write(files)
+        with self._s.shared():
+            self._s.blobs.write(files)
             try:
-                with self._ledger.writing() as change:
+                with self._s.ledger.writing() as change:
                     positions = [change.append(envelope.sealed) for envelope in sealed]
             except BaseException:
-                if not self._index.unsure:  # else the records may be there, and need their files
-                    self._blobs.remove([name for name, _ in files])
+                if not self._s.index.unsure:  # else the records may be there, and need their files
+                    self._s.blobs.remove([name for name, _ in files])
                 raise
-        self._anchor_in_time()
+        self._s.anchor_in_time()
         return [
             record_of(Opened(position, envelope.sealed.slot, envelope.text))
             for position, envelope in zip(positions, sealed, strict=True)
@@ -158,8 +121,8 @@ class Vault:
 
     def get(self, record_id: str) -> Record:
         """Return a record; raises NotFoundError, or DamagedError when it was tampered with."""
-        with self._session(), self._ledger.reading():
-            return record_of(self._find(record_id))
+        with self._s.shared(), self._s.ledger.reading():
+            return record_of(self._s.find(record_id))
 
     def read(self, record_id: str, blob_name: str) -> bytes:
         """Return a blob's plaintext.
@@ -167,19 +130,21 @@ class Vault:
         Raises NotFoundError when record or blob do not exist, DamagedError when its file is gone
         or is not what the record vouches for, and then no byte of it.
         """
-        with self._session():
-            with self._ledger.reading():
-                opened = self._find(record_id)
+        with self._s.shared():
+            with self._s.ledger.reading():
+                opened = self._s.find(record_id)
             seal = Metadata.decode(opened.text).blob(blob_name)
             if seal is None:
                 raise NotFoundError(f"the record has no blob of the name {blob_name!r}")
             try:
-                sealed = self._blobs.read(seal.file, blob_size(seal))
+                sealed = self._s.blobs.read(seal.file, blob_size(seal))
             except NotFoundError:
+                with self._s.ledger.reading():
+                    self._s.find(record_id)  # deleted meanwhile: not found, and not damaged
                 raise DamagedError(
                     "a record's sealed file is gone", hint="Restore it from a backup."
                 ) from None
-        return open_envelope(self._ledger.vault_id, opened.slot, seal, sealed)
+        return open_envelope(self._s.ledger.vault_id, opened.slot, seal, sealed)
 
     def resolve(self, prefix: str) -> str:
         """Return the one record id that starts with 4 or more hex digits.
@@ -187,8 +152,8 @@ class Vault:
         Raises BadValueError for another text or when two records fit, NotFoundError for none.
         """
         prefix = id_prefix(prefix)
-        with self._session(), self._ledger.reading():
-            found = self._ledger.ids_with_prefix(prefix)
+        with self._s.shared(), self._s.ledger.reading():
+            found = self._s.ledger.ids_with_prefix(prefix)
         if not found:
             raise NotFoundError(f"no record's id starts with {prefix}")
         if len(found) > 1:
@@ -201,16 +166,16 @@ class Vault:
         `change` may be called again when another program edits the same record meanwhile.
         """
         while True:
-            with self._session(), self._ledger.reading():
-                opened = self._find(record_id)
+            with self._s.shared(), self._s.ledger.reading():
+                opened = self._s.find(record_id)
             metadata = Metadata.decode(opened.text)
             data = dict(change(Metadata.decode(opened.text).data))
             revised = self._revise(opened, replace(metadata, data=data))
-            with self._session(), self._ledger.writing() as writing:
-                if self._find(record_id).slot == opened.slot:
+            with self._s.shared(), self._s.ledger.writing() as writing:
+                if self._s.find(record_id).slot == opened.slot:
                     writing.put(opened.position, self._sealed(revised))
                     break
-        self._anchor_in_time()
+        self._s.anchor_in_time()
         return record_of(revised)
 
     def list(
@@ -242,7 +207,7 @@ class Vault:
 
     def trash(self, ids: Sequence[str]) -> Records:
         """Hide records, restorably; those already in the trash stay as they are."""
-        return self._mark(ids, timestamp(self._clock()))
+        return self._mark(ids, timestamp(self._s.clock()))
 
     def untrash(self, ids: Sequence[str]) -> Records:
         """Take records out of the trash."""
@@ -250,14 +215,14 @@ class Vault:
 
     def status(self) -> VaultStatus:
         """Return what is in the vault and what opens it; walks the folders of blobs."""
-        with self._session():
-            with self._ledger.reading():
-                records, trashed = count_records(self._ledger.slots())
-                slots = slot_statuses(self._index.slots())
-                epoch, generation = self._ledger.at
+        with self._s.shared():
+            with self._s.ledger.reading():
+                records, trashed = count_records(self._s.ledger.slots())
+                slots = slot_statuses(self._s.index.slots())
+                epoch, generation = self._s.ledger.at
             with translated():
-                files, size = self._blobs.size_on_disk()
-                size += self._layout.index.lstat().st_size
+                files, size = self._s.blobs.size_on_disk()
+                size += self._s.layout.index.lstat().st_size
         return VaultStatus(
             vault_id=self.vault_id,
             path=self.path,
@@ -267,7 +232,7 @@ class Vault:
             records=records,
             trashed=trashed,
             slots=slots,
-            opened_by=self._opener.slot_type.name.lower(),
+            opened_by=self._s.opener.slot_type.name.lower(),
             keystore=next((slot.name for slot in slots if slot.type == "keyring"), None),
             files=files,
             bytes_on_disk=size,
@@ -276,25 +241,8 @@ class Vault:
 
     def accept_copy(self) -> None:
         """Take the vault as it is after a warning about an old copy: the person confirmed it."""
-        with self._session():
-            self._anchor.reset(self._ledger.at, self._ledger.root_tag)
-
-    @contextmanager
-    def _session(self) -> Generator[None]:
-        """Hold the vault for one operation: this thread, and the lock between processes."""
-        with self._guard:
-            if not self._open:
-                raise BadValueError("this vault is closed")
-            if self._pid != os.getpid():
-                raise BadValueError("a vault cannot be used after a fork; open it again there")
-            with self._lock.shared():
-                yield
-
-    def _find(self, record_id: str) -> Opened:
-        opened = self._ledger.find(id_bytes(record_id))
-        if opened is None:
-            raise NotFoundError(f"there is no record {record_id}")
-        return opened
+        with self._s.shared():
+            self._s.anchor.reset(self._s.ledger.at, self._s.ledger.root_tag)
 
     def _scan(
         self,
@@ -310,8 +258,8 @@ class Vault:
         numbers = frozenset(int(kind) for kind in kinds)
         while left > 0 and cursor > 0:
             count = _BATCH if query is not None else min(_BATCH, left)
-            with self._session(), self._ledger.reading():
-                batch, cursor = self._ledger.batch(cursor, numbers, trashed=trashed, count=count)
+            with self._s.shared(), self._s.ledger.reading():
+                batch, cursor = self._s.ledger.batch(cursor, numbers, trashed=trashed, count=count)
             for opened in batch:
                 if query is not None and not query.may_match(opened.text):
                     continue
@@ -324,15 +272,15 @@ class Vault:
 
     def _mark(self, ids: Sequence[str], trashed: str | None) -> Records:
         records: Records = []
-        with self._session(), self._ledger.writing() as writing:
+        with self._s.shared(), self._s.ledger.writing() as writing:
             for record_id in dict.fromkeys(map(str.lower, ids)):
-                opened = self._find(record_id)
+                opened = self._s.find(record_id)
                 metadata = Metadata.decode(opened.text)
                 if (metadata.trashed is None) != (trashed is None):
                     opened = self._revise(opened, replace(metadata, trashed=trashed))
                     writing.put(opened.position, self._sealed(opened))
                 records.append(record_of(opened))
-        self._anchor_in_time()
+        self._s.anchor_in_time()
         return records
 
     def _revise(self, opened: Opened, metadata: Metadata) -> Opened:
@@ -340,8 +288,4 @@ class Vault:
         return Opened(opened.position, slot, metadata.encode())
 
     def _sealed(self, opened: Opened) -> SealedRecord:
-        return seal_metadata(self._ledger.vault_id, opened.slot, opened.text)
-
-    def _anchor_in_time(self) -> None:
-        if self._anchor.is_due():
-            self._anchor.move(self._ledger.at, self._ledger.root_tag)
+        return seal_metadata(self._s.ledger.vault_id, opened.slot, opened.text)

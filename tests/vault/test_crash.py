@@ -223,7 +223,7 @@ def test_a_dead_writers_incoming_file_is_swept_only_when_nobody_writes(folder):
     make(path, keys)
     left = path / "incoming" / ("0" * 32)
     left.write_bytes(b"half a file")
-    with open_vault(path, keys) as opened, opened._lock.shared():
+    with open_vault(path, keys) as opened, opened._s.shared():
         assert not left.exists()
         left.write_bytes(b"a living writer's")
         with open_vault(path, keys):

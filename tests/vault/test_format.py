@@ -20,8 +20,8 @@ from vault.frame import frame, metadata_size, padme
 from vault.index import SlotRow
 from vault.keytree import PageEntry, Root, open_page, open_root, read_slot
 from vault.layout import encode_header
-from vault.ledger import open_metadata
 from vault.passphrase import passphrase_secret
+from vault.sealed_record import open_metadata
 from vault.slots import open_keyring_slot
 
 TESTS = Path(__file__).parents[1]

@@ -123,8 +123,8 @@ def test_large_rows_are_fetched_in_parts_that_fit_into_memory(place):
     with place.open() as opened:
         for _ in range(7):
             opened.add(large)
-        with opened._ledger.reading():
-            batch, cursor = opened._ledger.batch(
+        with opened._s.ledger.reading():
+            batch, cursor = opened._s.ledger.batch(
                 1 << 60, {vault.Kind.JOB}, trashed=False, count=1024
             )
             assert 30 <= len(batch) < 70

@@ -26,7 +26,7 @@ from vault.keytree import (
     slot_word,
     with_slots,
 )
-from vault.ledger import Opened
+from vault.sealed_record import Opened
 from vault.sealing import SEAL_LIMIT
 
 VAULT, KEY = bytes(range(16)), bytes(range(32))

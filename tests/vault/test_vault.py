@@ -226,20 +226,20 @@ def test_edit_replaces_data_and_counts_revisions(opened):
 
 
 def test_keys_of_a_later_release_survive_an_edit(opened):
-    from vault.ledger import seal_metadata
     from vault.records import Metadata
+    from vault.sealed_record import seal_metadata
 
     record = opened.add([draft()])[0]
-    with opened._ledger.writing() as writing:
-        found = opened._find(record.id)
+    with opened._s.ledger.writing() as writing:
+        found = opened._s.find(record.id)
         metadata = Metadata.decode(found.text)
         later = Metadata(metadata.created, None, metadata.blobs, metadata.data, {"album": ["x"]})
         slot = found.slot.revised(trashed=False)
-        writing.put(found.position, seal_metadata(opened._ledger.vault_id, slot, later.encode()))
+        writing.put(found.position, seal_metadata(opened._s.ledger.vault_id, slot, later.encode()))
     opened.edit(record.id, lambda data: {"prompt": "new"})
     opened.trash([record.id])
-    with opened._ledger.reading():
-        assert Metadata.decode(opened._find(record.id).text).rest == {"album": ["x"]}
+    with opened._s.ledger.reading():
+        assert Metadata.decode(opened._s.find(record.id).text).rest == {"album": ["x"]}
 
 
 def test_what_is_shown_is_what_is_stored(opened):
