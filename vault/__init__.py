@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vault.context import Kind
     from vault.creation import create
+    from vault.deletion import Receipt
     from vault.errors import (
         BadValueError,
         DamagedError,
@@ -26,23 +27,27 @@ if TYPE_CHECKING:
         VaultError,
         WrongPassphraseError,
     )
+    from vault.keys import Keys, Strict
     from vault.keystore import KeyStore, find_keystore
     from vault.keystore.kernel import KernelKeyStore
     from vault.keystore.memory import MemoryKeyStore
     from vault.passphrase import passphrase_secret
     from vault.phrase import RecoveryPhrase
     from vault.records import Blob, BlobDraft, Draft, Record
+    from vault.retention import Expiry, Retention
     from vault.secret import Secret
     from vault.status import SlotStatus, VaultStatus, VaultSummary, inspect
-    from vault.unlock import KeyStoreUnlock, PassphraseUnlock, PhraseUnlock, Unlock
+    from vault.unlock import BothUnlock, KeyStoreUnlock, PassphraseUnlock, PhraseUnlock, Unlock
     from vault.vault import Vault, open_vault
 
 __all__ = [
     "BadValueError",
     "Blob",
     "BlobDraft",
+    "BothUnlock",
     "DamagedError",
     "Draft",
+    "Expiry",
     "KernelKeyStore",
     "KeyStore",
     "KeyStoreAbsentError",
@@ -50,6 +55,7 @@ __all__ = [
     "KeyStoreError",
     "KeyStoreLockedError",
     "KeyStoreUnlock",
+    "Keys",
     "Kind",
     "LockedError",
     "MemoryKeyStore",
@@ -58,11 +64,14 @@ __all__ = [
     "PassphraseUnlock",
     "PhraseError",
     "PhraseUnlock",
+    "Receipt",
     "Record",
     "RecoveryPhrase",
+    "Retention",
     "Secret",
     "SlotStatus",
     "StorageError",
+    "Strict",
     "Unlock",
     "UnsupportedFormatError",
     "Vault",
@@ -81,8 +90,10 @@ _HOMES = {
     "BadValueError": "errors",
     "Blob": "records",
     "BlobDraft": "records",
+    "BothUnlock": "unlock",
     "DamagedError": "errors",
     "Draft": "records",
+    "Expiry": "retention",
     "KernelKeyStore": "keystore.kernel",
     "KeyStore": "keystore",
     "KeyStoreAbsentError": "errors",
@@ -90,6 +101,7 @@ _HOMES = {
     "KeyStoreError": "errors",
     "KeyStoreLockedError": "errors",
     "KeyStoreUnlock": "unlock",
+    "Keys": "keys",
     "Kind": "context",
     "LockedError": "errors",
     "MemoryKeyStore": "keystore.memory",
@@ -98,11 +110,14 @@ _HOMES = {
     "PassphraseUnlock": "unlock",
     "PhraseError": "errors",
     "PhraseUnlock": "unlock",
+    "Receipt": "deletion",
     "Record": "records",
     "RecoveryPhrase": "phrase",
+    "Retention": "retention",
     "Secret": "secret",
     "SlotStatus": "status",
     "StorageError": "errors",
+    "Strict": "keys",
     "Unlock": "unlock",
     "UnsupportedFormatError": "errors",
     "Vault": "vault",

@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vault.errors import DamagedError, NotFoundError, StorageError
@@ -109,6 +109,27 @@ class BlobStore:
                     _unlink(name.hex(), folder)
             except OSError:  # `repair` finds orphans; the error that led here is the news
                 continue
+
+    def delete(self, names: Iterable[bytes]) -> None:
+        """Unlink files for good, durably; those that are gone already are no error.
+
+        Raises StorageError when one resists.
+        """
+        by_shard: dict[bytes, list[bytes]] = {}
+        for name in names:
+            by_shard.setdefault(name[:1], []).append(name)
+        try:
+            for shard, files in by_shard.items():
+                with _open_folder(shard.hex(), self._folders["blobs"]) as folder:
+                    for name in files:
+                        with suppress(FileNotFoundError):
+                            os.unlink(name.hex(), dir_fd=folder)
+                    sync(folder)
+        except OSError as error:
+            raise StorageError(
+                f"a deleted record's file could not be unlinked: {error.strerror}",
+                hint="The record is deleted; the file goes when the vault is opened again.",
+            ) from error
 
     def sweep_incoming(self) -> int:
         """Remove what dead writers left in `incoming`; call it under the exclusive lock only."""

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vault.anchor import Anchor
-from vault.errors import BadValueError, DamagedError, KeyStoreBrokenError
-from vault.index import Index, SlotRow, StateRow
+from vault.errors import BadValueError, DamagedError
+from vault.index import Index, StateRow
+from vault.kek import keep_kek
 from vault.keystore import KeyStore
 from vault.keystore.entry import kek_entry
-from vault.keytree import Root, SlotKey, root_tag, seal_root
+from vault.keytree import Root, root_tag, seal_root
 from vault.layout import Layout, refuse_network
 from vault.lock import VaultLock
+from vault.openers import Openers, passphrase_key
 from vault.phrase import RecoveryPhrase
 from vault.sealing import KEY_BYTES
 from vault.secret import Secret
@@ -27,8 +29,6 @@ from vault.slots import (
     SlotType,
     open_hpke_slot,
     open_keyring_slot,
-    seal_hpke_slot,
-    seal_keyring_slot,
     slots_digest,
 )
 from vault.unlock import KeyStoreUnlock, PassphraseUnlock
@@ -116,24 +116,27 @@ def _begin(index: Index, vault_id: bytes, keystore: KeyStore | None) -> bytes:
 
 def _finish(index: Index, vault_id: bytes, entry: bytes, holders: _Holders) -> bytes:
     """Keep the KEK, then commit slots and root: the vault exists. Return the root's tag."""
+    from vault import hpke
+
     root_key = os.urandom(KEY_BYTES)
     at = (vault_id, FIRST_EPOCH)
-    rows: list[SlotRow] = []
-    keys: list[SlotKey] = []
+    kek = None
     if holders.keystore is not None:
-        kek = _keep_kek(holders.keystore, kek_entry(vault_id, entry))
-        row = seal_keyring_slot(0, kek, (holders.keystore.number, entry), at, root_key)
-        _refuse_other(open_keyring_slot(row, kek, at), root_key)
-        rows.append(row)
-    for type_, parameters, secret in _hpke_secrets(holders):
-        from vault import hpke
-
-        public = hpke.public_key(secret)
-        row = seal_hpke_slot((len(rows), type_, parameters), public, at, root_key)
-        _refuse_other(open_hpke_slot(row, secret, at), root_key)
-        rows.append(row)
-        keys.append(SlotKey(row.no, type_, public))
-    root = Root(slots_digest=slots_digest(rows), slot_keys=tuple(keys))
+        place = (holders.keystore.number, entry)
+        kek = place, keep_kek(holders.keystore, kek_entry(vault_id, entry))
+    phrase = holders.phrase.secret() if holders.phrase is not None else None
+    openers = Openers(
+        keystore=holders.keystore,
+        phrase=None if phrase is None else hpke.public_key(phrase),
+        passphrase=None if holders.passphrase is None else passphrase_key(holders.passphrase),
+    )
+    rows, keys = openers.seal(root_key, at, kek)
+    for row in rows:  # what a slip in memory spoiled must not be what the vault hangs on
+        if row.type == SlotType.KEYRING and kek is not None:
+            _refuse_other(open_keyring_slot(row, kek[1], at), root_key)
+        elif row.type == SlotType.PHRASE and phrase is not None:
+            _refuse_other(open_hpke_slot(row, phrase, at), root_key)
+    root = Root(slots_digest=slots_digest(rows), slot_keys=keys)
     sealed = seal_root(root_key, vault_id, (FIRST_EPOCH, 1), root)
     with index.writing():
         index.put_slots(rows)
@@ -141,32 +144,6 @@ def _finish(index: Index, vault_id: bytes, entry: bytes, holders: _Holders) -> b
         index.put_state(StateRow(vault_id, FIRST_EPOCH, 1))
         index.clear_creation()
     return root_tag(sealed)
-
-
-def _keep_kek(keystore: KeyStore, entry: str) -> bytes:
-    """Return the KEK of an unfinished creation, or a new one that the store was seen to keep."""
-    kek = keystore.get(entry)
-    if kek is None:
-        kek = os.urandom(KEY_BYTES)
-        keystore.set(entry, kek)
-        if keystore.get(entry) != kek:
-            raise KeyStoreBrokenError(f"{keystore.name} took a key and does not give it back")
-    if len(kek) != KEY_BYTES:
-        raise KeyStoreBrokenError(f"{keystore.name} holds something else under this vault's entry")
-    return kek
-
-
-def _hpke_secrets(holders: _Holders) -> list[tuple[SlotType, bytes, bytes]]:
-    secrets: list[tuple[SlotType, bytes, bytes]] = []
-    if holders.phrase is not None:
-        secrets.append((SlotType.PHRASE, b"", holders.phrase.secret()))
-    if holders.passphrase is not None:
-        from vault.passphrase import Argon2Parameters, derive
-
-        parameters = Argon2Parameters.generate()
-        secret = derive(holders.passphrase, parameters)
-        secrets.append((SlotType.PASSPHRASE, parameters.encode(), secret))
-    return secrets
 
 
 def _refuse_other(opened: bytes | None, root_key: bytes) -> None:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import struct
+import sys
 from pathlib import Path
 
 from vault.blobs import FIXED_MTIME_NS, sync
@@ -26,9 +27,10 @@ __all__ = [
     "HEADER_BYTES",
     "Layout",
     "encode_header",
-    "network_kind",
+    "file_system_of",
     "read_header",
     "refuse_network",
+    "snapshots_of",
     "unfinished",
 ]
 
@@ -42,6 +44,7 @@ _OURS = frozenset({"VAULT", "index.sqlite", "index.sqlite-journal", "blobs", "in
 _NETWORK = frozenset(
     {"9p", "afs", "ceph", "cifs", "fuse.sshfs", "ncpfs", "nfs", "nfs4", "smb3", "smbfs"}
 )
+_SNAPSHOTS = frozenset({"btrfs", "zfs", "bcachefs", "nilfs2"})
 
 
 class Layout:
@@ -193,27 +196,48 @@ def read_header(root: Path) -> bytes:
 
 def refuse_network(path: Path) -> None:
     """Raise StorageError when the path lies on a network file system (Linux; elsewhere no news)."""
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-        device = path.stat().st_dev
-    except OSError:
-        return
-    kind = network_kind(mounts, f"{os.major(device)}:{os.minor(device)}")
-    if kind is not None:
+    kind = _file_system(path)
+    if kind in _NETWORK:
         raise StorageError(
             f"the folder lies on a network file system ({kind}), where locks are not reliable",
             hint="Choose a local disk, or allow it explicitly if only one machine uses it.",
         )
 
 
-def network_kind(mounts: str, device: str) -> str | None:
-    """Return the network file system of a device ("major:minor") in mountinfo's text, or None."""
+def snapshots_of(path: Path) -> str:
+    """Name the file system below the path if it is one that keeps snapshots, else nothing."""
+    if sys.platform == "darwin":
+        return "APFS"  # the system's own since 2017; Time Machine takes local snapshots
+    kind = _file_system(path)
+    return kind if kind in _SNAPSHOTS else ""
+
+
+def _file_system(path: Path) -> str:
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+        device = path.stat().st_dev
+    except OSError:
+        return ""
+    return file_system_of(mounts, f"{os.major(device)}:{os.minor(device)}", path.resolve())
+
+
+def file_system_of(mounts: str, device: str, path: Path) -> str:
+    """Return the file system of a device ("major:minor") in mountinfo's text, else of the path.
+
+    A btrfs subvolume has a device of its own that mountinfo does not list: then the longest mount
+    point above the path tells. Empty when neither does.
+    """
+    above: tuple[int, str] = (-1, "")
     for line in mounts.splitlines():
         fields, _, rest = line.partition(" - ")
         kind = rest.split(" ", 1)[0]
-        if kind in _NETWORK and device in fields.split(" ")[2:3]:
+        columns = fields.split(" ")
+        if device in columns[2:3]:
             return kind
-    return None
+        point = Path("".join(columns[4:5]).encode().decode("unicode_escape"))
+        if path.is_relative_to(point):
+            above = max(above, (len(point.parts), kind))
+    return above[1]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -5,7 +5,7 @@ one than this session saw is refused.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from vault.context import ID_BYTES
 from vault.errors import DamagedError
 from vault.index import Index, StateRow
 from vault.keytree import (
+    DIRTY,
     PAGE_SLOTS,
     SLOT_BYTES,
     RecordSlot,
@@ -123,18 +124,23 @@ class Ledger:
         """Return the vault's notes (`vault.notes`), a fresh dictionary."""
         return decode_notes(self.root.settings)
 
-    def pending(self) -> tuple[list[bytes], list[int]]:
-        """Return the files that are still to be unlinked, and the numbers of their lists.
+    def pending_lists(self) -> list[tuple[int, list[bytes]]]:
+        """Return (number, file names) of each list of files that are still to be unlinked.
 
-        A row that does not open is nobody's: its number is returned, and nothing of it.
+        A row that does not open is nobody's: its list is empty.
         """
-        files: list[bytes] = []
-        numbers: list[int] = []
+        lists: list[tuple[int, list[bytes]]] = []
         for no, sealed in self.index.pending():
-            numbers.append(no)
+            files: list[bytes] = []
             with suppress(DamagedError):
-                files += open_pending(self.root_key, self.vault_id, (self.at[0], no), sealed)
-        return files, numbers
+                files = open_pending(self.root_key, self.vault_id, (self.at[0], no), sealed)
+            lists.append((no, files))
+        return lists
+
+    def pending(self) -> tuple[list[bytes], list[int]]:
+        """Return the files that are still to be unlinked, and the numbers of their lists."""
+        lists = self.pending_lists()
+        return [name for _, files in lists for name in files], [no for no, _ in lists]
 
     def page(self, number: int) -> bytes:
         """Return the slots of a page of the current root."""
@@ -157,14 +163,33 @@ class Ledger:
 
     def slots(self) -> Iterator[RecordSlot]:
         """Yield the slots of all records, oldest first."""
+        return (slot for _, slot in self.placed_slots())
+
+    def placed_slots(self) -> Iterator[tuple[int, RecordSlot]]:
+        """Yield (position, slot) of all records, oldest first."""
         for number in range(len(self.root.pages)):
-            yield from (slot for slot in read_slots(self.page(number)) if slot.word)
+            for index, slot in enumerate(read_slots(self.page(number))):
+                if slot.word:
+                    yield number * PAGE_SLOTS + index, slot
+
+    def dirty_pages(self) -> set[int]:
+        """Return the numbers of the pages that lost a record in this epoch."""
+        return {no for no, entry in enumerate(self.root.pages) if entry.flags & DIRTY}
+
+    def pages_of(self, positions: Iterable[int]) -> set[int]:
+        """Return the numbers of the pages that hold these positions."""
+        return {position // PAGE_SLOTS for position in positions}
 
     def find(self, record_id: bytes) -> Opened | None:
         """Return a record, or None when the vault has none of that id.
 
         Raises DamagedError when its row was deleted, moved or changed.
         """
+        position = self.position_of(record_id)
+        return None if position is None else self.at_position(position)
+
+    def position_of(self, record_id: bytes) -> int | None:
+        """Return a record's position, or None; raises DamagedError unless row and page agree."""
         position = self.index.position_of(record_id)
         if position is None:
             if self.ids_with_prefix(record_id.hex()):
@@ -175,6 +200,13 @@ class Ledger:
             slot = read_slot(self.page(position // PAGE_SLOTS), position % PAGE_SLOTS)
         if slot is None or slot.record_id != record_id:
             raise DamagedError("a record's row lies where the vault did not put it")
+        return position
+
+    def at_position(self, position: int) -> Opened:
+        """Return the record at a position; raises DamagedError where none is, or another."""
+        slot = read_slot(self.page(position // PAGE_SLOTS), position % PAGE_SLOTS)
+        if slot is None:
+            raise DamagedError("a record's slot is empty")
         return self._open([(position, slot)])[0]
 
     def ids_with_prefix(self, prefix: str) -> list[bytes]:

@@ -27,7 +27,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class SlotStatus:
-    """One opener: its number, type ("keyring", "phrase", "passphrase") and name for people."""
+    """One opener: its number, type (keyring, phrase, passphrase, both) and name for people."""
 
     no: int
     type: str
@@ -128,6 +128,10 @@ def _slot_status(row: SlotRow) -> SlotStatus:
             return SlotStatus(row.no, "phrase", "recovery phrase")
         case SlotType.PASSPHRASE:
             return SlotStatus(row.no, "passphrase", "passphrase")
+        case SlotType.KEYRING_AND_PASSPHRASE:
+            number, _entry = keyring_fields(row)
+            name = f"{keystore_name(number)} and passphrase together"
+            return SlotStatus(row.no, "both", name, number)
         case _:
             raise UnsupportedFormatError(
                 f"key slot {row.no} has type {row.type}, which this program does not know",

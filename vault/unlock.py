@@ -22,12 +22,14 @@ from vault.secret import Secret
 from vault.slots import (
     SlotType,
     keyring_fields,
+    open_both_slot,
     open_hpke_slot,
     open_keyring_slot,
     passphrase_parameters,
 )
 
 __all__ = [
+    "BothUnlock",
     "KeyStoreUnlock",
     "Opener",
     "PassphraseUnlock",
@@ -58,7 +60,18 @@ class PhraseUnlock:
     text: str = field(repr=False)
 
 
-Unlock = KeyStoreUnlock | PassphraseUnlock | PhraseUnlock
+@dataclass(frozen=True)
+class BothUnlock:
+    """Unlock a vault in passphrase mode: with the passphrase and the key store together.
+
+    keystore None: the one that the slot names.
+    """
+
+    secret: Secret
+    keystore: KeyStore | None = None
+
+
+Unlock = KeyStoreUnlock | PassphraseUnlock | PhraseUnlock | BothUnlock
 
 
 class Opener(Protocol):
@@ -83,6 +96,8 @@ def opener_for(unlock: Unlock, vault_id: bytes) -> Opener:
             return _KeyStoreOpener(vault_id, keystore)
         case PassphraseUnlock(secret=secret):
             return _PassphraseOpener(vault_id, secret)
+        case BothUnlock(secret=secret, keystore=keystore):
+            return _BothOpener(vault_id, secret, keystore)
         case PhraseUnlock(text=text):
             from vault.phrase import RecoveryPhrase
 
@@ -98,20 +113,7 @@ class _KeyStoreOpener:
 
     def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
         row = _slot_of(slots, self.slot_type)
-        number, entry = keyring_fields(row)
-        if self.keystore is None:
-            self.keystore = keystore_by_number(number)
-        if self.keystore.number != number:
-            raise KeyStoreAbsentError(
-                f"this vault's key is kept in {keystore_name(number)}, "
-                f"and {self.keystore.name} was asked",
-                hint="Nothing was changed. Open it with the recovery phrase, or where it was made.",
-            )
-        kek = self.keystore.get(kek_entry(self._vault_id, entry))
-        if kek is None:
-            raise NoKeyError(
-                f"{self.keystore.name} holds no key for this vault", hint=_other_ways(slots)
-            )
+        self.keystore, kek = _kek_of(row, slots, self._vault_id, self.keystore)
         return open_keyring_slot(row, kek, (self._vault_id, epoch)), row
 
     def public(self) -> bytes | None:
@@ -162,14 +164,8 @@ class _PassphraseOpener(_HpkeOpener):
         self._parameters: bytes | None = None
 
     def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
-        from vault.passphrase import Argon2Parameters, derive
-
         row = _slot_of(slots, self.slot_type)
-        encoded = passphrase_parameters(row)
-        if encoded != self._parameters or self._secret is None:
-            self._secret = derive(self._passphrase, Argon2Parameters.decode(encoded))
-            self._parameters = encoded
-        root_key = open_hpke_slot(row, self._secret, (self._vault_id, epoch))
+        root_key = self._open(row, self._derived(row), epoch, slots)
         if root_key is None:
             raise WrongPassphraseError(
                 "the passphrase does not open this vault",
@@ -177,10 +173,58 @@ class _PassphraseOpener(_HpkeOpener):
             )
         return root_key, row
 
+    def _derived(self, row: SlotRow) -> bytes:
+        """Return the passphrase's secret; kept, since Argon2 is slow, while its salt stays."""
+        from vault.passphrase import Argon2Parameters, derive
+
+        encoded = passphrase_parameters(row)
+        if encoded != self._parameters or self._secret is None:
+            self._secret = derive(self._passphrase, Argon2Parameters.decode(encoded))
+            self._parameters = encoded
+        return self._secret
+
+    def _open(
+        self, row: SlotRow, secret: bytes, epoch: int, slots: Sequence[SlotRow]
+    ) -> bytes | None:
+        del slots
+        return open_hpke_slot(row, secret, (self._vault_id, epoch))
+
+
+class _BothOpener(_PassphraseOpener):
+    slot_type = SlotType.KEYRING_AND_PASSPHRASE
+
+    def __init__(self, vault_id: bytes, passphrase: Secret, keystore: KeyStore | None) -> None:
+        super().__init__(vault_id, passphrase)
+        self.keystore = keystore
+
+    def _open(
+        self, row: SlotRow, secret: bytes, epoch: int, slots: Sequence[SlotRow]
+    ) -> bytes | None:
+        self.keystore, kek = _kek_of(row, slots, self._vault_id, self.keystore)
+        return open_both_slot(row, kek, secret, (self._vault_id, epoch))
+
+
+def _kek_of(
+    row: SlotRow, slots: Sequence[SlotRow], vault_id: bytes, keystore: KeyStore | None
+) -> tuple[KeyStore, bytes]:
+    """Return the key store that a slot names, and the KEK that it holds; raises LockedError."""
+    number, entry = keyring_fields(row)
+    if keystore is None:
+        keystore = keystore_by_number(number)
+    if keystore.number != number:
+        raise KeyStoreAbsentError(
+            f"this vault's key is kept in {keystore_name(number)}, and {keystore.name} was asked",
+            hint="Nothing was changed. Open it with the recovery phrase, or where it was made.",
+        )
+    kek = keystore.get(kek_entry(vault_id, entry))
+    if kek is None:
+        raise NoKeyError(f"{keystore.name} holds no key for this vault", hint=_other_ways(slots))
+    return keystore, kek
+
 
 def _other_ways(slots: Sequence[SlotRow]) -> str:
     """Say what opens a vault whose key store entry is gone."""
-    others = {row.type for row in slots} - {SlotType.KEYRING}
+    others = {row.type for row in slots} - {SlotType.KEYRING, SlotType.KEYRING_AND_PASSPHRASE}
     if not others:
         return "It was ephemeral: its keys lived in memory only, and nothing else opens it."
     if SlotType.PASSPHRASE in others:
@@ -196,6 +240,7 @@ def _slot_of(slots: Sequence[SlotRow], slot_type: SlotType) -> SlotRow:
         SlotType.KEYRING: "key store entry",
         SlotType.PHRASE: "recovery phrase",
         SlotType.PASSPHRASE: "passphrase",
+        SlotType.KEYRING_AND_PASSPHRASE: "key store entry and passphrase together",
     }
     if found:
         raise DamagedError(f"this vault has {len(found)} slots for a {words[slot_type]}")

@@ -10,11 +10,21 @@ from typing import Any, Self
 
 from vault.connection import translated
 from vault.context import Kind, id_prefix
+from vault.deletion import Progress, Receipt, delete, purge, resume
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
+from vault.keys import Keys, Strict, strictly
 from vault.keytree import PAGE_SLOTS
 from vault.layout import FORMAT, Layout, read_header, refuse_network
 from vault.records import Draft, Metadata, Record, timestamp
+from vault.retention import (
+    Expiry,
+    Retention,
+    believe_clock,
+    expire,
+    retention_of,
+    set_retention,
+)
 from vault.sealed_record import Opened, SealedRecord, seal_metadata
 from vault.search import Query
 from vault.session import Session
@@ -46,15 +56,21 @@ def open_vault(
     if not allow_network:
         refuse_network(layout.root)
     layout.require_index()
-    return Vault(Session(layout, vault_id, opener_for(unlock, vault_id), clock))
+    session = Session(layout, vault_id, opener_for(unlock, vault_id), clock)
+    try:
+        return Vault(session, resume(session))
+    except BaseException:
+        session.close()
+        raise
 
 
 class Vault:
     """An open vault. Safe to use from several threads; `close` forgets the keys."""
 
-    def __init__(self, session: Session) -> None:
-        """Stand before an open session; `open_vault` and `create` call this."""
+    def __init__(self, session: Session, warning: str = "") -> None:
+        """Stand before an open session; `open_vault` calls this. warning: of unfinished work."""
         self._s = session
+        self._warning = warning
 
     @property
     def vault_id(self) -> str:
@@ -69,7 +85,7 @@ class Vault:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know, such as that this is an old copy."""
-        return (self._s.anchor.warning,) if self._s.anchor.warning else ()
+        return tuple(filter(None, (self._s.anchor.warning, self._warning)))
 
     def close(self) -> None:
         """Move the anchor, close the files, forget the keys. Closing twice is allowed."""
@@ -212,6 +228,54 @@ class Vault:
     def untrash(self, ids: Sequence[str]) -> Records:
         """Take records out of the trash."""
         return self._mark(ids, None)
+
+    def delete(self, ids: Sequence[str], progress: Progress = lambda _done, _total: None) -> int:
+        """Delete records for good and return how many; `purge` shreds what the disk keeps of them.
+
+        progress(records done, in all). Ids that no record has are passed over.
+        """
+        return delete(self._s, ids, progress)
+
+    def purge(
+        self,
+        ids: Sequence[str] | None = None,
+        *,
+        strict: Strict | None = None,
+        retire: bool | None = None,
+    ) -> Receipt:
+        """Shred records (None: the whole trash) and the residue of all that was deleted before.
+
+        strict: replace phrase and passphrase too. retire: delete the old key from the key store;
+        None: only if the key store opened the vault, for another copy may hang on that key.
+        Raises KeyStoreError, StorageError, and then nothing has changed.
+        """
+        return purge(self._s, ids, strictly(self._s, strict), retire)
+
+    @property
+    def keys(self) -> Keys:
+        """Return what changes who opens the vault: passphrase, phrase, key store, rotation."""
+        return Keys(self._s)
+
+    @property
+    def retention(self) -> Retention:
+        """Return what deletes itself, and when."""
+        return retention_of(self._s)
+
+    def set_retention(self, retention: Retention) -> None:
+        """Say what deletes itself, and when."""
+        set_retention(self._s, retention)
+
+    def expire(self, keep: Callable[[Record], bool], *, dry: bool = False) -> Expiry:
+        """Do what the retention policy says, or with `dry` only say what it would do.
+
+        keep: true for records that no limit touches. Nothing happens, and `waiting` says why,
+        while the clock is not to be believed; `believe_clock` takes it as it is.
+        """
+        return expire(self._s, keep, self.trash, dry=dry)
+
+    def believe_clock(self) -> None:
+        """Take this machine's clock as right: a person looked at it."""
+        believe_clock(self._s)
 
     def status(self) -> VaultStatus:
         """Return what is in the vault and what opens it; walks the folders of blobs."""

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from vault.errors import KeyStoreBrokenError
 from vault.keystore.entry import check_entry, check_value
 
 __all__ = ["FileKeyStore"]
@@ -23,11 +24,19 @@ class FileKeyStore:
             return (self.folder / check_entry(entry)).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError:
+            raise KeyStoreBrokenError(f"{self.name} did not answer") from None
 
     def set(self, entry: str, value: bytes) -> None:
         waiting = self.folder / f".{os.urandom(8).hex()}"
-        waiting.write_bytes(check_value(value))
-        waiting.rename(self.folder / check_entry(entry))
+        try:
+            waiting.write_bytes(check_value(value))
+            waiting.rename(self.folder / check_entry(entry))
+        except OSError:
+            raise KeyStoreBrokenError(f"{self.name} refused to store a key") from None
 
     def delete(self, entry: str) -> None:
-        (self.folder / check_entry(entry)).unlink(missing_ok=True)
+        try:
+            (self.folder / check_entry(entry)).unlink(missing_ok=True)
+        except OSError:
+            raise KeyStoreBrokenError(f"{self.name} refused to delete a key") from None

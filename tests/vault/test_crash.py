@@ -135,7 +135,7 @@ def shim(tmp_path_factory):
 
 
 @pytest.mark.parametrize("mode", ["before", "after", "refuse"])
-@pytest.mark.parametrize("what", ["add", "create"])
+@pytest.mark.parametrize("what", ["add", "create", "delete", "purge", "rotate"])
 def test_every_single_call_may_be_the_last(folder, shim, what, mode):
     environment = os.environ | {"LD_PRELOAD": str(shim)}
     out = run("each-call", folder / "v", folder / "keys", mode, what, env=environment)

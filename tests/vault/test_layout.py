@@ -1,11 +1,12 @@
 """Where a vault may lie."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from vault.errors import BadValueError, DamagedError, NotFoundError
-from vault.layout import Layout, encode_header, network_kind, read_header, refuse_network
+from vault.layout import Layout, encode_header, file_system_of, read_header, refuse_network
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -17,11 +18,18 @@ garbage
 
 
 @pytest.mark.parametrize(
-    ("device", "kind"),
-    [("8:1", None), ("0:44", "nfs4"), ("0:45", "9p"), ("0:46", None), ("1:1", None)],
+    ("device", "path", "kind"),
+    [
+        ("8:1", "/mnt/c", "ext4"),
+        ("0:44", "/", "nfs4"),
+        ("0:46", "/", "fuse.exfat"),
+        # A device that is not listed, as a btrfs subvolume's: the longest mount point tells.
+        ("0:99", "/home/me/net work/vault", "nfs4"),
+        ("0:99", "/home/me/network", "ext4"),
+    ],
 )
-def test_network_file_systems_are_known_by_their_kind(device, kind):
-    assert network_kind(MOUNTS, device) == kind
+def test_a_file_system_is_known_by_its_device_or_its_path(device, path, kind):
+    assert file_system_of(MOUNTS, device, Path(path)) == kind
 
 
 def test_a_local_folder_is_accepted(folder):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import vault
 from tests.vault.file_keystore import FileKeyStore
-from vault.errors import BadValueError, VaultError
+from vault.errors import BadValueError, NoKeyError, VaultError
 
 MODES = {"before": 1, "after": 2, "refuse": 3}
 SETTINGS = {"prompt": "a picture", "seed": 1}
@@ -70,6 +70,21 @@ def churn(path: Path, keys: Path, seed: int) -> None:
             print(act, chosen, revision, flush=True)
 
 
+def act_on(opened: vault.Vault, what: str) -> None:
+    """Do one of the acts whose every call may be the last."""
+    match what:
+        case "add":
+            opened.add([draft("new")])
+        case "delete":
+            opened.delete([record.id for record in opened.list(trashed=True)])
+        case "purge":
+            opened.purge()
+        case "rotate":
+            opened.keys.rotate(deep=True)
+        case _:
+            raise SystemExit(2)
+
+
 def check(path: Path, keys: Path, known: Container[str] = ()) -> dict[str, vault.Record]:
     """Open a vault, read the pictures that are not `known`, and return all records by id."""
     found: dict[str, vault.Record] = {}
@@ -90,34 +105,60 @@ def check(path: Path, keys: Path, known: Container[str] = ()) -> dict[str, vault
 def each_call(path: Path, keys: Path, mode: str, what: str) -> None:
     """Run an act again and again, dying at (or refusing) its first, second, ... last call."""
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
-    kept_path, kept_keys = path.with_name("kept"), keys.with_name("kept-keys")
-    if what == "add":
+    kept = (path.with_name("kept"), keys.with_name("kept-keys"))
+    if what != "create":
         make(path, keys)
         add(path, keys, "before", 2)
-        path.rename(kept_path)
-        keys.rename(kept_keys)
+        add(path, keys, "trashed", 2)
+        with open_vault(path, keys) as opened:
+            opened.trash([r.id for r in opened.list() if r.metadata["name"].startswith("trash")])
+        path.rename(kept[0])
+        keys.rename(kept[1])
     endings: Counter[str] = Counter()
     for number in range(1, 1000):
-        if what == "add":
-            shutil.copytree(kept_path, path)
-            shutil.copytree(kept_keys, keys)
+        if what != "create":
+            shutil.copytree(kept[0], path)
+            shutil.copytree(kept[1], keys)
         status = _fork(path, keys, (shim, number, MODES[mode]), what)
         endings[status] += 1
         if what == "create":
             make(path, keys)
-            if len(list(keys.glob("*.kek.*"))) != 1:
-                raise AssertionError(f"more than one key after call {number}")
-        found = check(path, keys)
-        names = {record.metadata["name"] for record in found.values()}
-        if what == "add" and not {"before0", "before1"} <= names:
-            raise AssertionError(f"a record was lost at call {number}")
-        if status == "done" and what == "add" and "new" not in names:
-            raise AssertionError(f"an acknowledged record was lost at call {number}")
+        _check_call(path, keys, kept[0], (what, status, number))
         shutil.rmtree(path)
         shutil.rmtree(keys)
         if status == "past the end":
             print("calls", number - 1, *(f"{k}={v}" for k, v in sorted(endings.items())))
             return
+
+
+def _check_call(path: Path, keys: Path, kept: Path, how: tuple[str, str, int]) -> None:
+    """Raise AssertionError when a call that was the last, or refused, broke a promise."""
+    what, status, number = how
+    found = check(path, keys)
+    names = {record.metadata["name"] for record in found.values()}
+    if len(list(keys.glob("*.kek.*"))) != 1:
+        raise AssertionError(f"more than one key after call {number}")
+    if what == "create":
+        return
+    if not {"before0", "before1"} <= names:
+        raise AssertionError(f"a record was lost at call {number}")
+    if status == "done" and what == "add" and "new" not in names:
+        raise AssertionError(f"an acknowledged record was lost at call {number}")
+    trashed = names & {"trashed0", "trashed1"}
+    if len(trashed) == 1:
+        raise AssertionError(f"half of the trash is gone after call {number}")
+    if trashed and status == "done" and what in {"delete", "purge"}:
+        raise AssertionError(f"deleted records are still there after call {number}")
+    if trashed or what not in {"delete", "purge"}:
+        return
+    if len(list((path / "blobs").glob("*/*"))) > len(found) + 2:  # + orphans of a refused save
+        raise AssertionError(f"a deleted record's file is still there after call {number}")
+    if what == "purge":
+        try:
+            open_vault(kept, keys).close()
+        except NoKeyError:
+            return
+        raise AssertionError(f"the old folder opens after the purge, call {number}")
 
 
 def log_calls(path: Path, keys: Path) -> str:
@@ -158,7 +199,7 @@ def _act(path: Path, keys: Path, trap: tuple[ctypes.CDLL, int, int], what: str) 
         opened = open_vault(path, keys)
         shim.shim_arm(number, mode)
         try:
-            opened.add([draft("new")])
+            act_on(opened, what)
         except VaultError:
             refused = True
         counted = shim.shim_disarm()

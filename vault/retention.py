@@ -1,0 +1,182 @@
+"""What deletes itself: the trash after its days, and, if asked, old or surplus pictures.
+
+Nothing here deletes at once: surplus goes into the trash first, and leaves that days later. A
+clock that leaps is not believed before a person says so; a machine set to 2100 deletes nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+
+from vault.context import Kind
+from vault.deletion import delete
+from vault.envelope import record_of
+from vault.errors import BadValueError, DamagedError
+from vault.keytree import TRASHED
+from vault.records import Record
+from vault.session import Session
+
+__all__ = ["Expiry", "Retention", "believe_clock", "expire", "retention_of", "set_retention"]
+
+DAY = 86_400.0  # seconds
+LEAP = 90 * DAY  # forward, since the vault was last looked after: a person confirms
+SETBACK = 2 * DAY  # backward likewise: time zones and corrections stay below it
+TRASH_DAYS = 7.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long records stay. None: no limit, which is the default but for the trash.
+
+    trash_days: in the trash before a record is deleted. max_age_days, max_count, max_bytes:
+    pictures beyond them go into the trash, the oldest first; `keep` of `expire` exempts some.
+    max_bytes counts plaintext bytes of all files of a record.
+    """
+
+    trash_days: float | None = TRASH_DAYS
+    max_age_days: float | None = None
+    max_count: int | None = None
+    max_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value is not None and not 0 <= value < 1e15:
+                raise BadValueError(f"{name} is {value}; a number from 0 up, or no limit at all")
+
+    @property
+    def limits_pictures(self) -> bool:
+        """Say whether anything but the trash is limited."""
+        return any(x is not None for x in (self.max_age_days, self.max_count, self.max_bytes))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expiry:
+    """What an `expire` did or would do: ids by what happened; waiting: why nothing did."""
+
+    trashed: tuple[str, ...] = ()
+    deleted: tuple[str, ...] = ()
+    waiting: str = ""
+
+
+def retention_of(session: Session) -> Retention:
+    """Return the policy that the vault holds."""
+    with session.shared(), session.ledger.reading():
+        noted = session.ledger.notes.get("retention", {})
+    known = {each.name for each in fields(Retention)}
+    try:
+        return Retention(**{name: value for name, value in noted.items() if name in known})
+    except (AttributeError, TypeError):
+        raise DamagedError("the vault's retention policy is unreadable") from None
+
+
+def set_retention(session: Session, retention: Retention) -> None:
+    """Keep a policy in the vault."""
+    session.require_writable()
+    with session.shared(), session.ledger.writing() as change:
+        change.note("retention", asdict(retention))
+
+
+def believe_clock(session: Session) -> None:
+    """Take the clock as it is, after a person looked at it."""
+    _note_clock(session, session.clock())
+
+
+def expire(
+    session: Session,
+    keep: Callable[[Record], bool],
+    trash: Callable[[list[str]], object],
+    *,
+    dry: bool,
+) -> Expiry:
+    """Do what the policy says; dry: only say it.
+
+    keep: true exempts a record (favourites). trash: moves ids into the trash.
+    """
+    now = session.clock()
+    waiting = _suspicion(session, now)
+    if waiting:
+        return Expiry(waiting=waiting)
+    retention = retention_of(session)
+    surplus = list(_surplus(session, retention, keep, now)) if retention.limits_pictures else []
+    stale = [] if retention.trash_days is None else list(_stale(session, retention.trash_days, now))
+    if not dry:
+        if surplus:
+            trash(surplus)
+        if stale:
+            delete(session, stale, lambda _done, _total: None)
+        _note_clock(session, now)
+    return Expiry(trashed=tuple(surplus), deleted=tuple(stale))
+
+
+def _suspicion(session: Session, now: float) -> str:
+    with session.shared(), session.ledger.reading():
+        known = session.ledger.notes.get("clock")
+    if not isinstance(known, (int, float)):  # the first time: nothing to compare with
+        return (
+            "" if _plausible(session, now) else "this machine's clock is before the newest record"
+        )
+    if now - known > LEAP:
+        days = (now - known) / DAY
+        return f"this machine's clock is {days:.0f} days later than at the last time"
+    if known - now > SETBACK:
+        return "this machine's clock is earlier than at the last time"
+    return ""
+
+
+def _plausible(session: Session, now: float) -> bool:
+    """Say whether the clock is within a leap of the newest record, where nothing else is known."""
+    with session.shared(), session.ledger.reading():
+        position = max((place for place, _ in session.ledger.placed_slots()), default=None)
+        if position is None:
+            return True
+        created = _seconds(record_of(session.ledger.at_position(position)).created)
+    return created - SETBACK <= now <= created + LEAP
+
+
+def _note_clock(session: Session, now: float) -> None:
+    with session.shared(), session.ledger.writing() as change:
+        change.note("clock", int(now))
+
+
+def _stale(session: Session, days: float, now: float) -> Iterator[str]:
+    """Yield the ids of what is in the trash for longer than so many days."""
+    with session.shared(), session.ledger.reading():
+        for position, slot in session.ledger.placed_slots():
+            if slot.flags & TRASHED:
+                record = record_of(session.ledger.at_position(position))
+                if record.trashed is not None and now - _seconds(record.trashed) > days * DAY:
+                    yield record.id
+
+
+def _surplus(
+    session: Session, retention: Retention, keep: Callable[[Record], bool], now: float
+) -> Iterator[str]:
+    """Yield the ids of pictures beyond the limits; the newest stay."""
+    count = size = 0
+    with session.shared(), session.ledger.reading():
+        placed = [
+            position
+            for position, slot in session.ledger.placed_slots()
+            if slot.kind == Kind.PICTURE and not slot.flags & TRASHED
+        ]
+        for position in reversed(placed):
+            record = record_of(session.ledger.at_position(position))
+            if keep(record):
+                continue
+            count += 1
+            size += sum(blob.length for blob in record.blobs.values())
+            age = (now - _seconds(record.created)) / DAY
+            beyond = (
+                (retention.max_count is not None and count > retention.max_count)
+                or (retention.max_bytes is not None and size > retention.max_bytes)
+                or (retention.max_age_days is not None and age > retention.max_age_days)
+            )
+            if beyond:
+                yield record.id
+
+
+def _seconds(timestamp: str) -> float:
+    try:
+        return datetime.fromisoformat(timestamp).timestamp()
+    except ValueError:
+        raise DamagedError("a record's time is not one that this program writes") from None
