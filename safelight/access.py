@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safelight.console import ask, is_interactive
+from safelight.console import ask, is_interactive, note
 from safelight.exits import UsageError
 from safelight.settings import Settings
 
 if TYPE_CHECKING:
     from vault import Secret, Vault, VaultSummary
 
-__all__ = ["Access", "read_passphrase"]
+__all__ = ["Access", "read_passphrase", "read_phrase"]
 
 MAX_PASSPHRASE = 4096  # bytes read from a file or descriptor
 
@@ -29,39 +29,43 @@ class Access:
 
     def open(self) -> "Vault":
         """Open the vault with a given passphrase, else the pinned key store, else by asking."""
-        from vault import PassphraseUnlock, open_vault
+        return self._warned(self._open(self.summary()))
 
-        path = self.settings.vault
-        given = self.passphrase()
-        if given is not None:
-            return open_vault(path, PassphraseUnlock(given))
-        return self._open_without(self.summary())
+    def open_with_phrase(self, file: Path | None) -> "Vault":
+        """Open the vault with the recovery phrase from a file, else by asking for it."""
+        from vault import PhraseUnlock, open_vault
 
-    def _open_without(self, summary: "VaultSummary") -> "Vault":
-        from vault import (
-            KeyStoreUnlock,
-            LockedError,
-            PassphraseUnlock,
-            open_vault,
-            passphrase_secret,
-        )
+        self.summary()
+        return self._warned(open_vault(self.settings.vault, PhraseUnlock(read_phrase(file))))
+
+    def open_somehow(self, phrase_file: Path | None, *, ask_phrase: bool) -> "Vault":
+        """Open the vault with the recovery phrase if that is asked for, else as `open` does."""
+        if ask_phrase or phrase_file is not None:
+            return self.open_with_phrase(phrase_file)
+        return self.open()
+
+    def _open(self, summary: "VaultSummary") -> "Vault":
+        from vault import BothUnlock, KeyStoreUnlock, LockedError, PassphraseUnlock, open_vault
 
         openers = {slot.type for slot in summary.slots}
         path = self.settings.vault
+        given = self.passphrase()
+        if "both" in openers:
+            return open_vault(path, BothUnlock(given or _asked_passphrase()))
+        if given is not None:
+            return open_vault(path, PassphraseUnlock(given))
         if "keyring" in openers:
             try:
                 return open_vault(path, KeyStoreUnlock())
             except LockedError:
                 if not ("passphrase" in openers and is_interactive()):
                     raise
-        elif not is_interactive():
-            raise LockedError(
-                "this vault opens with its passphrase, and none was given",
-                hint="give --passphrase-file F, --passphrase-fd N or SAFELIGHT_PASSPHRASE_FILE",
-            )
-        return open_vault(
-            path, PassphraseUnlock(passphrase_secret(ask("passphrase: ", secret=True)))
-        )
+        return open_vault(path, PassphraseUnlock(_asked_passphrase()))
+
+    def _warned(self, vault: "Vault") -> "Vault":
+        for warning in vault.warnings:
+            note(f"warning: {warning}")
+        return vault
 
     def summary(self) -> "VaultSummary":
         """Look at the vault without a key; raises NotFoundError where there is none."""
@@ -80,6 +84,38 @@ class Access:
             return read_passphrase(self.passphrase_fd)
         file = self.settings["passphrase_file"]
         return read_passphrase(Path(file).expanduser()) if file else None
+
+
+def _asked_passphrase() -> "Secret":
+    from vault import LockedError, passphrase_secret
+
+    if not is_interactive():
+        raise LockedError(
+            "this vault opens with its passphrase, and none was given",
+            hint="give --passphrase-file F, --passphrase-fd N or SAFELIGHT_PASSPHRASE_FILE",
+        )
+    return passphrase_secret(ask("passphrase: ", secret=True))
+
+
+def read_phrase(file: Path | None) -> str:
+    """Read a recovery phrase as it was written down: from a file, else from the terminal."""
+    if file is None:
+        if not is_interactive():
+            raise UsageError(
+                "the recovery phrase is asked for on a terminal, and there is none",
+                hint="give --phrase-file F",
+            )
+        return ask("recovery phrase: ", secret=True)
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_PASSPHRASE + 1)
+    except OSError as error:
+        raise UsageError(
+            f"the recovery phrase cannot be read from {file}: {os.strerror(error.errno or 0)}"
+        ) from error
+    if len(data) > MAX_PASSPHRASE:
+        raise UsageError(f"{file} is longer than {MAX_PASSPHRASE} bytes: that is no phrase")
+    return data.decode("ascii", "replace")
 
 
 def read_passphrase(source: Path | int) -> "Secret":

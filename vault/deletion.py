@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vault.change import Change
 from vault.epoch import Ending, begin_epoch, finish, openers_of
 from vault.errors import BadValueError, DamagedError, StorageError
-from vault.keystore import KeyStore, keystore_name
+from vault.keystore import keystore_name
 from vault.keytree import TRASHED
 from vault.layout import snapshots_of
 from vault.openers import Openers
@@ -112,17 +112,11 @@ def rotate(session: Session, *, deep: bool, retire: bool | None, progress: Progr
 
 
 def with_openers(
-    session: Session,
-    keystore: KeyStore | None,
-    change: Callable[[Openers], Openers],
-    retire: bool | None,
+    session: Session, change: Callable[[Openers], Openers], retire: bool | None
 ) -> Receipt:
-    """Change who opens the vault, which is a new epoch: the old slots open nothing any more.
-
-    keystore: where the key is kept from now on; None: where it is.
-    """
+    """Change who opens the vault, which is a new epoch: the old slots open nothing any more."""
     with session.exclusive():
-        before = openers_of(session, keystore)
+        before = openers_of(session)
         after = change(before)
         pages = _stale_pages(session, ())
         ending = begin_epoch(session, after, retire=retire)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vault.change import Change, Renewal
-from vault.errors import DamagedError, KeyStoreAbsentError, KeyStoreError
+from vault.errors import DamagedError, KeyStoreAbsentError, KeyStoreError, StorageError
 from vault.kek import keep_kek
-from vault.keystore import KeyStore, keystore_by_number
+from vault.keystore import KeyStore, keystore_by_number, keystore_name
 from vault.keystore.entry import kek_entry
 from vault.openers import Openers, Place, standing
 from vault.sealing import KEY_BYTES
@@ -42,18 +42,15 @@ class Ending:
     why: str = ""
 
 
-def openers_of(session: Session, keystore: KeyStore | None = None) -> Openers:
+def openers_of(session: Session) -> Openers:
     """Return who opens the vault now; call it inside `shared` or `exclusive`.
 
-    keystore: the one to use from now on; None: the one that the slots name. Raises
-    KeyStoreAbsentError when that is not on this machine.
+    A key store that is not on this machine is named all the same, and refuses when it is used.
     """
     with session.ledger.reading():
         rows, keys = session.index.slots(), session.ledger.root.slot_keys
     place = keyring_place(rows)
-    if keystore is None and place is not None:
-        keystore = _store(session, place[0])
-    return standing(rows, keys, keystore)
+    return standing(rows, keys, None if place is None else _store(session, place[0]))
 
 
 def begin_epoch(
@@ -89,8 +86,7 @@ def begin_epoch(
             also(change)
     except BaseException:
         if kek is not None and openers.keystore is not None and not session.index.unsure:
-            with suppress(KeyStoreError):  # noted as coming: `finish` tries again
-                openers.keystore.delete(kek_entry(ledger.vault_id, kek[0][1]))
+            _abandon(session, openers.keystore, kek_entry(ledger.vault_id, kek[0][1]))
         raise
     session.move_anchor()
     ending = finish(session, retire=retire, keystore=openers.keystore)
@@ -142,14 +138,23 @@ def _coming_kek(session: Session, keystore: KeyStore | None) -> tuple[Place, byt
     if keystore is None:
         return None
     place = (keystore.number, os.urandom(ENTRY_BYTES))
+    entry = kek_entry(session.ledger.vault_id, place[1])
+    keystore.get(entry)  # locked or absent: known before anything is written
     with session.ledger.writing() as change:
         change.note("coming", _written(place))
     try:
-        return place, keep_kek(keystore, kek_entry(session.ledger.vault_id, place[1]))
+        return place, keep_kek(keystore, entry)
     except BaseException:
-        with suppress(KeyStoreError):  # whatever it kept; noted, so `finish` tries again
-            keystore.delete(kek_entry(session.ledger.vault_id, place[1]))
+        _abandon(session, keystore, entry)
         raise
+
+
+def _abandon(session: Session, keystore: KeyStore, entry: str) -> None:
+    """Take back the KEK of an epoch that did not begin; what resists is noted, for `finish`."""
+    with suppress(KeyStoreError, StorageError):
+        keystore.delete(entry)
+        with session.ledger.writing() as change:
+            change.note("coming", None)
 
 
 def _delete_entries(
@@ -174,9 +179,31 @@ def _store(session: Session, number: int, at_hand: KeyStore | None = None) -> Ke
     try:
         return keystore_by_number(number)
     except KeyStoreAbsentError as error:
-        raise KeyStoreAbsentError(
-            str(error), hint="Put the key into a key store of this machine: `vault recover`."
-        ) from None
+        return _AbsentKeyStore(number, str(error))
+
+
+class _AbsentKeyStore:
+    """Stand for a key store that is not on this machine: it is named, and refuses everything."""
+
+    def __init__(self, number: int, why: str) -> None:
+        self.number = number
+        self.name = keystore_name(number)
+        self._why = why
+
+    def get(self, entry: str) -> bytes | None:
+        raise self._error(entry)
+
+    def set(self, entry: str, value: bytes) -> None:
+        del value
+        raise self._error(entry)
+
+    def delete(self, entry: str) -> None:
+        raise self._error(entry)
+
+    def _error(self, _entry: str) -> KeyStoreAbsentError:
+        return KeyStoreAbsentError(
+            self._why, hint="Put the key into a key store of this machine: `vault recover`."
+        )
 
 
 def _written(place: Place) -> list[Any]:

@@ -76,12 +76,28 @@ class Keys:
         public = _new_phrase(self._session, confirm)
         return self._change(lambda now: replace(now, phrase=public), retire)
 
-    def enrol(self, keystore: KeyStore, *, retire: bool | None = None) -> Receipt:
-        """Keep the vault's key in this key store from now on: after a loss, or a move."""
-        return with_openers(self._session, keystore, lambda now: now, retire)
+    def recover(
+        self,
+        keystore: KeyStore | None,
+        passphrase: Secret | None = None,
+        *,
+        retire: bool | None = None,
+    ) -> Receipt:
+        """Keep the vault's key in this key store from now on, after a loss or a move.
+
+        keystore None: in none. passphrase: a new one, in place of an earlier one. Raises
+        BadValueError when neither would open the vault.
+        """
+        key = None if passphrase is None else passphrase_key(passphrase)
+
+        def moved(now: Openers) -> Openers:
+            both = now.both and keystore is not None
+            return replace(now, keystore=keystore, passphrase=key or now.passphrase, both=both)
+
+        return self._change(moved, retire)
 
     def _change(self, change: Callable[[Openers], Openers], retire: bool | None) -> Receipt:
-        return with_openers(self._session, None, change, retire)
+        return with_openers(self._session, change, retire)
 
 
 def strictly(session: Session, strict: Strict | None) -> Callable[[Openers], Openers]:

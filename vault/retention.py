@@ -83,23 +83,22 @@ def believe_clock(session: Session) -> None:
 
 def expire(
     session: Session,
+    retention: Retention,
     keep: Callable[[Record], bool],
-    trash: Callable[[list[str]], object],
-    *,
-    dry: bool,
+    trash: Callable[[list[str]], object] | None,
 ) -> Expiry:
-    """Do what the policy says; dry: only say it.
+    """Do what the policy says.
 
-    keep: true exempts a record (favourites). trash: moves ids into the trash.
+    keep: true exempts a record (favourites). trash: moves ids into the trash; None: nothing is
+    done, only said.
     """
     now = session.clock()
     waiting = _suspicion(session, now)
     if waiting:
         return Expiry(waiting=waiting)
-    retention = retention_of(session)
     surplus = list(_surplus(session, retention, keep, now)) if retention.limits_pictures else []
     stale = [] if retention.trash_days is None else list(_stale(session, retention.trash_days, now))
-    if not dry:
+    if trash is not None:
         if surplus:
             trash(surplus)
         if stale:

@@ -265,13 +265,20 @@ class Vault:
         """Say what deletes itself, and when."""
         set_retention(self._s, retention)
 
-    def expire(self, keep: Callable[[Record], bool], *, dry: bool = False) -> Expiry:
+    def expire(
+        self,
+        keep: Callable[[Record], bool],
+        *,
+        dry: bool = False,
+        policy: Retention | None = None,
+    ) -> Expiry:
         """Do what the retention policy says, or with `dry` only say what it would do.
 
-        keep: true for records that no limit touches. Nothing happens, and `waiting` says why,
-        while the clock is not to be believed; `believe_clock` takes it as it is.
+        keep: true for records that no limit touches. policy: another than the vault's own.
+        Nothing happens, and `waiting` says why, while the clock is not to be believed;
+        `believe_clock` takes it as it is.
         """
-        return expire(self._s, keep, self.trash, dry=dry)
+        return expire(self._s, policy or self.retention, keep, None if dry else self.trash)
 
     def believe_clock(self) -> None:
         """Take this machine's clock as right: a person looked at it."""

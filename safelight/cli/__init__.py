@@ -2,7 +2,7 @@
 
 import typer
 
-from safelight.cli import export, generate, init, look, models, reveal, status, trash
+from safelight.cli import export, generate, init, keys, look, models, reveal, status, trash
 
 __all__ = ["app"]
 
@@ -24,11 +24,24 @@ for verb, function in (
     ("show", look.show),
     ("trash", trash.trash),
     ("untrash", trash.untrash),
+    ("purge", trash.purge),
     ("reveal", reveal.reveal),
     ("export", export.export),
 ):
     app.command(verb)(function)
 app.add_typer(models.app, name="models")
+
+vault = typer.Typer(
+    help="Keys, retention, backup and care of the vault itself.", no_args_is_help=True
+)
+for verb, function in (
+    ("recover", keys.recover),
+    ("rotate", keys.rotate),
+    ("retention", trash.retention),
+):
+    vault.command(verb)(function)
+vault.add_typer(keys.passphrase, name="passphrase")
+app.add_typer(vault, name="vault")
 
 
 def _version(wanted: bool) -> None:

@@ -10,6 +10,7 @@ import typer
 from safelight.access import Access
 from safelight.cli.options import Json, Model, with_access
 from safelight.cli.reveal import write_new
+from safelight.cli.trash import expire
 from safelight.console import line, note
 from safelight.exits import UsageError
 
@@ -85,6 +86,8 @@ def generate(
     }
     with nullcontext() if incognito else access.open() as vault:
         _run(chosen, orders, given, _Sink(vault, to, json))
+        if vault is not None:
+            expire(vault)
 
 
 class _Sink:

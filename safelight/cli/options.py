@@ -11,10 +11,17 @@ import typer
 from safelight.access import Access
 from safelight.settings import load_settings
 
-__all__ = ["Json", "Model", "with_access"]
+__all__ = ["AskPhrase", "Json", "Model", "PhraseFile", "with_access"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
 Model = Annotated[str | None, typer.Option("--model", help="A bundle on the shelf (pocket).")]
+PhraseFile = Annotated[
+    Path | None,
+    typer.Option("--phrase-file", help="Open with the recovery phrase in this file."),
+]
+AskPhrase = Annotated[
+    bool, typer.Option("--phrase", help="Open with the recovery phrase; asks for it.")
+]
 _VAULT = Annotated[
     Path | None,
     typer.Option("--vault", help="The vault's folder (or SAFELIGHT_VAULT).", show_default=False),

@@ -292,7 +292,7 @@ def test_opened_by_phrase_a_purge_leaves_the_old_key_unless_told(two):
     shutil.copytree(two.path, other)
     store = MemoryKeyStore(two.keystore.entries)
     with vault.open_vault(two.path, vault.PhraseUnlock(two.phrase)) as opened:
-        receipt = opened.keys.enrol(store)
+        receipt = opened.keys.recover(store)
         assert not receipt.shredded
     vault.open_vault(other, vault.KeyStoreUnlock(store)).close()
     two.open().close()
@@ -300,7 +300,7 @@ def test_opened_by_phrase_a_purge_leaves_the_old_key_unless_told(two):
     third = two.path.with_name("third copy")
     shutil.copytree(two.path, third)
     with vault.open_vault(two.path, vault.PhraseUnlock(two.phrase)) as opened:
-        assert opened.keys.enrol(store, retire=True).shredded
+        assert opened.keys.recover(store, retire=True).shredded
     with pytest.raises(NoKeyError):
         vault.open_vault(third, vault.KeyStoreUnlock(store))
 

@@ -74,7 +74,7 @@ def test_every_change_of_a_slot_is_an_epoch_and_a_new_key(place):
         lambda keys: keys.set_passphrase(ONE, both=True),
         lambda keys: keys.remove_passphrase(),
         lambda keys: keys.replace_phrase(lambda phrase: None),
-        lambda keys: keys.enrol(place.keystore),
+        lambda keys: keys.recover(place.keystore),
         lambda keys: keys.rotate(),
     )
     for change in changes:
@@ -150,7 +150,7 @@ def test_a_lost_keyring_is_replaced_with_the_phrase(place):
     new = MemoryKeyStore()
     assert opens(place, vault.KeyStoreUnlock(new)) is NoKeyError
     with vault.open_vault(place.path, vault.PhraseUnlock(place.phrase)) as opened:
-        receipt = opened.keys.enrol(new)
+        receipt = opened.keys.recover(new)
         assert "old key" in receipt.remaining[0]
     assert opens(place, vault.KeyStoreUnlock(new)) is True
     assert opens(place, by_keyring(place)) is NoKeyError  # another machine's: left alone there
@@ -161,14 +161,23 @@ def test_a_forgotten_passphrase_is_replaced_with_the_phrase(make):
     place = make(passphrase="forgotten")
     with place.open() as opened:
         opened.add([draft()] * 2)
+        assert opened.status().generation == 2
     with vault.open_vault(place.path, vault.PhraseUnlock(place.phrase)) as opened:
-        session = opened._s
-        assert session.opener.keystore is None
         with pytest.raises(vault.KeyStoreAbsentError, match="memory"):
-            opened.keys.set_passphrase(TWO)  # its key store is not here
-        opened.keys.enrol(MemoryKeyStore())
-    with vault.open_vault(place.path, vault.PhraseUnlock(place.phrase)) as opened:
-        assert opened.status().epoch == 2
+            opened.keys.set_passphrase(TWO)  # its key store is not here: nothing has changed
+        assert opened.status().generation == 2
+        assert opened._s.ledger.notes == {}
+        opened.keys.recover(MemoryKeyStore(), TWO)
+    assert opens(place, vault.PassphraseUnlock(TWO)) is True
+    assert opens(place, vault.PassphraseUnlock(place.passphrase)) is WrongPassphraseError
+
+
+def test_a_vault_moves_to_a_machine_without_any_key_store(both):
+    with vault.open_vault(both.path, vault.PhraseUnlock(both.phrase)) as opened:
+        opened.keys.recover(None, TWO)
+    assert [slot.type for slot in vault.inspect(both.path).slots] == ["phrase", "passphrase"]
+    assert opens(both, vault.PassphraseUnlock(TWO)) is True
+    assert opens(both, vault.PhraseUnlock(both.phrase)) is True
 
 
 def test_a_new_phrase_replaces_the_old_one(place):
