@@ -169,18 +169,18 @@ def sealing(rounds: int) -> dict[str, Any]:
     """
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from vault.frame import frame, unframe
+    from vault.frame import Framed, unframe_parts
     from vault.sealing import open_blob, seal_blob
 
     picture, key, context, nonce = (os.urandom(size) for size in (LARGE, 32, 59, 12))
     cipher = AESGCM(key)
     raw = cipher.encrypt(nonce, picture, None)
-    sealed = seal_blob(key, context, frame(picture, metadata=False))
+    sealed = seal_blob(key, context, Framed(picture))
     calls: dict[str, Callable[[], object]] = {
         "raw encrypt": lambda: cipher.encrypt(os.urandom(12), picture, None),
         "raw decrypt": lambda: cipher.decrypt(nonce, raw, None),
-        "seal": lambda: seal_blob(key, context, frame(picture, metadata=False)),
-        "open": lambda: unframe(open_blob(key, context, sealed), metadata=False),
+        "seal": lambda: seal_blob(key, context, Framed(picture)),
+        "open": lambda: unframe_parts(open_blob(key, context, sealed)),
     }
     times = {name: summary(each) for name, each in interleave(calls, rounds=rounds).items()}
     encrypt, decrypt, seal, open_ = (times[name]["median"] for name in calls)

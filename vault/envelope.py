@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vault.context import Kind, context, kind_of
 from vault.errors import BadValueError, DamagedError
-from vault.frame import LENGTH_BYTES, frame, padme, unframe
+from vault.frame import LENGTH_BYTES, Framed, padme, unframe_parts
 from vault.keytree import RecordSlot
 from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record
 from vault.sealed_record import Opened, SealedRecord, new_slot, seal_metadata
@@ -63,7 +63,7 @@ def open_envelope(vault_id: bytes, slot: RecordSlot, seal: BlobSeal, sealed: byt
         raise DamagedError("a sealed file is not the one that its record names")
     about = context(seal.blob.kind, vault_id, slot.record_id, seal.revision)
     key = _file_key(slot, seal.blob.kind, seal.file)
-    plaintext = unframe(open_blob(key, about, sealed), metadata=False)
+    plaintext = unframe_parts(open_blob(key, about, sealed))
     if len(plaintext) != seal.blob.length:
         raise DamagedError("a sealed file has another length than its record says")
     return plaintext
@@ -88,7 +88,7 @@ def _seal_file(vault_id: bytes, slot: RecordSlot, name: bytes, blob: BlobDraft) 
     if len(blob.data) > BLOB_LIMIT:
         raise BadValueError(f"a blob has {len(blob.data)} bytes; up to {BLOB_LIMIT} are accepted")
     about = context(blob.kind, vault_id, slot.record_id, slot.revision)
-    return seal_blob(_file_key(slot, blob.kind, name), about, frame(blob.data, metadata=False))
+    return seal_blob(_file_key(slot, blob.kind, name), about, Framed(blob.data))
 
 
 def _file_key(slot: RecordSlot, kind: Kind, name: bytes) -> bytes:

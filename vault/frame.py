@@ -6,7 +6,15 @@ tiny inputs and 0.5 % at 1.5 MB. Opening accepts exactly one padding for each pa
 
 from vault.errors import DamagedError
 
-__all__ = ["LENGTH_BYTES", "frame", "metadata_size", "padme", "unframe"]
+__all__ = [
+    "LENGTH_BYTES",
+    "Framed",
+    "frame",
+    "metadata_size",
+    "padme",
+    "unframe",
+    "unframe_parts",
+]
 
 LENGTH_BYTES = 8  # big-endian payload length before the payload
 _METADATA_STEP = 256  # bytes: small metadata is padded to a multiple of this
@@ -52,3 +60,52 @@ def unframe(framed: bytes | bytearray, *, metadata: bool) -> bytes:
     if isinstance(framed, bytes):
         return framed[LENGTH_BYTES:size]
     return bytes(memoryview(framed)[LENGTH_BYTES:size])
+
+
+class Framed:
+    """The frame of a blob, given out piece by piece: a whole picture is never copied for it.
+
+    size: bytes of the frame, padded.
+    """
+
+    def __init__(self, payload: bytes | bytearray | memoryview) -> None:
+        self._payload = memoryview(payload)
+        self.size = padme(LENGTH_BYTES + len(self._payload))
+
+    def parts(self, size: int) -> list[bytes | memoryview]:
+        """Return the frame in pieces of `size` bytes, 8 or more; the last is shorter, or empty."""
+        head = len(self._payload).to_bytes(LENGTH_BYTES, "big")
+        head += bytes(self._payload[: size - LENGTH_BYTES])
+        pieces: list[bytes | memoryview] = [head]
+        starts = range(size, self.size + 1, size)
+        pieces += [self._payload[at - LENGTH_BYTES : at - LENGTH_BYTES + size] for at in starts]
+        for index in range(len(pieces) - 1, -1, -1):  # zeros where the payload has ended
+            wanted = min(size, self.size - index * size)
+            if len(pieces[index]) == wanted > 0:
+                break
+            pieces[index] = bytes(pieces[index]).ljust(wanted, b"\0")
+        return pieces
+
+
+def unframe_parts(parts: list[bytes]) -> bytes:
+    """Return the payload of a blob's frame in pieces, as `unframe` does of one in whole.
+
+    The first piece holds the length. Raises DamagedError likewise.
+    """
+    size = LENGTH_BYTES + int.from_bytes(parts[0][:LENGTH_BYTES], "big")
+    held = sum(map(len, parts))
+    if len(parts[0]) < LENGTH_BYTES or size > held:
+        raise DamagedError("a sealed frame names a length that it does not hold")
+    if padme(size) != held:
+        raise DamagedError("a sealed frame is not padded as this format pads")
+    kept: list[bytes] = []
+    left = size
+    for part in parts:
+        if len(part) > left:
+            if part.count(0, left) != len(part) - left:
+                raise DamagedError("a sealed frame is not padded as this format pads")
+            part = part[:left]  # noqa: PLW2901 - what is not padding
+        kept.append(part)
+        left -= len(part)
+    kept[0] = kept[0][LENGTH_BYTES:]
+    return b"".join(kept)

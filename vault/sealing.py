@@ -7,7 +7,8 @@ compared before any chunk is opened, so one ciphertext opens under one key and c
 
 import hmac
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -23,6 +24,7 @@ __all__ = [
     "PREFIX_BYTES",
     "SEAL_LIMIT",
     "TAG_BYTES",
+    "Source",
     "expand",
     "open_blob",
     "open_small",
@@ -79,23 +81,35 @@ def sealed_blob_size(size: int) -> int:
     return PREFIX_BYTES + size + TAG_BYTES * (size // CHUNK_BYTES + 1)
 
 
-def seal_blob(key: bytes, context: bytes, plaintext: bytes) -> bytearray:
+class Source(Protocol):
+    """Plaintext that is given out in pieces (`vault.frame.Framed`). size: its bytes."""
+
+    size: int
+
+    def parts(self, size: int) -> Sequence[bytes | memoryview]:
+        """Return it in pieces of `size` bytes; the last is shorter, and empty if it must be."""
+        ...
+
+
+def seal_blob(key: bytes, context: bytes, source: Source) -> bytearray:
     """Return salt || commitment || sealed chunks under a fresh salt, after opening it again.
 
     Raises BadValueError for a key of another width than 32 bytes, StorageError when the seal does
     not open to its plaintext.
     """
-    sealed = _seal_with_salt(key, context, plaintext, os.urandom(SALT_BYTES))
-    if not _opens_to(key, context, sealed, plaintext):
+    chunks = source.parts(CHUNK_BYTES)
+    sealed = _seal_with_salt(key, context, chunks, os.urandom(SALT_BYTES))
+    if len(sealed) != sealed_blob_size(source.size) or not _opens_to(key, context, sealed, chunks):
         raise StorageError("a fresh seal does not open to its plaintext", hint="Test the memory.")
     return sealed
 
 
-def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> bytearray:
-    """Return the whole plaintext of a sealed blob.
+def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> list[bytes]:
+    """Return the whole plaintext of a sealed blob in its chunks, the last of them shorter.
 
     Raises DamagedError, and returns not one byte, when the commitment or any chunk is wrong, out
-    of its place, missing or too many.
+    of its place, missing or too many. In chunks, since the allocator has small pieces at hand: a
+    fresh buffer of a picture's size costs more in page faults than the cipher.
     """
     if len(sealed) < PREFIX_BYTES + TAG_BYTES:
         raise DamagedError("a sealed blob is cut short")
@@ -108,57 +122,54 @@ def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> bytearra
     count = len(body) // _SEALED_CHUNK + 1  # the last one is always shorter than a whole chunk
     if len(body) - (count - 1) * _SEALED_CHUNK < TAG_BYTES:
         raise DamagedError("a sealed blob lacks its last chunk")
-    plaintext = bytearray(len(body) - count * TAG_BYTES)
-    target = memoryview(plaintext)
+    ends = range(0, len(body), _SEALED_CHUNK)
     try:
-        for index, nonce in _nonces(base_nonce, count):
-            chunk = body[index * _SEALED_CHUNK : (index + 1) * _SEALED_CHUNK]
-            start = index * CHUNK_BYTES
-            cipher.decrypt_into(nonce, chunk, None, target[start : start + len(chunk) - TAG_BYTES])
+        chunks = [
+            cipher.decrypt(nonce, body[start : start + _SEALED_CHUNK], None)
+            for start, nonce in zip(ends, _nonces(base_nonce, count), strict=True)
+        ]
     except InvalidTag:
         raise DamagedError("a sealed blob does not open: damaged or tampered with") from None
-    return plaintext
+    return chunks
 
 
-def _seal_with_salt(key: bytes, context: bytes, plaintext: bytes, salt: bytes) -> bytearray:
+def _seal_with_salt(
+    key: bytes, context: bytes, chunks: Sequence[bytes | memoryview], salt: bytes
+) -> bytearray:
     """Seal under a given salt. Only `seal_blob` and the vectors' script choose one."""
     if len(key) != KEY_BYTES:
         raise BadValueError(f"a blob key is {KEY_BYTES} bytes, got {len(key)}")
     cipher, base_nonce, commitment = _schedule(key, context, salt)
-    sealed = bytearray(sealed_blob_size(len(plaintext)))
+    sealed = bytearray(PREFIX_BYTES + sum(map(len, chunks)) + TAG_BYTES * len(chunks))
     sealed[:PREFIX_BYTES] = salt + commitment
-    source, body = memoryview(plaintext), memoryview(sealed)[PREFIX_BYTES:]
-    for index, nonce in _nonces(base_nonce, len(plaintext) // CHUNK_BYTES + 1):
-        chunk = source[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES]
-        start = index * _SEALED_CHUNK
-        cipher.encrypt_into(nonce, chunk, None, body[start : start + len(chunk) + TAG_BYTES])
+    body, start = memoryview(sealed), PREFIX_BYTES
+    for nonce, chunk in zip(_nonces(base_nonce, len(chunks)), chunks, strict=True):
+        end = start + len(chunk) + TAG_BYTES
+        cipher.encrypt_into(nonce, chunk, None, body[start:end])
+        start = end
     return sealed
 
 
-def _opens_to(key: bytes, context: bytes, sealed: bytearray, plaintext: bytes) -> bool:
-    """Say whether a fresh seal opens to its plaintext, in a buffer of one chunk.
-
-    A second buffer of the blob's size costs more in page faults than the ciphers (1.5 MB: 4 ms).
-    """
-    if len(sealed) != sealed_blob_size(len(plaintext)):
-        return False
+def _opens_to(
+    key: bytes, context: bytes, sealed: bytearray, chunks: Sequence[bytes | memoryview]
+) -> bool:
+    """Say whether a fresh seal opens to its plaintext, in a buffer of one chunk."""
     cipher, base_nonce, commitment = _schedule(key, context, bytes(sealed[:SALT_BYTES]))
     if sealed[SALT_BYTES:PREFIX_BYTES] != bytearray(commitment):
         return False
-    source, body = memoryview(plaintext), memoryview(sealed)[PREFIX_BYTES:]
+    body, start = memoryview(sealed), PREFIX_BYTES
     opened = bytearray(CHUNK_BYTES)
     target = memoryview(opened)
-    for index, nonce in _nonces(base_nonce, len(plaintext) // CHUNK_BYTES + 1):
-        chunk = body[index * _SEALED_CHUNK : (index + 1) * _SEALED_CHUNK]
-        size = len(chunk) - TAG_BYTES
-        try:
-            cipher.decrypt_into(nonce, chunk, None, target[:size])
-        except InvalidTag:
-            return False
-        start = index * CHUNK_BYTES
-        if not opened.startswith(source[start : start + size]):  # compares without a copy
-            return False
-    return True
+    try:
+        for nonce, chunk in zip(_nonces(base_nonce, len(chunks)), chunks, strict=True):
+            end = start + len(chunk) + TAG_BYTES
+            cipher.decrypt_into(nonce, body[start:end], None, target[: len(chunk)])
+            if not opened.startswith(chunk):  # compares without a copy
+                return False
+            start = end
+    except (InvalidTag, ValueError):  # ValueError: the seal ends early
+        return False
+    return start == len(sealed)
 
 
 def _schedule(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, int, bytes]:
@@ -168,7 +179,6 @@ def _schedule(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, int, byt
     return AESGCM(block[:KEY_BYTES]), nonce, block[KEY_BYTES + NONCE_BYTES :]
 
 
-def _nonces(base_nonce: int, count: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (index, base nonce XOR index) for each chunk."""
-    for index in range(count):
-        yield index, (base_nonce ^ index).to_bytes(NONCE_BYTES, "big")
+def _nonces(base_nonce: int, count: int) -> list[bytes]:
+    """Return base nonce XOR index for each chunk."""
+    return [(base_nonce ^ index).to_bytes(NONCE_BYTES, "big") for index in range(count)]

@@ -16,7 +16,7 @@ from tests.vectors.reference import Reader
 from vault import sealing
 from vault.context import context
 from vault.envelope import BLOB_LABEL
-from vault.frame import frame, metadata_size, padme
+from vault.frame import Framed, metadata_size, padme
 from vault.index import SlotRow
 from vault.keytree import PageEntry, Root, open_page, open_root, read_slot
 from vault.layout import encode_header
@@ -79,8 +79,9 @@ def test_blob():
     key = sealing.expand(raw("blob", "blob_key"), label)
     picture = hashlib.shake_128(about["shake128_of"].encode()).digest(about["length"])
     info = context(about["kind"], VAULT, RECORD, about["revision"])
-    framed = frame(picture, metadata=False)
-    sealed = sealing._seal_with_salt(key, info, framed, raw("blob", "salt"))
+    sealed = sealing._seal_with_salt(
+        key, info, Framed(picture).parts(sealing.CHUNK_BYTES), raw("blob", "salt")
+    )
     assert hashlib.sha256(sealed).hexdigest() == about["sha256"]
 
 

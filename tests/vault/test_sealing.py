@@ -29,6 +29,24 @@ CASES = C2SP["testGroups"][0]["tests"]
 KEY, CONTEXT = bytes(range(32)), b"context"
 
 
+class Plain:
+    """Plaintext without a frame, as the vectors seal it."""
+
+    def __init__(self, data):
+        self.data, self.size = data, len(data)
+
+    def parts(self, size):
+        return [self.data[at : at + size] for at in range(0, self.size + 1, size)]
+
+
+def cut(data):
+    return Plain(data).parts(CHUNK_BYTES)
+
+
+def opened(key, context, sealed):
+    return b"".join(open_blob(key, context, sealed))
+
+
 def test_all_vectors_are_there():
     assert len(CASES) == C2SP["numberOfTests"] == 35
 
@@ -41,11 +59,11 @@ def test_c2sp_vector(case):
         with pytest.raises(DamagedError):
             open_blob(key, context, sealed)
         return
-    plaintext = open_blob(key, context, sealed)
+    plaintext = opened(key, context, sealed)
     assert len(plaintext) == case["msgLength"]
     assert hashlib.sha512(plaintext).hexdigest() == case["msgSha512"]
     # Sealing the same plaintext under the same salt gives the vector's very bytes.
-    assert sealing._seal_with_salt(key, context, bytes(plaintext), sealed[:24]) == sealed
+    assert sealing._seal_with_salt(key, context, cut(plaintext), sealed[:24]) == sealed
 
 
 def test_expand_is_hkdf_expand_sha512():
@@ -59,13 +77,13 @@ def test_expand_is_hkdf_expand_sha512():
 def test_sizes_around_chunk_borders(chunks, off):
     size = max(0, chunks * CHUNK_BYTES + off)
     plaintext = bytes(range(256)) * (size // 256 + 1)
-    sealed = seal_blob(KEY, CONTEXT, plaintext[:size])
+    sealed = seal_blob(KEY, CONTEXT, Plain(plaintext[:size]))
     assert len(sealed) == sealed_blob_size(size)
-    assert open_blob(KEY, CONTEXT, sealed) == plaintext[:size]
+    assert opened(KEY, CONTEXT, sealed) == plaintext[:size]
 
 
 def test_every_bit_of_a_blob_counts():
-    sealed = seal_blob(KEY, CONTEXT, b"thirteen byte")
+    sealed = seal_blob(KEY, CONTEXT, Plain(b"thirteen byte"))
     for bit in range(8 * len(sealed)):
         bent = bytearray(sealed)
         bent[bit // 8] ^= 1 << bit % 8
@@ -74,7 +92,7 @@ def test_every_bit_of_a_blob_counts():
 
 
 def test_every_truncation_and_extension_of_a_blob_fails():
-    sealed = seal_blob(KEY, CONTEXT, b"thirteen byte")
+    sealed = seal_blob(KEY, CONTEXT, Plain(b"thirteen byte"))
     for size in range(len(sealed)):
         with pytest.raises(DamagedError):
             open_blob(KEY, CONTEXT, sealed[:size])
@@ -87,7 +105,7 @@ def test_every_truncation_and_extension_of_a_blob_fails():
     "order", [[1, 0, 2], [0, 0, 2], [0, 1, 1], [0, 2], [0, 1], [2], [0, 1, 2, 2], [0, 1, 0, 2]]
 )
 def test_chunks_keep_their_places(order):
-    sealed = seal_blob(KEY, CONTEXT, bytes(2 * CHUNK_BYTES) + b"end")
+    sealed = seal_blob(KEY, CONTEXT, Plain(bytes(2 * CHUNK_BYTES) + b"end"))
     body, step = sealed[PREFIX_BYTES:], CHUNK_BYTES + 16
     chunks = [body[:step], body[step : 2 * step], body[2 * step :]]
     bent = sealed[:PREFIX_BYTES] + b"".join(chunks[i] for i in order)
@@ -98,25 +116,25 @@ def test_chunks_keep_their_places(order):
 def test_a_seal_that_came_out_wrong_is_noticed():
     """A flipped bit in memory between sealing and writing must not be kept for ever."""
     plaintext = bytes(CHUNK_BYTES) + b"end"
-    sealed = seal_blob(KEY, CONTEXT, plaintext)
-    assert sealing._opens_to(KEY, CONTEXT, sealed, plaintext)
+    sealed = seal_blob(KEY, CONTEXT, Plain(plaintext))
+    assert sealing._opens_to(KEY, CONTEXT, sealed, cut(plaintext))
     for place in (0, 30, PREFIX_BYTES, len(sealed) - 1):
         bent = bytearray(sealed)
         bent[place] ^= 1
-        assert not sealing._opens_to(KEY, CONTEXT, bent, plaintext)
+        assert not sealing._opens_to(KEY, CONTEXT, bent, cut(plaintext))
     for other in (plaintext[:-1] + b"D", b"\1" + plaintext[1:]):
-        assert not sealing._opens_to(KEY, CONTEXT, sealed, other)
+        assert not sealing._opens_to(KEY, CONTEXT, sealed, cut(other))
 
 
 @pytest.mark.parametrize("size", [1, 100, CHUNK_BYTES, CHUNK_BYTES + 9])
 def test_a_fresh_seal_of_a_mere_beginning_is_not_accepted(size):
     plaintext = bytes(range(7)) * CHUNK_BYTES
-    cut = seal_blob(KEY, CONTEXT, plaintext[:-size])
-    assert not sealing._opens_to(KEY, CONTEXT, cut, plaintext)
+    shorter = seal_blob(KEY, CONTEXT, Plain(plaintext[:-size]))
+    assert not sealing._opens_to(KEY, CONTEXT, shorter, cut(plaintext))
 
 
 def test_another_key_context_or_salt_fails():
-    one, other = (seal_blob(KEY, CONTEXT, b"same") for _ in range(2))
+    one, other = (seal_blob(KEY, CONTEXT, Plain(b"same")) for _ in range(2))
     assert one != other
     for key, context, sealed in [
         (KEY[::-1], CONTEXT, one),
@@ -130,7 +148,7 @@ def test_another_key_context_or_salt_fails():
 
 def test_a_key_of_another_width_is_refused():
     with pytest.raises(BadValueError):
-        seal_blob(KEY[:31], CONTEXT, b"")
+        seal_blob(KEY[:31], CONTEXT, Plain(b""))
 
 
 def test_small_seals_bind_every_bit_and_their_context():
