@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from safelight.console import ask, is_interactive, note
 from safelight.exits import UsageError
+from safelight.hardening import hide_memory
 from safelight.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,14 +28,16 @@ class Access:
     settings: Settings
     passphrase_fd: int = -1
 
-    def open(self) -> "Vault":
+    def open(self, *, warn: bool = True) -> "Vault":
         """Open the vault with a given passphrase, else the pinned key store, else by asking."""
-        return self._warned(self._open(self.summary()))
+        vault = self._open(self.summary())
+        return self._warned(vault) if warn else vault
 
     def open_with_phrase(self, file: Path | None) -> "Vault":
         """Open the vault with the recovery phrase from a file, else by asking for it."""
         from vault import PhraseUnlock, open_vault
 
+        hide_memory()
         self.summary()
         return self._warned(open_vault(self.settings.vault, PhraseUnlock(read_phrase(file))))
 
@@ -47,6 +50,7 @@ class Access:
     def _open(self, summary: "VaultSummary") -> "Vault":
         from vault import BothUnlock, KeyStoreUnlock, LockedError, PassphraseUnlock, open_vault
 
+        hide_memory()
         openers = {slot.type for slot in summary.slots}
         path = self.settings.vault
         given = self.passphrase()

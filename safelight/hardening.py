@@ -4,7 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["forbid_core_dumps", "swap_warning"]
+__all__ = ["forbid_core_dumps", "hide_memory", "swap_warning"]
+
+_PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 def forbid_core_dumps() -> None:
@@ -15,6 +17,18 @@ def forbid_core_dumps() -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def hide_memory() -> None:
+    """Keep other processes of this user from reading this one's memory (Linux; root still can).
+
+    Called when keys are about to be in it: no debugger attaches, /proc/PID/mem belongs to root.
+    """
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def swap_warning(swaps: Path = Path("/proc/swaps")) -> str:

@@ -125,7 +125,7 @@ class Change:
     def _with_pending(self, root: Root, epoch: int) -> Root:
         """Write the lists of files; a new epoch has a new key, and takes over the old lists."""
         ledger, seals = self.ledger, root.pending_seals
-        files, done, key = list(self._files), list(self._done), ledger.root_key
+        files, done, key = list(self._files), list(self._done), bytes(ledger.root_key)
         if self.renewal is not None:
             kept, numbers = ledger.pending()
             files, done, key = kept + files, done + numbers, self.renewal.root_key

@@ -31,6 +31,7 @@ from vault.keytree import (
 from vault.notes import decode_notes
 from vault.pending import open_pending
 from vault.sealed_record import Opened, open_metadata
+from vault.secret import wipe
 from vault.slots import slots_digest
 from vault.unlock import Opener
 
@@ -51,12 +52,12 @@ class Ledger:
         self.at = (0, 0)  # epoch, generation
         self.index = index
         self._opener = opener
-        self.root_key = b""
+        self.root_key = bytearray()
         self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
 
     def forget(self) -> None:
-        """Drop the keys."""
-        self.root_key = b""
+        """Overwrite the root key, and drop the keys that hang on it."""
+        wipe(self.root_key)
         self.root = Root()
         self._pages.clear()
 
@@ -77,14 +78,15 @@ class Ledger:
             if change.is_empty():
                 return
             epoch, generation = self.at
-            at, root_key = (epoch, generation + 1), self.root_key
+            at, root_key = (epoch, generation + 1), bytes(self.root_key)
             if change.renewal is not None:
                 at, root_key = (epoch + 1, 1), change.renewal.root_key
             root, pages = change.seal(at)
             sealed = seal_root(root_key, self.vault_id, at, root)
             self.index.put_root(sealed)
             self.index.put_state(StateRow(self.vault_id, *at))
-        self.root, self.root_tag, self.at, self.root_key = root, root_tag(sealed), at, root_key
+        self.root, self.root_tag, self.at = root, root_tag(sealed), at
+        self._take(root_key)
         for number, page in pages.items():
             self._remember(number, root.pages[number].tag, page)
 
@@ -98,7 +100,7 @@ class Ledger:
         if at < self.at:
             raise DamagedError("the index went back in time while it was open: an old copy")
         slots = self.index.slots()
-        root_key, own = self.root_key, None
+        root_key, own = bytes(self.root_key), None
         if state.epoch != self.at[0]:
             root_key, own = self._opener.root_key(slots, state.epoch)
         sealed = self.index.root()
@@ -110,8 +112,12 @@ class Ledger:
             )
         if own is not None:
             self._check_public(root, own.no)
-        self.root_key = root_key
+        self._take(root_key)
         self.root, self.root_tag, self.at = root, root_tag(sealed), at
+
+    def _take(self, root_key: bytes) -> None:
+        wipe(self.root_key)
+        self.root_key = bytearray(root_key)
 
     def _check_public(self, root: Root, no: int) -> None:
         public = self._opener.public()
@@ -133,7 +139,7 @@ class Ledger:
         for no, sealed in self.index.pending():
             files: list[bytes] = []
             with suppress(DamagedError):
-                files = open_pending(self.root_key, self.vault_id, (self.at[0], no), sealed)
+                files = open_pending(bytes(self.root_key), self.vault_id, (self.at[0], no), sealed)
             lists.append((no, files))
         return lists
 

@@ -3,7 +3,12 @@
 import hmac
 from typing import NoReturn
 
-__all__ = ["Secret"]
+__all__ = ["Secret", "wipe"]
+
+
+def wipe(key: bytearray) -> None:
+    """Overwrite a key with zeros: best effort, since Python and its libraries make copies."""
+    key[:] = bytes(len(key))
 
 
 class Secret:  # noqa: PLW1641 - a hash would be a second door to the value
@@ -17,11 +22,15 @@ class Secret:  # noqa: PLW1641 - a hash would be a second door to the value
     __slots__ = ("_value",)
 
     def __init__(self, value: bytes | bytearray | memoryview) -> None:
-        self._value = bytes(value)
+        self._value = bytearray(value)
 
     def reveal(self) -> bytes:
-        """Return the bytes themselves."""
-        return self._value
+        """Return a copy of the bytes."""
+        return bytes(self._value)
+
+    def wipe(self) -> None:
+        """Overwrite the bytes with zeros. Copies that were revealed are not reached."""
+        wipe(self._value)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Secret):

@@ -60,6 +60,7 @@ class Session:
                     self.blobs.sweep_incoming()
             self.ledger = Ledger(self.index, vault_id, opener)
             stack.callback(self.ledger.forget)
+            stack.callback(opener.forget)
             with self._lock.shared():
                 if self.index.is_unfinished():
                     raise unfinished()

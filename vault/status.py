@@ -37,7 +37,11 @@ class SlotStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class VaultStatus:
-    """What an open vault is like; counts are of records, bytes of files."""
+    """What an open vault is like; counts are of records, bytes of files.
+
+    waiting: deleted files that are still to be unlinked. backup, verified: when that was done
+    last, ISO 8601, or None.
+    """
 
     vault_id: str
     path: Path
@@ -51,6 +55,10 @@ class VaultStatus:
     keystore: str | None
     files: int
     bytes_on_disk: int
+    waiting: int
+    backup: str | None
+    verified: str | None
+    read_only: bool
     warnings: tuple[str, ...]
 
 

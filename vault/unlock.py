@@ -18,7 +18,7 @@ from vault.errors import (
 from vault.index import SlotRow
 from vault.keystore import KeyStore, keystore_by_number, keystore_name
 from vault.keystore.entry import kek_entry
-from vault.secret import Secret
+from vault.secret import Secret, wipe
 from vault.slots import (
     SlotType,
     keyring_fields,
@@ -88,6 +88,10 @@ class Opener(Protocol):
         """Return the HPKE public key that the root must name for this slot, or None."""
         ...
 
+    def forget(self) -> None:
+        """Overwrite what it holds; it opens nothing any more."""
+        ...
+
 
 def opener_for(unlock: Unlock, vault_id: bytes) -> Opener:
     """Return the opener of an unlock; raises PhraseError for a phrase of another shape or vault."""
@@ -119,6 +123,9 @@ class _KeyStoreOpener:
     def public(self) -> bytes | None:
         return None
 
+    def forget(self) -> None:
+        """Nothing: the KEK stays in the key store, and is fetched for each epoch."""
+
 
 class _HpkeOpener:
     """What phrase and passphrase share: a secret that HPKE opens with."""
@@ -127,14 +134,18 @@ class _HpkeOpener:
 
     def __init__(self, vault_id: bytes) -> None:
         self._vault_id = vault_id
-        self._secret: bytes | None = None
+        self._secret = bytearray()
 
     def public(self) -> bytes | None:
         from vault import hpke
 
-        if self._secret is None:
+        if not self._secret:
             raise BadValueError("nothing was unlocked yet")
-        return hpke.public_key(self._secret)
+        return hpke.public_key(bytes(self._secret))
+
+    def forget(self) -> None:
+        """Overwrite the secret that opens the slot."""
+        wipe(self._secret)
 
 
 class _PhraseOpener(_HpkeOpener):
@@ -142,11 +153,11 @@ class _PhraseOpener(_HpkeOpener):
 
     def __init__(self, vault_id: bytes, secret: bytes) -> None:
         super().__init__(vault_id)
-        self._secret = secret
+        self._secret = bytearray(secret)
 
     def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
         row = _slot_of(slots, self.slot_type)
-        root_key = open_hpke_slot(row, self._secret or b"", (self._vault_id, epoch))
+        root_key = open_hpke_slot(row, bytes(self._secret), (self._vault_id, epoch))
         if root_key is None:
             raise DamagedError(
                 "the recovery phrase is well formed and does not open this vault",
@@ -160,7 +171,7 @@ class _PassphraseOpener(_HpkeOpener):
 
     def __init__(self, vault_id: bytes, passphrase: Secret) -> None:
         super().__init__(vault_id)
-        self._passphrase = passphrase
+        self._passphrase = Secret(passphrase.reveal())  # its own, to be overwritten at the end
         self._parameters: bytes | None = None
 
     def root_key(self, slots: Sequence[SlotRow], epoch: int) -> tuple[bytes, SlotRow]:
@@ -178,10 +189,16 @@ class _PassphraseOpener(_HpkeOpener):
         from vault.passphrase import Argon2Parameters, derive
 
         encoded = passphrase_parameters(row)
-        if encoded != self._parameters or self._secret is None:
-            self._secret = derive(self._passphrase, Argon2Parameters.decode(encoded))
+        if encoded != self._parameters:
+            secret = derive(self._passphrase, Argon2Parameters.decode(encoded))
+            self._secret = bytearray(secret)
             self._parameters = encoded
-        return self._secret
+        return bytes(self._secret)
+
+    def forget(self) -> None:
+        """Overwrite the derived secret, and its own copy of the passphrase."""
+        super().forget()
+        self._passphrase.wipe()
 
     def _open(
         self, row: SlotRow, secret: bytes, epoch: int, slots: Sequence[SlotRow]

@@ -291,6 +291,7 @@ class Vault:
                 records, trashed = count_records(self._s.ledger.slots())
                 slots = slot_statuses(self._s.index.slots())
                 epoch, generation = self._s.ledger.at
+                notes, waiting = self._s.ledger.notes, len(self._s.ledger.pending()[0])
             with translated():
                 files, size = self._s.blobs.size_on_disk()
                 size += self._s.layout.index.lstat().st_size
@@ -307,6 +308,10 @@ class Vault:
             keystore=next((slot.name for slot in slots if slot.type == "keyring"), None),
             files=files,
             bytes_on_disk=size,
+            waiting=waiting,
+            backup=notes.get("backup", {}).get("when"),
+            verified=notes.get("verified", {}).get("when"),
+            read_only=self._s.read_only,
             warnings=self.warnings,
         )
 

@@ -1,5 +1,6 @@
 """`safelight status`, `doctor`, `config`: what protects, what computes, what is set."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,12 +12,12 @@ from safelight.hardening import swap_warning
 from safelight.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from safelight.offline import NetworkWatch
     from safelight.settings import Settings
 
-__all__ = ["config", "doctor", "status"]
+__all__ = ["config", "doctor", "protection", "status"]
 
 
 @with_access
@@ -29,13 +30,16 @@ def status(access: Access, json: Json = False) -> None:
         "vault": str(access.settings.vault),
         "vault_id": summary.vault_id,
         "format": summary.format,
+        "protection": protection({slot.type for slot in summary.slots}, summary.keystore),
         "opens_with": [slot.name for slot in summary.slots],
         "state": "unlocked",
     }
     warnings = [warning] if (warning := swap_warning()) else []
+    fields["swap"] = warning or "none, or encrypted"
     try:
-        with access.open() as vault:
+        with access.open(warn=False) as vault:
             inside = vault.status()
+            policy = asdict(vault.retention)
     except VaultError as error:
         fields["state"] = f"locked: {error}"
     else:
@@ -46,11 +50,33 @@ def status(access: Access, json: Json = False) -> None:
             "records": {kind.name.lower(): count for kind, count in inside.records.items()},
             "trashed": inside.trashed,
             "bytes": inside.bytes_on_disk,
+            "waiting_to_be_unlinked": inside.waiting,
+            "backup": inside.backup or "none yet: the folder is the only copy",
+            "verified": inside.verified or "never",
+            "retention": {name: value for name, value in policy.items() if value is not None},
         }
+        if inside.read_only:
+            warnings.append("the vault lies on read-only media: nothing can be added or changed")
         warnings += inside.warnings
     fields["warnings"] = warnings
-    fields["backup"] = "none yet: the folder is the only copy"
     _print(fields, json=json)
+
+
+def protection(types: "Collection[str]", keystore: int | None) -> str:
+    """Say in one sentence what stands between a stolen folder and the pictures in it."""
+    from vault.keystore import KERNEL, keystore_name
+
+    store = "" if keystore is None else keystore_name(keystore)
+    if keystore == KERNEL:
+        return f"Sealed; the key is in the {store} until the machine stops; nothing else opens it."
+    if "both" in types:
+        return (
+            f"Sealed; it takes {store} and the passphrase together, or the recovery phrase alone."
+        )
+    ways = [f"{store}, as strong as your login"] if "keyring" in types else []
+    ways += ["the passphrase"] if "passphrase" in types else []
+    ways += ["the recovery phrase"] if "phrase" in types else []
+    return f"Sealed; each of these opens it: {'; '.join(ways)}."
 
 
 def doctor(

@@ -23,6 +23,21 @@ def test_core_dumps_are_off_and_files_are_private(tmp_path):
     assert resource.getrlimit(resource.RLIMIT_CORE) == before
 
 
+def test_memory_is_hidden_from_other_processes_of_the_user():
+    program = (
+        "import ctypes, os\n"
+        "from safelight.hardening import hide_memory\n"
+        "prctl = ctypes.CDLL(None).prctl\n"
+        "before = prctl(3, 0, 0, 0, 0)\n"
+        "hide_memory()\n"
+        "print(before, prctl(3, 0, 0, 0, 0), os.stat('/proc/self/mem').st_uid)\n"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.split() == ["1", "0", "0"]  # PR_GET_DUMPABLE; the file is root's
+
+
 def test_plain_swap_is_named_and_encrypted_swap_is_not(tmp_path):
     swaps = tmp_path / "swaps"
     head = "Filename\tType\tSize\tUsed\tPriority\n"

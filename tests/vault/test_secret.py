@@ -80,3 +80,11 @@ def test_equality_is_by_value_and_only_between_secrets():
     assert Secret(VALUE) != Secret(VALUE[:-1])
     assert Secret(VALUE) != Secret(VALUE[:-1] + b"x")
     assert Secret(VALUE) != VALUE
+
+
+def test_wiping_overwrites_what_is_held():
+    secret = Secret(VALUE)
+    held = secret._value
+    secret.wipe()
+    assert held == bytes(len(VALUE))
+    assert secret.reveal() == bytes(len(VALUE))
