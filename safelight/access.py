@@ -11,7 +11,7 @@ from safelight.hardening import hide_memory
 from safelight.settings import Settings
 
 if TYPE_CHECKING:
-    from vault import Secret, Vault, VaultSummary
+    from vault import Secret, Unlock, Vault, VaultSummary
 
 __all__ = ["Access", "read_passphrase", "read_phrase"]
 
@@ -35,11 +35,11 @@ class Access:
 
     def open_with_phrase(self, file: Path | None) -> "Vault":
         """Open the vault with the recovery phrase from a file, else by asking for it."""
-        from vault import PhraseUnlock, open_vault
+        from vault import PhraseUnlock
 
         hide_memory()
         self.summary()
-        return self._warned(open_vault(self.settings.vault, PhraseUnlock(read_phrase(file))))
+        return self._warned(self._unlock(PhraseUnlock(read_phrase(file))))
 
     def open_somehow(self, phrase_file: Path | None, *, ask_phrase: bool) -> "Vault":
         """Open the vault with the recovery phrase if that is asked for, else as `open` does."""
@@ -48,23 +48,28 @@ class Access:
         return self.open()
 
     def _open(self, summary: "VaultSummary") -> "Vault":
-        from vault import BothUnlock, KeyStoreUnlock, LockedError, PassphraseUnlock, open_vault
+        from vault import BothUnlock, KeyStoreUnlock, LockedError, PassphraseUnlock
 
         hide_memory()
         openers = {slot.type for slot in summary.slots}
-        path = self.settings.vault
         given = self.passphrase()
         if "both" in openers:
-            return open_vault(path, BothUnlock(given or _asked_passphrase()))
+            return self._unlock(BothUnlock(given or _asked_passphrase()))
         if given is not None:
-            return open_vault(path, PassphraseUnlock(given))
+            return self._unlock(PassphraseUnlock(given))
         if "keyring" in openers:
             try:
-                return open_vault(path, KeyStoreUnlock())
+                return self._unlock(KeyStoreUnlock())
             except LockedError:
                 if not ("passphrase" in openers and is_interactive()):
                     raise
-        return open_vault(path, PassphraseUnlock(_asked_passphrase()))
+        return self._unlock(PassphraseUnlock(_asked_passphrase()))
+
+    def _unlock(self, unlock: "Unlock") -> "Vault":
+        from vault import open_vault
+
+        allow = self.settings["network_vault"] == "allow"
+        return open_vault(self.settings.vault, unlock, allow_network=allow)
 
     def _warned(self, vault: "Vault") -> "Vault":
         for warning in vault.warnings:

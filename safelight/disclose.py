@@ -33,6 +33,7 @@ def disclose(
         notes = [*metadata.get("disclosed", []), {"when": moment, "way": way}]
         return metadata | {"disclosed": notes[-MAX_NOTES:]}
 
-    record = vault.edit(record_id, note)
+    # On read-only media nothing can be noted; the callers say so.
+    record = vault.get(record_id) if vault.read_only else vault.edit(record_id, note)
     sink(record, data)
     return record

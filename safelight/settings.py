@@ -16,6 +16,8 @@ _NAMES = {
     "home": ("SAFELIGHT_HOME", ""),
     "vault": ("SAFELIGHT_VAULT", ""),
     "passphrase_file": ("SAFELIGHT_PASSPHRASE_FILE", ""),
+    # "refuse", or "allow": one machine alone uses a vault on a network file system
+    "network_vault": ("SAFELIGHT_NETWORK_VAULT", "refuse"),
     "model": ("SAFELIGHT_MODEL", "pocket"),
     "device": ("SAFELIGHT_DEVICE", "auto"),
     "precision": ("SAFELIGHT_PRECISION", "auto"),
@@ -59,6 +61,10 @@ def load_settings(
         name: _resolve(name, flags.get(name), environ.get(variable), file.get(name), built_in)
         for name, (variable, built_in) in _NAMES.items()
     }
+    if values["network_vault"].value not in {"refuse", "allow"}:
+        raise UsageError(
+            f"network_vault is '{values['network_vault'].value}'; it is refuse or allow"
+        )
     vault = values["vault"].value
     vault_path = Path(vault).expanduser().absolute() if vault else data / "vault"
     if not vault:

@@ -22,6 +22,7 @@ __all__ = [
     "count_records",
     "inspect",
     "slot_statuses",
+    "slot_word",
 ]
 
 
@@ -112,6 +113,11 @@ def inspect(path: str | PathLike[str]) -> VaultSummary:
 def slot_statuses(rows: Sequence[SlotRow]) -> tuple[SlotStatus, ...]:
     """Return the key slots in words; raises UnsupportedFormatError for a type of later releases."""
     return tuple(_slot_status(row) for row in rows)
+
+
+def slot_word(slot_type: SlotType) -> str:
+    """Return the word for what opens a vault: keyring, phrase, passphrase, both."""
+    return "both" if slot_type is SlotType.KEYRING_AND_PASSPHRASE else slot_type.name.lower()
 
 
 def count_records(slots: Iterable[RecordSlot]) -> tuple[dict[Kind, int], int]:

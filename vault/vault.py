@@ -28,7 +28,7 @@ from vault.retention import (
 from vault.sealed_record import Opened, SealedRecord, seal_metadata
 from vault.search import Query
 from vault.session import Session
-from vault.status import VaultStatus, count_records, slot_statuses
+from vault.status import VaultStatus, count_records, slot_statuses, slot_word
 from vault.unlock import Unlock, opener_for
 
 __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
@@ -83,6 +83,11 @@ class Vault:
         return self._s.layout.root
 
     @property
+    def read_only(self) -> bool:
+        """Say whether the vault lies on read-only media: every change is then a StorageError."""
+        return self._s.read_only
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know, such as that this is an old copy."""
         return tuple(filter(None, (self._s.anchor.warning, self._warning)))
@@ -117,6 +122,7 @@ class Vault:
         """
         if not 1 <= len(drafts) <= DRAFTS_A_TRANSACTION:
             raise BadValueError(f"add takes 1 to {DRAFTS_A_TRANSACTION} drafts, got {len(drafts)}")
+        self._s.require_writable()
         created = timestamp(self._s.clock())
         sealed = [seal_draft(self._s.ledger.vault_id, draft, created) for draft in drafts]
         files = [file for envelope in sealed for file in envelope.files]
@@ -181,6 +187,7 @@ class Vault:
 
         `change` may be called again when another program edits the same record meanwhile.
         """
+        self._s.require_writable()
         while True:
             with self._s.shared(), self._s.ledger.reading():
                 opened = self._s.find(record_id)
@@ -304,7 +311,7 @@ class Vault:
             records=records,
             trashed=trashed,
             slots=slots,
-            opened_by=self._s.opener.slot_type.name.lower(),
+            opened_by=slot_word(self._s.opener.slot_type),
             keystore=next((slot.name for slot in slots if slot.type == "keyring"), None),
             files=files,
             bytes_on_disk=size,
@@ -347,6 +354,7 @@ class Vault:
                         return
 
     def _mark(self, ids: Sequence[str], trashed: str | None) -> Records:
+        self._s.require_writable()
         records: Records = []
         with self._s.shared(), self._s.ledger.writing() as writing:
             for record_id in dict.fromkeys(map(str.lower, ids)):

@@ -47,7 +47,13 @@ def init(
         raise UsageError("--ephemeral stands alone: its key is in memory and nowhere else")
     confirm = None if ephemeral else confirmation(recovery_file)
     store = _keystore(keyring=keyring, ephemeral=ephemeral, alone=secret is None)
-    with create(access.settings.vault, keystore=store, passphrase=secret, confirm=confirm) as vault:
+    with create(
+        access.settings.vault,
+        keystore=store,
+        passphrase=secret,
+        confirm=confirm,
+        allow_network=access.settings["network_vault"] == "allow",
+    ) as vault:
         _report(access.settings.vault, vault.status().vault_id, store, secret)
 
 

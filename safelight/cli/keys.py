@@ -169,14 +169,13 @@ def report(receipt: "Receipt", *, json: bool) -> None:
 def retiring(vault: "Vault", given: bool) -> bool | None:
     """Return whether the old key goes: by flag; None lets the vault decide by what opened it."""
     status = vault.status()
-    if given or status.opened_by in {"keyring", "both"}:
-        return True
-    if any(slot.type in {"keyring", "both"} for slot in status.slots):
+    kept = any(slot.type in {"keyring", "both"} for slot in status.slots)
+    if not given and kept and status.opened_by not in {"keyring", "both"}:
         note(
             "The old key stays in the key store, since another copy of this vault may need it; "
             "--retire deletes it."
         )
-    return False
+    return True if given else None
 
 
 def _keystore(secret: "Secret | None") -> "KeyStore | None":

@@ -33,6 +33,8 @@ def reveal(
     with access.open() as vault:
         resolved = [vault.resolve(each) for each in ids]
         folder = to.is_dir()
+        if vault.read_only:
+            note("The vault lies on read-only media: it cannot note that these pictures left.")
         if len(resolved) > 1 and not folder:
             raise UsageError(f"{len(resolved)} pictures need an existing folder after --to")
         for record_id in resolved:

@@ -45,3 +45,13 @@ def test_a_bad_file_is_one_sentence(tmp_path, text, said):
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(UsageError, match=said):
         load_settings(environ=environ(tmp_path))
+
+
+def test_a_network_vault_is_refused_or_allowed_and_nothing_else(tmp_path):
+    home = {"SAFELIGHT_HOME": str(tmp_path)}
+    assert load_settings(environ=home)["network_vault"] == "refuse"
+    assert load_settings(environ=home | {"SAFELIGHT_NETWORK_VAULT": "allow"})["network_vault"] == (
+        "allow"
+    )
+    with pytest.raises(UsageError, match="refuse or allow"):
+        load_settings(environ=home | {"SAFELIGHT_NETWORK_VAULT": "yes"})

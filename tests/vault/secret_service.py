@@ -119,6 +119,12 @@ class SecretService:
                 (item.get_attributes(), item.get_secret()) for item in collection.get_all_items()
             ]
 
+    def delete_all(self) -> None:
+        """Lose every item of the default keyring, as a reinstalled system does."""
+        with self.collection() as collection:
+            for item in collection.get_all_items():
+                item.delete()
+
     @contextmanager
     def collection(self):
         """Open the default keyring from the test's own process."""
