@@ -11,17 +11,65 @@ import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from vault.errors import DamagedError, NotFoundError, StorageError
 
-__all__ = ["FIXED_MTIME_NS", "NAME_BYTES", "BlobStore", "sync"]
+__all__ = [
+    "FIXED_MTIME_NS",
+    "NAME_BYTES",
+    "SHARDS",
+    "BlobStore",
+    "FileNames",
+    "Found",
+    "make_folders",
+    "missing_folders",
+    "sync",
+    "write_beside",
+]
 
 NAME_BYTES = 16  # a file's name is 128 random bits in hex
+SHARDS = 256  # folders in `blobs`: one for each first byte of a name
 # 2000-01-01T00:00:00Z: modification times tell nothing (ctime still does).
 FIXED_MTIME_NS = 946_684_800 * 10**9
+_HEX_DIGITS = frozenset("0123456789abcdef")
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
+
+
+class Found(NamedTuple):
+    """Something that lies in a folder of `blobs`. regular: a file, and no link or device."""
+
+    name: str
+    regular: bool
+    size: int
+
+    def file(self, shard: int) -> bytes | None:
+        """Return the name in bytes if a sealed file in that folder can be called so."""
+        hexadecimal = len(self.name) == 2 * NAME_BYTES and set(self.name) <= _HEX_DIGITS
+        if not hexadecimal or not self.name.startswith(f"{shard:02x}"):
+            return None
+        return bytes.fromhex(self.name)
+
+
+class FileNames:
+    """Names and sizes of sealed files, 24 bytes each: a million records may name two million."""
+
+    def __init__(self) -> None:
+        self._shards = [bytearray() for _ in range(SHARDS)]
+
+    def add(self, name: bytes, size: int) -> None:
+        """Remember a file; of one that is added twice the later size counts."""
+        self._shards[name[0]] += name + size.to_bytes(8, "big")
+
+    def shard(self, number: int) -> dict[bytes, int]:
+        """Return the sizes by name of the files in one folder."""
+        data, step = bytes(self._shards[number]), NAME_BYTES + 8
+        return {
+            data[at : at + NAME_BYTES]: int.from_bytes(data[at + NAME_BYTES : at + step], "big")
+            for at in range(0, len(data), step)
+        }
 
 
 class BlobStore:
@@ -76,8 +124,8 @@ class BlobStore:
                 ) from error
             raise
 
-    def read(self, name: bytes, size: int) -> bytearray:
-        """Return a sealed file of exactly `size` bytes.
+    def read(self, name: bytes, size: int, first: int | None = None) -> bytearray:
+        """Return a sealed file of exactly `size` bytes, or only the `first` bytes of it.
 
         Raises NotFoundError when there is none, DamagedError for a link, a special file or
         another size, StorageError when the disk cannot read it.
@@ -95,7 +143,7 @@ class BlobStore:
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode) or status.st_size != size:
                 raise DamagedError("a sealed file is not the one that was written: size or type")
-            return _read_exactly(fd, size)
+            return _read_exactly(fd, size if first is None else min(first, size))
         except OSError as error:
             raise StorageError(f"a sealed file cannot be read: {error.strerror}") from error
         finally:
@@ -141,6 +189,47 @@ class BlobStore:
             return swept
         return swept
 
+    def size(self, name: bytes) -> int | None:
+        """Return the size of a sealed file, or None where no regular file has that name."""
+        try:
+            with _open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
+                status = os.stat(name.hex(), dir_fd=folder, follow_symlinks=False)
+        except OSError:  # a reader gets to know why; here it is only not there
+            return None
+        return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def listing(self, shard: int) -> list[Found]:
+        """Return all that lies in one folder of `blobs`; nothing is followed or opened.
+
+        Raises NotFoundError when the folder is missing, DamagedError when something else is there.
+        """
+        found: list[Found] = []
+        try:
+            with (
+                _open_folder(f"{shard:02x}", self._folders["blobs"]) as folder,
+                os.scandir(folder) as entries,
+            ):
+                for entry in entries:
+                    with suppress(FileNotFoundError):  # deleted meanwhile
+                        status = entry.stat(follow_symlinks=False)
+                        regular = stat.S_ISREG(status.st_mode)
+                        found.append(Found(entry.name, regular, status.st_size))
+        except FileNotFoundError:
+            raise NotFoundError(f"the folder blobs/{shard:02x} is missing") from None
+        except OSError as error:
+            what = f"the folder blobs/{shard:02x} cannot be listed: {error.strerror}"
+            bent = error.errno in {errno.ELOOP, errno.ENOTDIR}
+            raise (DamagedError if bent else StorageError)(what) from error
+        return found
+
+    def sync_shard(self, shard: int) -> None:
+        """Flush one folder of `blobs`; raises StorageError."""
+        try:
+            with _open_folder(f"{shard:02x}", self._folders["blobs"]) as folder:
+                sync(folder)
+        except OSError as error:
+            raise StorageError(f"a folder cannot be flushed: {error.strerror}") from error
+
     def size_on_disk(self) -> tuple[int, int]:
         """Return (number, bytes) of the sealed files; walks all folders."""
         number = size = 0
@@ -160,6 +249,59 @@ def sync(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
         os.fsync(fd)
+
+
+def missing_folders(root: Path) -> list[Path]:
+    """Return the folders of a vault that do not exist, parents first."""
+    blobs = root / "blobs"
+    folders = [blobs, root / "incoming", *(blobs / f"{number:02x}" for number in range(SHARDS))]
+    return [folder for folder in folders if not os.path.lexists(folder)]
+
+
+def make_folders(root: Path) -> int:
+    """Make the folders of a vault that do not exist, durably, and return how many those were.
+
+    What lies in the place of one, such as a link, stays. Raises StorageError.
+    """
+    made = 0
+    try:
+        for folder in missing_folders(root):
+            folder.mkdir(mode=0o700)
+            made += 1
+        for folder in (root / "blobs", root):
+            _sync_path(folder)
+    except OSError as error:
+        raise StorageError(f"the vault's folders cannot be made: {error.strerror}") from error
+    return made
+
+
+def write_beside(root: Path, name: str, data: bytes) -> None:
+    """Write a file of the vault's own folder durably: the old one or the new one is there.
+
+    Raises StorageError.
+    """
+    waiting = os.urandom(NAME_BYTES).hex()
+    try:
+        folder = os.open(root / "incoming", _FOLDER)
+        try:
+            _write_file(waiting, data, folder)
+            os.rename(waiting, root / name, src_dir_fd=folder)
+        except BaseException:
+            _unlink(waiting, folder)
+            raise
+        finally:
+            os.close(folder)
+        _sync_path(root)
+    except OSError as error:
+        raise StorageError(f"{name} cannot be written: {error.strerror}") from error
+
+
+def _sync_path(path: Path) -> None:
+    fd = os.open(path, _FOLDER)
+    try:
+        sync(fd)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -200,7 +200,7 @@ def refuse_network(path: Path) -> None:
     if kind in _NETWORK:
         raise StorageError(
             f"the folder lies on a network file system ({kind}), where locks are not reliable",
-            hint="Choose a local disk, or set SAFELIGHT_NETWORK_VAULT=allow if only one machine uses it.",
+            hint="Choose a local disk. If one machine alone uses it: SAFELIGHT_NETWORK_VAULT=allow.",
         )
 
 
