@@ -2,7 +2,7 @@
 
 import typer
 
-from safelight.cli import export, generate, init, keys, look, models, reveal, status, trash
+from safelight.cli import export, generate, init, keys, leave, look, models, reveal, status, trash
 
 __all__ = ["app"]
 
@@ -38,6 +38,8 @@ for verb, function in (
     ("recover", keys.recover),
     ("rotate", keys.rotate),
     ("retention", trash.retention),
+    ("archive", leave.archive),
+    ("takeout", leave.takeout),
 ):
     vault.command(verb)(function)
 vault.add_typer(keys.passphrase, name="passphrase")

@@ -58,7 +58,7 @@ def _print_bytes(data: bytes) -> None:
 
 
 def write_new(target: Path, data: bytes) -> None:
-    """Write a new file, 0600, durable; raises UsageError where one exists (never overwrites)."""
+    """Write a new file, 0600, durable, whole or not at all; raises UsageError where one exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     flags |= getattr(os, "O_BINARY", 0)
     try:
@@ -67,7 +67,11 @@ def write_new(target: Path, data: bytes) -> None:
         raise UsageError(
             f"{target} exists already; it is not overwritten", hint="name a new file"
         ) from None
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:  # half a picture must not look like one
+        target.unlink(missing_ok=True)
+        raise

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,7 @@ def churn_and_kill(path, keys, seed, acknowledged, how):
     """Let a worker churn, kill it, and add what it had acknowledged to the model.
 
     The model maps ids to (revision, trashed); what was begun and not acknowledged may be either.
-    Returns the id that was being changed, or None.
+    Returns (act, id) of what was begun and not acknowledged, or None.
     """
     worker = start("churn", path, keys, seed, stderr=subprocess.DEVNULL)
     first = worker.stdout.readline()
@@ -72,39 +73,84 @@ def churn_and_kill(path, keys, seed, acknowledged, how):
         match line.split():
             case ["add", *ids] if all(len(i) == 32 for i in ids):
                 acknowledged |= dict.fromkeys(ids, (1, False))
-            case ["begin", _, record_id]:
-                open_act = record_id
+            case ["begin", act, record_id]:
+                open_act = (act, record_id)
             case [act, record_id, revision]:
-                trashed = acknowledged[record_id][1] if act == "edit" else act == "trash"
-                acknowledged[record_id] = (int(revision), trashed)
+                acknowledge(acknowledged, act, record_id, int(revision))
                 open_act = None
     return open_act
+
+
+def acknowledge(model, act, record_id, revision):
+    """Change the model as an act that was acknowledged did."""
+    if act == "delete":
+        del model[record_id]
+    elif act == "purge":
+        for each in [each for each, (_, trashed) in model.items() if trashed]:
+            del model[each]
+    elif act in {"edit", "trash", "untrash"}:
+        trashed = model[record_id][1] if act == "edit" else act == "trash"
+        model[record_id] = (revision, trashed)
+
+
+def compare(model, found, open_act):
+    """Raise AssertionError unless the vault holds what was acknowledged; take what it holds."""
+    act, changed = open_act or ("", "")
+    may_go = {changed} if act == "delete" else set()
+    if act == "purge":
+        may_go = {each for each, (_, trashed) in model.items() if trashed}
+        assert may_go <= set(found) or not may_go & set(found), "half of a purge"
+    assert set(model) - set(found) <= may_go
+    for record_id, record in found.items():
+        is_now = (record.revision, record.trashed is not None)
+        if record_id in model and record_id != changed:
+            assert is_now == model[record_id]
+        elif record_id in model:
+            assert is_now[0] - model[record_id][0] in {0, 1}
+    model.clear()
+    model.update({i: (record.revision, record.trashed is not None) for i, record in found.items()})
 
 
 def kill_loop(folder, times, how=signal.SIGKILL):
     path, keys = folder / "v", folder / "keys"
     make(path, keys)
     model: dict[str, tuple[int, bool]] = {}
+    ever = 0
     for seed in range(times):
+        before = set(model)
         open_act = churn_and_kill(path, keys, seed, model, how)
         found = check(path, keys, model)
-        assert set(model) <= set(found)
-        for record_id, record in found.items():
-            is_now = (record.revision, record.trashed is not None)
-            if record_id in model and record_id != open_act:
-                assert is_now == model[record_id]
-            elif record_id in model:
-                assert is_now[0] - model[record_id][0] in {0, 1}
-            model[record_id] = is_now
+        compare(model, found, open_act)
+        ever += len(set(model) - before)
         files = sum(1 for _ in (path / "blobs").glob("*/*"))
-        assert files - len(found) <= 16 * (seed + 1)  # orphans of saves that were cut off
-    assert len(model) > times
+        assert 0 <= files - len(found) <= 16 * (seed + 1)  # orphans of saves that were cut off
+        assert len(list(keys.glob("*.kek.*"))) == 1  # no key of an earlier epoch is left
+    assert ever > times
 
 
 def fresh_loops(folder, loops, times):
     for number in range(loops):
         (folder / str(number)).mkdir()
         kill_loop(folder / str(number), times)
+
+
+def test_purges_saves_and_scans_at_once(folder):
+    """Two that purge, one that saves, one that reads: nothing is lost, hurt or brought back."""
+    path, keys = folder / "v", folder / "keys"
+    make(path, keys)
+    with open_vault(path, keys) as opened:
+        for _ in range(4):
+            opened.add([draft("old")] * 16)
+    jobs = [("purge", 10), ("purge", 10), ("add", "new", 20), ("scan", 15)]
+    processes = [start(job[0], path, keys, *job[1:]) for job in jobs]
+    said = [process.communicate(timeout=240)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0, 0]
+    purged, added = set(said[0]) | set(said[1]), set(said[2])
+    found = set(check(path, keys))
+    assert not purged & found
+    assert added - purged <= found
+    assert len(found) == 64 + 20 - len(purged)
+    assert len(list(keys.glob("*.kek.*"))) == 1
 
 
 def test_thirty_kills_lose_nothing_that_was_acknowledged(folder):
@@ -170,6 +216,30 @@ def small_disk(tmp_path):
         pytest.skip("this container may not mount")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_does_not_stop_a_deletion_half_way(small_disk, tmp_path):
+    path, keys = small_disk / "v", tmp_path / "keys"
+    make(path, keys)
+    with open_vault(path, keys) as opened:
+        ids = [record.id for record in opened.add([draft("x" * 40)] * 16)]
+        filler = small_disk / "filler"
+        with filler.open("wb", buffering=0) as stream, suppress(OSError):
+            while stream.write(bytes(4096)):
+                pass
+        for act in (lambda: opened.delete(ids[:8]), lambda: opened.purge(ids[8:12])):
+            with suppress(StorageError):
+                act()
+    left = set(check(path, keys))
+    assert left >= set(ids[12:])
+    assert len(left & set(ids[:8])) in {0, 8}
+    assert len(left & set(ids[8:12])) in {0, 4}
+    filler.unlink()
+    with open_vault(path, keys) as opened:
+        assert opened.purge(sorted(left - set(ids[12:]))).shredded
+    assert set(check(path, keys)) == set(ids[12:])
+    assert sum(1 for _ in (path / "blobs").glob("*/*")) == 4
+    assert len(list(keys.glob("*.kek.*"))) == 1
 
 
 def test_a_full_disk_refuses_and_loses_nothing(small_disk, tmp_path):

@@ -10,11 +10,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Container
+from contextlib import suppress
 from pathlib import Path
 
 import vault
 from tests.vault.file_keystore import FileKeyStore
-from vault.errors import BadValueError, NoKeyError, VaultError
+from vault.errors import BadValueError, NoKeyError, NotFoundError, VaultError
 
 MODES = {"before": 1, "after": 2, "refuse": 3}
 SETTINGS = {"prompt": "a picture", "seed": 1}
@@ -39,6 +40,25 @@ def make(path: Path, keys: Path) -> str:
     return "made"
 
 
+def purge(path: Path, keys: Path, count: int) -> None:
+    """Purge one record after the other, whatever others do."""
+    with open_vault(path, keys) as opened:
+        for _ in range(count):
+            record = next(opened.list(), None)
+            if record is not None:
+                opened.purge([record.id])
+                print(record.id, flush=True)
+
+
+def scan(path: Path, keys: Path, count: int) -> None:
+    """List and read everything again and again; a record that is gone meanwhile is no damage."""
+    with open_vault(path, keys) as opened:
+        for _ in range(count):
+            for record in opened.list():
+                with suppress(NotFoundError):
+                    opened.read(record.id, "picture")
+
+
 def add(path: Path, keys: Path, name: str, count: int) -> None:
     """Add records one by one and acknowledge each on standard output."""
     with open_vault(path, keys) as opened:
@@ -47,27 +67,46 @@ def add(path: Path, keys: Path, name: str, count: int) -> None:
             print(record.id, flush=True)
 
 
+CHANGES = ["add", "add", "add", "edit", "edit", "trash", "trash", "untrash", "delete"]
+EPOCHS = ["purge", "rotate", "deep"]
+
+
 def churn(path: Path, keys: Path, seed: int) -> None:
-    """Add, edit and trash for ever; print each act when it begins and when it is acknowledged."""
+    """Change things for ever; print each act when it begins and when it is acknowledged."""
     choose = random.Random(seed)  # noqa: S311 - a schedule, no secret
     with open_vault(path, keys) as opened:
-        ids = [record.id for record in opened.list()]
+        ids = [record.id for trashed in (False, True) for record in opened.list(trashed=trashed)]
         while True:
-            act = choose.choice(["add", "add", "edit", "trash", "untrash"]) if ids else "add"
+            act = choose.choice(CHANGES + EPOCHS * (choose.random() < 0.3)) if ids else "add"
             if act == "add":
                 names = [os.urandom(4).hex() for _ in range(choose.choice([1, 1, 2, 16]))]
                 made = [record.id for record in opened.add([draft(name) for name in names])]
                 ids += made
                 print("add", *made, flush=True)
                 continue
-            chosen = choose.choice(ids)
+            chosen = "-" if act in EPOCHS else choose.choice(ids)
             print("begin", act, chosen, flush=True)
-            if act == "edit":
-                mark = os.urandom(4).hex()
-                revision = opened.edit(chosen, lambda data, mark=mark: {**data, "m": mark}).revision
-            else:
-                revision = getattr(opened, act)([chosen])[0].revision
-            print(act, chosen, revision, flush=True)
+            print(act, chosen, change(opened, act, chosen, ids), flush=True)
+
+
+def change(opened: vault.Vault, act: str, chosen: str, ids: list[str]) -> int:
+    """Do an act of `churn` and return the record's new revision, or 0; keep `ids` true."""
+    match act:
+        case "edit":
+            mark = os.urandom(4).hex()
+            return opened.edit(chosen, lambda data: {**data, "m": mark}).revision
+        case "delete":
+            opened.delete([chosen])
+            ids.remove(chosen)
+        case "purge":
+            gone = {record.id for record in opened.list(trashed=True)}
+            opened.purge()
+            ids[:] = [each for each in ids if each not in gone]
+        case "rotate" | "deep":
+            opened.keys.rotate(deep=act == "deep")
+        case _:
+            return getattr(opened, act)([chosen])[0].revision
+    return 0
 
 
 def act_on(opened: vault.Vault, what: str) -> None:
@@ -221,6 +260,10 @@ def main() -> None:
             print(make(*place))
         case "add":
             add(*place, rest[0], int(rest[1]))
+        case "purge":
+            purge(*place, int(rest[0]))
+        case "scan":
+            scan(*place, int(rest[0]))
         case "churn":
             churn(*place, int(rest[0]))
         case "log-calls":
