@@ -74,6 +74,8 @@ class Access:
     def _warned(self, vault: "Vault") -> "Vault":
         for warning in vault.warnings:
             note(f"warning: {warning}")
+        if vault.is_old_copy:
+            note("hint: if you put this copy there yourself, `safelight status --accept` takes it")
         return vault
 
     def summary(self) -> "VaultSummary":

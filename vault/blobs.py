@@ -22,6 +22,7 @@ __all__ = [
     "BlobStore",
     "FileNames",
     "Found",
+    "is_file_name",
     "make_folders",
     "missing_folders",
     "sync",
@@ -47,8 +48,7 @@ class Found(NamedTuple):
 
     def file(self, shard: int) -> bytes | None:
         """Return the name in bytes if a sealed file in that folder can be called so."""
-        hexadecimal = len(self.name) == 2 * NAME_BYTES and set(self.name) <= _HEX_DIGITS
-        if not hexadecimal or not self.name.startswith(f"{shard:02x}"):
+        if not is_file_name(self.name) or not self.name.startswith(f"{shard:02x}"):
             return None
         return bytes.fromhex(self.name)
 
@@ -249,6 +249,11 @@ def sync(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
         os.fsync(fd)
+
+
+def is_file_name(name: str) -> bool:
+    """Say whether a file of `blobs` or `incoming` can have this name: 32 hex digits."""
+    return len(name) == 2 * NAME_BYTES and set(name) <= _HEX_DIGITS
 
 
 def missing_folders(root: Path) -> list[Path]:

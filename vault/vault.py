@@ -88,6 +88,11 @@ class Vault:
         return self._s.read_only
 
     @property
+    def is_old_copy(self) -> bool:
+        """Say whether the anchor says so; `accept_copy` takes this copy as right."""
+        return bool(self._s.anchor.warning)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Return what a person should know, such as that this is an old copy."""
         return tuple(filter(None, (self._s.anchor.warning, self._warning)))

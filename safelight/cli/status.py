@@ -21,7 +21,13 @@ __all__ = ["config", "doctor", "protection", "status"]
 
 
 @with_access
-def status(access: Access, json: Json = False) -> None:
+def status(
+    access: Access,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Take this copy as right after an old-copy warning.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Say what protects the vault now, what opens it, and what does not protect it."""
     from vault import VaultError
 
@@ -38,6 +44,8 @@ def status(access: Access, json: Json = False) -> None:
     fields["swap"] = warning or "none, or encrypted"
     try:
         with access.open(warn=False) as vault:
+            if accept:
+                vault.accept_copy()
             inside = vault.status()
             policy = asdict(vault.retention)
     except VaultError as error:
