@@ -62,7 +62,11 @@ class Layout:
         Raises BadValueError when something else lies in it, StorageError where that is refused.
         """
         try:
+            made = [each for each in (self.root, *self.root.parents) if not each.exists()]
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # The names of all that was made, and of the folder itself, which may be another's.
+            for each in (*made, self.root):
+                _sync_folder(each.absolute().parent)
             foreign = {path.name for path in self.root.iterdir()} - _OURS
         except FileExistsError:
             raise BadValueError(f"{self.root} is a file, not a folder") from None
@@ -87,6 +91,8 @@ class Layout:
             self._folders()
             if not begun:
                 self._write_header(vault_id)
+                # Before the index has a name: an index without VAULT would look like damage.
+                _sync_folder(self.root)
             if self._lacks_index():
                 self.refuse_lost_index()
             if not os.path.lexists(self.index):
@@ -200,7 +206,7 @@ def refuse_network(path: Path) -> None:
     if kind in _NETWORK:
         raise StorageError(
             f"the folder lies on a network file system ({kind}), where locks are not reliable",
-            hint="Choose a local disk. If one machine alone uses it: SAFELIGHT_NETWORK_VAULT=allow.",
+            hint="Choose a local disk. If only one machine uses it: SAFELIGHT_NETWORK_VAULT=allow",
         )
 
 
