@@ -1,13 +1,11 @@
 """Dying, racing and full disks: what was acknowledged is there, and the rest is whole or absent."""
 
 import os
-import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -53,85 +51,14 @@ def test_two_processes_add_at_once(folder):
     assert sorted(record.position for record in found.values()) == list(range(50))
 
 
-def churn_and_kill(path, keys, seed, acknowledged, how):
-    """Let a worker churn, kill it, and add what it had acknowledged to the model.
-
-    The model maps ids to (revision, trashed); what was begun and not acknowledged may be either.
-    Returns (act, id) of what was begun and not acknowledged, or None.
-    """
-    worker = start("churn", path, keys, seed, stderr=subprocess.DEVNULL)
-    first = worker.stdout.readline()
-    assert first, f"the worker ended with {worker.wait()}"
-    time.sleep(random.Random(seed).uniform(0, 0.3))  # noqa: S311 - a schedule, no secret
-    worker.send_signal(how)
-    worker.wait(timeout=120)
-    # Not communicate(): it reads past the lines that readline() has taken into its buffer.
-    lines = (first + worker.stdout.read()).splitlines()
-    worker.stdout.close()
-    open_act = None
-    for line in lines:
-        match line.split():
-            case ["add", *ids] if all(len(i) == 32 for i in ids):
-                acknowledged |= dict.fromkeys(ids, (1, False))
-            case ["begin", act, record_id]:
-                open_act = (act, record_id)
-            case [act, record_id, revision]:
-                acknowledge(acknowledged, act, record_id, int(revision))
-                open_act = None
-    return open_act
-
-
-def acknowledge(model, act, record_id, revision):
-    """Change the model as an act that was acknowledged did."""
-    if act == "delete":
-        del model[record_id]
-    elif act == "purge":
-        for each in [each for each, (_, trashed) in model.items() if trashed]:
-            del model[each]
-    elif act in {"edit", "trash", "untrash"}:
-        trashed = model[record_id][1] if act == "edit" else act == "trash"
-        model[record_id] = (revision, trashed)
-
-
-def compare(model, found, open_act):
-    """Raise AssertionError unless the vault holds what was acknowledged; take what it holds."""
-    act, changed = open_act or ("", "")
-    may_go = {changed} if act == "delete" else set()
-    if act == "purge":
-        may_go = {each for each, (_, trashed) in model.items() if trashed}
-        assert may_go <= set(found) or not may_go & set(found), "half of a purge"
-    assert set(model) - set(found) <= may_go
-    for record_id, record in found.items():
-        is_now = (record.revision, record.trashed is not None)
-        if record_id in model and record_id != changed:
-            assert is_now == model[record_id]
-        elif record_id in model:
-            assert is_now[0] - model[record_id][0] in {0, 1}
-    model.clear()
-    model.update({i: (record.revision, record.trashed is not None) for i, record in found.items()})
-
-
 def kill_loop(folder, times, how=signal.SIGKILL):
-    path, keys = folder / "v", folder / "keys"
-    make(path, keys)
-    model: dict[str, tuple[int, bool]] = {}
-    ever = 0
-    for seed in range(times):
-        before = set(model)
-        open_act = churn_and_kill(path, keys, seed, model, how)
-        found = check(path, keys, model)
-        compare(model, found, open_act)
-        ever += len(set(model) - before)
-        files = sum(1 for _ in (path / "blobs").glob("*/*"))
-        assert 0 <= files - len(found) <= 16 * (seed + 1)  # orphans of saves that were cut off
-        assert len(list(keys.glob("*.kek.*"))) == 1  # no key of an earlier epoch is left
-    assert ever > times
-
-
-def fresh_loops(folder, loops, times):
-    for number in range(loops):
-        (folder / str(number)).mkdir()
-        kill_loop(folder / str(number), times)
+    """Kill a process that changes a vault, again and again (tests/vault/kills.py)."""
+    command = [sys.executable, "-m", "tests.vault.kills", folder, times, int(how)]
+    done = subprocess.run(
+        [*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) == times
 
 
 def test_purges_saves_and_scans_at_once(folder):
@@ -163,8 +90,10 @@ def test_ten_interrupts_lose_nothing_either(folder):
 
 
 @pytest.mark.slow
-def test_a_thousand_kills_lose_nothing_that_was_acknowledged(folder):
-    fresh_loops(folder, 25, 40)
+@pytest.mark.parametrize("loop", range(40))
+def test_ten_thousand_kills_lose_nothing_that_was_acknowledged(folder, loop):
+    """Forty vaults, each of which outlives 250 dead programs."""
+    kill_loop(folder, 250)
 
 
 @pytest.fixture(scope="module")
