@@ -13,7 +13,7 @@ from safelight.settings import Settings
 if TYPE_CHECKING:
     from vault import Secret, Unlock, Vault, VaultSummary
 
-__all__ = ["Access", "read_passphrase", "read_phrase"]
+__all__ = ["Access", "asked_passphrase", "read_passphrase", "read_phrase"]
 
 MAX_PASSPHRASE = 4096  # bytes read from a file or descriptor
 
@@ -54,7 +54,7 @@ class Access:
         openers = {slot.type for slot in summary.slots}
         given = self.passphrase()
         if "both" in openers:
-            return self._unlock(BothUnlock(given or _asked_passphrase()))
+            return self._unlock(BothUnlock(given or asked_passphrase()))
         if given is not None:
             return self._unlock(PassphraseUnlock(given))
         if "keyring" in openers:
@@ -63,7 +63,7 @@ class Access:
             except LockedError:
                 if not ("passphrase" in openers and is_interactive()):
                     raise
-        return self._unlock(PassphraseUnlock(_asked_passphrase()))
+        return self._unlock(PassphraseUnlock(asked_passphrase()))
 
     def _unlock(self, unlock: "Unlock") -> "Vault":
         from vault import open_vault
@@ -97,7 +97,8 @@ class Access:
         return read_passphrase(Path(file).expanduser()) if file else None
 
 
-def _asked_passphrase() -> "Secret":
+def asked_passphrase() -> "Secret":
+    """Ask for the passphrase on the terminal; raises LockedError where there is none."""
     from vault import LockedError, passphrase_secret
 
     if not is_interactive():

@@ -20,7 +20,15 @@ from vault.errors import (
 )
 from vault.layout import unfinished
 
-__all__ = ["APPLICATION_ID", "SCHEMA", "USER_VERSION", "connect", "preflight", "translated"]
+__all__ = [
+    "APPLICATION_ID",
+    "SCHEMA",
+    "USER_VERSION",
+    "Identity",
+    "connect",
+    "preflight",
+    "translated",
+]
 
 APPLICATION_ID = 0x53464C54  # "SFLT"
 USER_VERSION = 1
@@ -59,19 +67,30 @@ _STORAGE_CODES = {
 }
 
 
-def preflight(index: Path) -> bool:
-    """Look at index and journal without opening the index; return whether a journal lies there.
+Identity = tuple[int, int]  # device and inode of a file
+
+
+def preflight(index: Path, known: Identity | None = None) -> tuple[bool, Identity]:
+    """Look at index and journal without opening the index.
+
+    Returns whether a journal lies there, and which file the index is; known: which it was before.
+    A program that holds a replaced file would write its journal beside another's index.
 
     Raises DamagedError for a missing index, a link, a special file, `-wal`, `-shm` or a journal
     that names a super-journal (SQLite would delete the file it names); StorageError for files of
     another user. Opening the index here would drop SQLite's POSIX locks: it is only `lstat`ed.
     """
     try:
-        _regular(index)
+        status = _regular(index)
     except FileNotFoundError:
         raise DamagedError(
             "the vault's index is gone", hint="Restore index.sqlite from a backup."
         ) from None
+    identity = (status.st_dev, status.st_ino)
+    if known not in {None, identity}:
+        raise StorageError(
+            "the index was replaced while the vault was open", hint="Close the vault, open it anew."
+        )
     with translated():
         for suffix in ("-wal", "-shm"):
             if os.path.lexists(f"{index}{suffix}"):
@@ -79,12 +98,12 @@ def preflight(index: Path) -> bool:
                     f"{index.name}{suffix} lies beside the index; this program never makes one",
                     hint="Move it away if you put it there.",
                 )
-        return _journal_lies_there(Path(f"{index}-journal"))
+        return _journal_lies_there(Path(f"{index}-journal")), identity
 
 
 def _journal_lies_there(journal: Path) -> bool:
     try:
-        size = _regular(journal)
+        size = _regular(journal).st_size
         if size == 0:
             return False
         fd = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -153,8 +172,8 @@ def _translate(error: sqlite3.Error) -> VaultError:
     return DamagedError("the index is not readable as a database of this program")
 
 
-def _regular(path: Path) -> int:
-    """Return the size of a regular file of ours, by `lstat`; raises FileNotFoundError."""
+def _regular(path: Path) -> os.stat_result:
+    """Return the status of a regular file of ours, by `lstat`; raises FileNotFoundError."""
     try:
         status = path.lstat()
     except PermissionError as error:
@@ -165,7 +184,7 @@ def _regular(path: Path) -> int:
         raise StorageError(
             f"{path.name} belongs to another user", hint="Open the vault as the user who made it."
         )
-    return status.st_size
+    return status
 
 
 def _set_pragmas(connection: sqlite3.Connection) -> None:

@@ -60,7 +60,7 @@ class Index:
         """
         self._path = path
         self.unsure = False
-        self.hot = preflight(path)
+        self.hot, self._identity = preflight(path)
         self._connection = connect(path, fresh=fresh, patience=patience, read_only=read_only)
 
     def close(self) -> None:
@@ -70,7 +70,7 @@ class Index:
     @contextmanager
     def reading(self) -> Generator[None]:
         """Run the block on one snapshot of the file."""
-        preflight(self._path)
+        preflight(self._path, self._identity)
         with translated():
             self._connection.execute("BEGIN")
         try:
@@ -86,7 +86,7 @@ class Index:
         When anything is raised, `unsure` says whether the change may be there all the same.
         """
         self.unsure = False
-        preflight(self._path)
+        preflight(self._path, self._identity)
         self._begin_immediate()
         try:
             yield

@@ -2,7 +2,20 @@
 
 import typer
 
-from safelight.cli import export, generate, init, keys, leave, look, models, reveal, status, trash
+from safelight.cli import (
+    copies,
+    export,
+    generate,
+    init,
+    keys,
+    leave,
+    look,
+    models,
+    reveal,
+    status,
+    trash,
+    upkeep,
+)
 
 __all__ = ["app"]
 
@@ -38,6 +51,11 @@ for verb, function in (
     ("recover", keys.recover),
     ("rotate", keys.rotate),
     ("retention", trash.retention),
+    ("files", upkeep.files),
+    ("verify", upkeep.verify),
+    ("repair", upkeep.repair),
+    ("backup", copies.backup),
+    ("restore", copies.restore),
     ("archive", leave.archive),
     ("takeout", leave.takeout),
 ):

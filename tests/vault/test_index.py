@@ -247,7 +247,7 @@ def test_the_index_is_private_and_holds_our_schema_only(place):
     assert stat.S_IMODE((place.path / "index.sqlite").stat().st_mode) == 0o600
     rows = place.sql("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")
     assert [row[0] for row in rows] == list(SCHEMA)
-    assert preflight(place.path / "index.sqlite") is False
+    assert preflight(place.path / "index.sqlite")[0] is False
 
 
 def test_a_busy_index_is_storage_after_its_patience_and_changes_nothing(place):
@@ -265,3 +265,17 @@ def test_a_busy_index_is_storage_after_its_patience_and_changes_nothing(place):
     with index.reading():
         assert index.page(77) == b"x"
     index.close()
+
+
+def test_an_index_that_was_replaced_is_noticed_by_who_holds_it_open(place):
+    """A restore or another program put a new file there: the old one must not be written on."""
+    with place.open() as opened:
+        index = place.path / "index.sqlite"
+        copy = index.with_name("copy")
+        copy.write_bytes(index.read_bytes())
+        copy.rename(index)
+        for act in (lambda: list(opened.list()), lambda: opened.add([draft()])):
+            with pytest.raises(StorageError, match="replaced"):
+                act()
+    with place.open() as opened:
+        assert len(list(opened.list())) == 2

@@ -1,0 +1,150 @@
+"""Mend what can be mended without losing anything: VAULT, missing folders, files of nobody.
+
+A sealed file is removed only when the whole index opened and does not name it. What is damaged is
+reported, and stays: a backup has it, or a later program.
+"""
+
+import os
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from time import time
+
+from vault.blobs import make_folders, missing_folders, write_beside
+from vault.errors import DamagedError, NotFoundError, UnsupportedFormatError
+from vault.examination import Cancelled, Examination, Stage, examine, never, unseen
+from vault.index import Index
+from vault.layout import Layout, encode_header, read_header, unfinished
+from vault.ledger import Ledger
+from vault.page import Problem
+from vault.session import Session
+from vault.unlock import Opener, Unlock, opener_for
+
+__all__ = ["RepairReport", "repair"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairReport:
+    """What was mended, or with `dry_run` would be.
+
+    header: VAULT was written anew. folders: how many were made. orphans: sealed files removed
+    that no record names, and their bytes. kept: why such files were kept, or empty. problems:
+    what stays damaged. complete: false when it was cancelled.
+    """
+
+    dry_run: bool
+    header: bool
+    folders: int
+    orphans: int
+    orphan_bytes: int
+    kept: str
+    problems: tuple[Problem, ...]
+    complete: bool
+
+
+def repair(
+    path: str | PathLike[str],
+    unlock: Unlock,
+    *,
+    dry_run: bool = False,
+    progress: Stage = unseen,
+    cancelled: Cancelled = never,
+) -> RepairReport:
+    """Mend a vault's folder; dry_run: only say what would be done.
+
+    VAULT is written from the index, after the vault opened under the id that it names: the root
+    proves it. Raises what opening a vault raises, except for a missing or damaged VAULT.
+    """
+    layout = Layout(Path(path))
+    vault_id = _vault_id(layout)
+    opener = opener_for(unlock, vault_id)
+    header = not _has_header(layout.root, vault_id)
+    folders = len(missing_folders(layout.root))
+    if any(not os.path.lexists(layout.root / name) for name in ("blobs", "incoming")):
+        _prove(layout, vault_id, opener)  # nothing is made in a folder that is not this vault's
+        if dry_run:
+            kept = "sealed files were not looked at, since their folder is missing"
+            return _report(Examination(), (header, folders), kept=kept, dry_run=True)
+        make_folders(layout.root)
+    with closing(Session(layout, vault_id, opener, time)) as session, _held(session, dry_run):
+        if not dry_run:
+            if header:
+                write_beside(layout.root, layout.header.name, encode_header(vault_id))
+            make_folders(layout.root)
+        seen = examine(session, hold=nullcontext, progress=progress, cancelled=cancelled)
+        kept = _why_kept(seen)
+        if not kept and not dry_run:
+            session.blobs.delete(seen.orphans)
+    return _report(seen, (header, folders), kept=kept, dry_run=dry_run)
+
+
+def _vault_id(layout: Layout) -> bytes:
+    """Return the id that the index names; nothing proves it yet.
+
+    Raises NotFoundError where no vault is, UnsupportedFormatError for one of a newer format.
+    """
+    try:
+        read_header(layout.root)
+    except UnsupportedFormatError:  # its index may mean something else
+        raise
+    except NotFoundError:
+        if not os.path.lexists(layout.index):
+            raise
+    except DamagedError:
+        pass
+    read_only = not os.access(layout.index, os.W_OK)
+    with closing(Index(layout.index, read_only=read_only)) as index:
+        if index.is_unfinished():
+            raise unfinished()
+        with index.reading():
+            state = index.state()
+    if state is None:
+        raise unfinished()
+    return state.vault_id
+
+
+def _held(session: Session, dry_run: bool) -> AbstractContextManager[None]:
+    """Hold the vault alone: a file that is being written has no record yet."""
+    return session.shared() if dry_run else session.exclusive()
+
+
+def _has_header(root: Path, vault_id: bytes) -> bool:
+    try:
+        return read_header(root) == vault_id
+    except (NotFoundError, DamagedError):
+        return False
+
+
+def _prove(layout: Layout, vault_id: bytes, opener: Opener) -> None:
+    """Open the root, without the folders that a session needs; raises LockedError, DamagedError."""
+    with closing(Index(layout.index)) as index:
+        ledger = Ledger(index, vault_id, opener)
+        with ledger.reading():
+            ledger.forget()
+
+
+def _why_kept(seen: Examination) -> str:
+    """Say why sealed files that no record names are kept all the same, or nothing."""
+    if not seen.complete:
+        return "not everything was looked at"
+    if seen.blind and seen.orphans:
+        return f"something of the index does not open, and may name these {len(seen.orphans)} files"
+    return ""
+
+
+def _report(
+    seen: Examination, mended: tuple[bool, int], *, kept: str, dry_run: bool
+) -> RepairReport:
+    header, folders = mended
+    orphans = {} if kept else seen.orphans
+    return RepairReport(
+        dry_run=dry_run,
+        header=header,
+        folders=folders,
+        orphans=len(orphans),
+        orphan_bytes=sum(orphans.values()),
+        kept=kept,
+        problems=(*seen.problems, *seen.beside),
+        complete=seen.complete,
+    )
