@@ -5,7 +5,7 @@ one than this session saw is refused.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -30,7 +30,7 @@ from vault.keytree import (
 )
 from vault.notes import decode_notes
 from vault.pending import open_pending
-from vault.sealed_record import Opened, open_metadata
+from vault.sealed_record import Opened, open_rows
 from vault.secret import wipe
 from vault.slots import slots_digest
 from vault.unlock import Opener
@@ -230,12 +230,18 @@ class Ledger:
         return found
 
     def batch(
-        self, before: int, kinds: Collection[int], *, trashed: bool, count: int
+        self,
+        before: int,
+        kinds: Collection[int],
+        *,
+        trashed: bool,
+        count: int,
+        accept: Callable[[bytes], bool] | None = None,
     ) -> tuple[list[Opened], int]:
         """Return up to `count` records below position `before`, newest first, and where to go on.
 
         Looks through at most 64 pages, so the list may be short, or empty with more to come; the
-        end is position 0.
+        end is position 0. accept: see `open_rows`.
         """
         before = min(before, self.root.next_position)
         wanted: list[tuple[int, RecordSlot]] = []
@@ -248,7 +254,7 @@ class Ledger:
                 break
         fitting = self._fitting(wanted)
         ended = len(fitting) == len(wanted) < count
-        return self._open(fitting), last_page * PAGE_SLOTS if ended else fitting[-1][0]
+        return self._open(fitting, accept), last_page * PAGE_SLOTS if ended else fitting[-1][0]
 
     def _fitting(self, wanted: list[tuple[int, RecordSlot]]) -> list[tuple[int, RecordSlot]]:
         """Return the first of `wanted` whose metadata fits into memory, whatever the rows hold."""
@@ -256,15 +262,13 @@ class Ledger:
             wanted = wanted[: len(wanted) // 2]
         return wanted
 
-    def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
+    def _open(
+        self,
+        wanted: Sequence[tuple[int, RecordSlot]],
+        accept: Callable[[bytes], bool] | None = None,
+    ) -> list[Opened]:
         """Return wanted records (descending positions) with their metadata opened."""
         if not wanted:
             return []
         rows = {row[0]: row for row in self.index.records(wanted[-1][0], wanted[0][0])}
-        opened: list[Opened] = []
-        for position, slot in wanted:
-            row = rows.get(position)
-            if row is None or row[1] != slot[0]:
-                raise DamagedError("a record's row is gone from the index, or another is there")
-            opened.append(Opened(position, slot, open_metadata(self.vault_id, slot, row[2])))
-        return opened
+        return open_rows(self.vault_id, wanted, rows, accept)

@@ -20,7 +20,10 @@ class Query:
         )
 
     def may_match(self, text: bytes) -> bool:
-        """Say whether a record's JSON can hold the words; false is certain, true is not."""
+        """Say whether a record's JSON can hold the words; false is certain, true is not.
+
+        text: UTF-8; zeros of padding may follow it.
+        """
         if text.isascii():
             folded = text.lower()
         elif b"\\" in text:

@@ -386,13 +386,14 @@ class Vault:
         cursor = _END if before is None else before
         left = _END if limit is None else limit
         numbers = frozenset(int(kind) for kind in kinds)
+        accept = None if query is None else query.may_match
         while left > 0 and cursor > 0:
             count = _BATCH if query is not None else min(_BATCH, left)
             with self._s.shared(), self._s.ledger.reading():
-                batch, cursor = self._s.ledger.batch(cursor, numbers, trashed=trashed, count=count)
+                batch, cursor = self._s.ledger.batch(
+                    cursor, numbers, trashed=trashed, count=count, accept=accept
+                )
             for opened in batch:
-                if query is not None and not query.may_match(opened.text):
-                    continue
                 record = record_of(opened)
                 if query is None or query.matches(record.metadata):
                     yield record
