@@ -22,6 +22,7 @@ STAGES = (
     "evaluate",
     "grid",
     "precisions",
+    "bundle",
     "keep",
 )
 # Ended well, but the stage has more to do: run it again.
@@ -91,6 +92,10 @@ def _run(options: argparse.Namespace, settings: Settings) -> bool:
         from export.pocket import grid
 
         grid.build(work, settings, model, _say)
+    elif options.stage == "bundle":
+        from export.pocket import bundle
+
+        bundle.build(work, _say)
     else:
         from export.pocket import measures, precisions
 

@@ -27,21 +27,6 @@ _PARTS = {
     "vae": ["diffusers", "AutoencoderKL"],
     "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
 }
-_LICENCE = """Permission is hereby granted, free of charge, to any person obtaining a copy of this
-software and associated documentation files (the "Software"), to deal in the Software without
-restriction, including without limitation the rights to use, copy, modify, merge, publish,
-distribute, sublicense, and/or sell copies of the Software, and to permit persons to whom the
-Software is furnished to do so, subject to the following conditions:
-
-The above copyright notice and this permission notice shall be included in all copies or
-substantial portions of the Software.
-
-THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR IMPLIED, INCLUDING BUT
-NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY, FITNESS FOR A PARTICULAR PURPOSE AND
-NONINFRINGEMENT. IN NO EVENT SHALL THE AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM,
-DAMAGES OR OTHER LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM, OUT
-OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
-"""
 
 
 def _save(parts: dict[str, nn.Module], folder: Path, dtype: torch.dtype) -> None:
@@ -99,11 +84,8 @@ def build(work: Path, settings: Settings, say: Callable[[str], None]) -> None:
     for folder, dtype in ((work / "pocket-fp32", torch.float32), (work / "pocket", torch.float16)):
         _save(parts, folder, dtype)
         (folder / "concepts.txt").write_text("\n".join(concepts) + "\n", "utf-8")
-        for role, package in pinned().items():
-            text = (
-                f"{package.name} {package.version}\nMIT License\n\n{package.licence}\n\n{_LICENCE}"
-            )
-            (folder / f"LICENSE-{role}.txt").write_text(text, "utf-8")
+        licence = resources.files("export.pocket").joinpath("LICENSE")
+        (folder / "LICENSE").write_bytes(licence.read_bytes())
         (folder / "README.md").write_text(card(counts, len(concepts), settings), "utf-8")
     say(f"finish: {counts}, {sum(counts.values())} parameters; pocket and pocket-fp32 written")
 
@@ -151,5 +133,5 @@ text encoder together on {samples:,} samples; averaged weights.
 - icons: `{pins["icons"].name}` {pins["icons"].version}, Fluent Emoji by Microsoft, MIT
 - tags: `{pins["tags"].name}` {pins["tags"].version}, MIT
 
-Recoloured in OKLCH, mirrored, moved and resized by the recipe. The licences are beside this file.
+Recoloured in OKLCH, mirrored, moved and resized by the recipe. `LICENSE` names their authors.
 """

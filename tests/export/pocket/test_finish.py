@@ -7,7 +7,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from export.errors import ExportError
-from export.pocket import autoencoder, denoiser, finish, grid, latents, measures, precisions
+from export.pocket import autoencoder, bundle, denoiser, finish, grid, latents, measures, precisions
 from export.pocket.sampling import Painter
 
 # The scheduler of diffusers 0.42 reads a tensor in the way that numpy 2 deprecates.
@@ -30,7 +30,8 @@ def test_the_folder_is_whole_and_says_nothing_of_this_machine(finished):
     for path in folder.rglob("*.json"):
         assert str(finished) not in path.read_text()
         assert "_name_or_path" not in json.loads(path.read_text())
-    assert "Microsoft" in (folder / "LICENSE-icons.txt").read_text()
+    licence = (folder / "LICENSE").read_text()
+    assert all(f"Copyright (c) {who}" in licence for who in ("Microsoft", "2017 Miles Johnson"))
     assert "What it cannot do" in (folder / "README.md").read_text()
     assert not list(folder.rglob("*.bin"))
 
@@ -54,6 +55,12 @@ def test_the_shipped_weights_are_the_trained_ones_rounded(finished):
         half.unet.named_parameters(), full.unet.named_parameters(), strict=True
     ):
         assert torch.equal(a, b.half().float()), name
+
+
+def test_a_bundle_needs_its_sheets(finished):
+    with pytest.raises(ExportError, match="grid-pocket"):
+        bundle.build(finished, lambda _: None)
+    assert not (finished / "bundle").exists()
 
 
 def test_an_unfinished_course_is_not_shipped(finished, settings):
