@@ -23,6 +23,7 @@ STAGES = (
     "grid",
     "precisions",
     "bundle",
+    "compare",
     "keep",
 )
 # Ended well, but the stage has more to do: run it again.
@@ -53,7 +54,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--profile", choices=PROFILES, default="full")
     parser.add_argument("--optimizer", default="", help="for comparisons: adamw or muon")
     parser.add_argument(
-        "--model", type=Path, help="evaluate, grid: a diffusers folder (WORK/pocket)"
+        "--model", type=Path, help="evaluate, grid, compare: a diffusers folder (WORK/pocket)"
     )
     parser.add_argument(
         "--limit", type=int, default=0, help="evaluate, precisions: so many concepts"
@@ -76,6 +77,12 @@ def _run(options: argparse.Namespace, settings: Settings) -> bool:
             keep.build(work, keep.KEPT, _say)
         else:
             keep.resume(work, keep.KEPT, settings, _say)
+        return True
+    if options.stage == "compare":
+        from export.pocket import comparison
+
+        report = comparison.build(work, Path(options.model or "pocket").name)
+        sys.stdout.write(json.dumps(report, indent=1, sort_keys=True) + "\n")
         return True
     import torch
 
