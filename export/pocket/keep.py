@@ -1,7 +1,8 @@
 """Stages `keep` and `resume`: small checkpoints under version control, so that any clone goes on.
 
-`kept/` holds the finished VAE and the denoiser's weights in fp16, 19 MB together. Whoever resumes
-from it gets the same weights again, rounded once; without it every stage begins at its first step.
+`kept/` holds the finished VAE and, until the denoiser is finished as well, its weights in fp16.
+Whoever resumes from it gets the same weights again, rounded once; without it every stage begins at
+its first step. A finished denoiser ships in the bundle, and only its losses are kept here.
 """
 
 import shutil
@@ -20,7 +21,8 @@ __all__ = ["KEPT", "build", "resume"]
 
 KEPT = Path(__file__).with_name("kept")
 _STATE = "unet-state.safetensors"
-_TEXTS = ("vae-state.jsonl", "unet-state.jsonl", "vae.json")  # the last says that all is there
+_LOSSES = "unet-state.jsonl"
+_TEXTS = ("vae-state.jsonl", "vae.json")  # the last says that all is there
 
 
 def build(work: Path, kept: Path, say: Callable[[str], None]) -> None:
@@ -28,12 +30,16 @@ def build(work: Path, kept: Path, say: Callable[[str], None]) -> None:
     vae: Any = load_autoencoder(work / "vae")  # `to` is annotated for a device alone
     vae.to(torch.float16).save_pretrained(kept / "vae")
     checkpoint.forget_origin(kept / "vae" / "config.json")
+    for name in (_LOSSES, *_TEXTS):
+        shutil.copyfile(work / name, kept / name)
+    if (work / "pocket").is_dir():
+        (kept / _STATE).unlink(missing_ok=True)
+        say("keep: the denoiser is finished: its losses")
+        return
     arrays, header = checkpoint.load(work / _STATE)
     prefix = "parameter."
     weights = {n: a.astype(np.float16) for n, a in arrays.items() if n.startswith(prefix)}
     checkpoint.save(kept / _STATE, weights, header | {"weights_only": True})
-    for name in _TEXTS:
-        shutil.copyfile(work / name, kept / name)
     say(f"keep: the denoiser at step {header['step']}")
 
 
@@ -46,6 +52,7 @@ def resume(work: Path, kept: Path, settings: Settings, say: Callable[[str], None
         say("resume: the kept checkpoint was made with other settings")
         return
     shutil.copytree(kept / "vae", work / "vae", dirs_exist_ok=True)
-    for name in (_STATE, *_TEXTS):
+    begun = (_STATE, _LOSSES) if (kept / _STATE).exists() else ()
+    for name in (*begun, *_TEXTS):
         shutil.copyfile(kept / name, work / name)
-    say("resume: went back to the kept checkpoint")
+    say(f"resume: went back to the kept {'checkpoint' if begun else 'VAE'}")

@@ -93,3 +93,21 @@ def test_a_finished_vae_of_other_settings_is_refused(halfway):
 def test_another_profile_starts_at_its_own_beginning(kept, tmp_path):
     keep.resume(tmp_path, kept, replace(SETTINGS, name="full"), quiet)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_denoiser_ships_and_is_not_kept_twice(halfway, tmp_path):
+    kept, work = tmp_path / "kept", tmp_path / "work"
+    kept.mkdir()
+    keep.build(halfway, kept, quiet)
+    (halfway / "pocket").mkdir()
+    try:
+        keep.build(halfway, kept, quiet)
+    finally:
+        (halfway / "pocket").rmdir()
+    assert not (kept / "unet-state.safetensors").exists()
+    assert (kept / "unet-state.jsonl").read_bytes() == (halfway / "unet-state.jsonl").read_bytes()
+    write_shelf(work)
+    keep.resume(work, kept, SETTINGS, quiet)
+    assert autoencoder.build(work, SETTINGS, 0.0, quiet)
+    latents.build(work, SETTINGS, 9.0, quiet)
+    assert denoiser.open_trainer(work, SETTINGS)._step == 0
