@@ -105,7 +105,7 @@ A Stable Diffusion in miniature, made to travel inside safelight: it draws a {se
 {settings.size} icon of one of {concepts} things in a second or less on any CPU. {sizes}:
 {sum(counts.values()) / 1e6:.1f} M parameters.
 
-![samples](grid.png)
+![samples](grid.webp)
 
 ## What it can do
 - icons of the things in `concepts.txt`, by their names and by many words that people use for them
@@ -118,7 +118,7 @@ A Stable Diffusion in miniature, made to travel inside safelight: it draws a {se
 ## What it cannot do
 - anything that is not in the list; it then draws something else, or nothing
 - scenes, people, writing, style, counting, photographs
-- surprise: most of what it draws is memory. `nearest.png` shows beside each sample the training
+- surprise: most of what it draws is memory. `nearest.webp` shows beside each sample the training
   picture that is nearest to it. Seeds change size, place and direction more than the drawing
 - fine lines and sharp corners: pictures pass through 16 x 16 x 4 numbers
 

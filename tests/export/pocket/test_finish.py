@@ -60,7 +60,7 @@ def test_the_shipped_weights_are_the_trained_ones_rounded(finished):
 def test_a_bundle_needs_its_sheets(finished):
     with pytest.raises(ExportError, match="grid-pocket"):
         bundle.build(finished, lambda _: None)
-    assert not (finished / "bundle").exists()
+    assert not (finished / "models").exists()
 
 
 def test_an_unfinished_course_is_not_shipped(finished, settings):
