@@ -39,7 +39,8 @@ def build(work: Path, say: Callable[[str], None]) -> None:
         progress=lambda stage, done: say(f"bundle: {stage} {done:.0%}"),
         options=Options(steps=STEPS, guidance_scale=GUIDANCE),
     )
-    shutil.copyfile(source / "README.md", target / "README.md")
+    for name in ("README.md", "concepts.txt"):
+        shutil.copyfile(source / name, target / name)
     for name, shown in _SHEETS.items():
         _slim(work / name, target / shown)
     size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
