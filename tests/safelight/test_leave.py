@@ -1,5 +1,6 @@
 """Everything out: sealed under a passphrase of its own, or in the clear after a loud warning."""
 
+import _thread
 import io
 import json
 import os
@@ -130,7 +131,7 @@ class Person(io.StringIO):
     def write(self, text: str) -> int:
         if self._word and self._word in text:
             self._word = ""
-            signal.raise_signal(signal.SIGINT)
+            _thread.interrupt_main(signal.SIGINT)
         return super().write(text)
 
 
