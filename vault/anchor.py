@@ -26,19 +26,26 @@ class Anchor:
         self, keystore: KeyStore | None, vault_id: bytes, clock: Callable[[], float]
     ) -> None:
         self.warning = ""
+        self.is_old_copy = False
         self._keystore = keystore
         self._entry = anchor_entry(vault_id)
         self._clock = clock
         self._known: tuple[int, int] | None = None  # what the key store holds, as far as we know
         self._moved = clock()
 
-    def check(self, at: tuple[int, int], tag: bytes) -> None:
-        """Compare the vault's (epoch, generation) and root tag with the anchor."""
+    def check(self, at: tuple[int, int], tag: bytes, *, optional: bool = False) -> None:
+        """Compare the vault's (epoch, generation) and root tag with the anchor.
+
+        optional: something else opened the vault, so a key store that does not answer is no news.
+        """
         if self._keystore is None:
             return
         try:
             value = self._keystore.get(self._entry)
         except KeyStoreError as error:
+            if optional:
+                self._keystore = None
+                return
             self.warning = f"the key store did not say whether this is an old copy: {error}"
             return
         if value is None:
@@ -55,6 +62,7 @@ class Anchor:
             )
         elif at == self._known and tag != known_tag:
             self.warning = "this vault and the one last used here have parted: two copies changed"
+        self.is_old_copy = bool(self.warning)
 
     def is_due(self) -> bool:
         """Say whether the anchor was last moved 15 minutes ago or more."""
@@ -81,3 +89,4 @@ class Anchor:
         self._keystore.set(self._entry, _ANCHOR.pack(*at, tag))
         self._known = at
         self.warning = ""
+        self.is_old_copy = False

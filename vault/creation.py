@@ -20,6 +20,7 @@ from vault.keystore.entry import kek_entry
 from vault.keytree import Root, root_tag, seal_root
 from vault.layout import Layout, refuse_network
 from vault.lock import VaultLock
+from vault.notes import encode_notes
 from vault.openers import Openers, passphrase_key
 from vault.phrase import RecoveryPhrase
 from vault.sealing import KEY_BYTES
@@ -88,7 +89,10 @@ def create(
                 if not ephemeral and confirm is not None:
                     phrase = RecoveryPhrase.generate(vault_id)
                     confirm(phrase)
-                tag = _finish(index, vault_id, entry, _Holders(keystore, passphrase, phrase))
+                holders = _Holders(keystore, passphrase, phrase)
+                # A clock that leaps later has this moment to be compared with.
+                notes = encode_notes({"clock": int(clock())})
+                tag = _finish(index, vault_id, entry, holders, notes)
                 Anchor(keystore, vault_id, clock).move((FIRST_EPOCH, 1), tag)
             finally:
                 index.close()
@@ -114,7 +118,7 @@ def _begin(index: Index, vault_id: bytes, keystore: KeyStore | None) -> bytes:
     return entry
 
 
-def _finish(index: Index, vault_id: bytes, entry: bytes, holders: _Holders) -> bytes:
+def _finish(index: Index, vault_id: bytes, entry: bytes, holders: _Holders, notes: bytes) -> bytes:
     """Keep the KEK, then commit slots and root: the vault exists. Return the root's tag."""
     from vault import hpke
 
@@ -136,7 +140,7 @@ def _finish(index: Index, vault_id: bytes, entry: bytes, holders: _Holders) -> b
             _refuse_other(open_keyring_slot(row, kek[1], at), root_key)
         elif row.type == SlotType.PHRASE and phrase is not None:
             _refuse_other(open_hpke_slot(row, phrase, at), root_key)
-    root = Root(slots_digest=slots_digest(rows), slot_keys=keys)
+    root = Root(slots_digest=slots_digest(rows), slot_keys=keys, settings=notes)
     sealed = seal_root(root_key, vault_id, (FIRST_EPOCH, 1), root)
     with index.writing():
         index.put_slots(rows)

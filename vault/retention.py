@@ -18,7 +18,8 @@ from vault.session import Session
 
 __all__ = ["Expiry", "Retention", "believe_clock", "expire", "retention_of", "set_retention"]
 
-DAY = 86_400.0  # seconds
+HOUR = 3600.0  # seconds
+DAY = 24 * HOUR
 LEAP = 90 * DAY  # forward, since the vault was last looked after: a person confirms
 SETBACK = 2 * DAY  # backward likewise: time zones and corrections stay below it
 TRASH_DAYS = 7.0
@@ -103,17 +104,15 @@ def expire(
             trash(surplus)
         if stale:
             delete(session, stale, lambda _done, _total: None)
-        _note_clock(session, now)
+        _note_clock(session, now, unless_within=HOUR)
     return Expiry(trashed=tuple(surplus), deleted=tuple(stale))
 
 
 def _suspicion(session: Session, now: float) -> str:
     with session.shared(), session.ledger.reading():
         known = session.ledger.notes.get("clock")
-    if not isinstance(known, (int, float)):  # the first time: nothing to compare with
-        return (
-            "" if _plausible(session, now) else "this machine's clock is before the newest record"
-        )
+    if not isinstance(known, (int, float)):  # nothing to compare this machine's clock with
+        return "this vault has not noted the time yet"
     if now - known > LEAP:
         days = (now - known) / DAY
         return f"this machine's clock is {days:.0f} days later than at the last time"
@@ -122,19 +121,15 @@ def _suspicion(session: Session, now: float) -> str:
     return ""
 
 
-def _plausible(session: Session, now: float) -> bool:
-    """Say whether the clock is within a leap of the newest record, where nothing else is known."""
-    with session.shared(), session.ledger.reading():
-        position = max((place for place, _ in session.ledger.placed_slots()), default=None)
-        if position is None:
-            return True
-        created = _seconds(record_of(session.ledger.at_position(position)).created)
-    return created - SETBACK <= now <= created + LEAP
-
-
-def _note_clock(session: Session, now: float) -> None:
-    with session.shared(), session.ledger.writing() as change:
-        change.note("clock", int(now))
+def _note_clock(session: Session, now: float, *, unless_within: float = 0.0) -> None:
+    """Note the time, unless one was noted within so many seconds: each note is a transaction."""
+    with session.shared():
+        with session.ledger.reading():
+            known = session.ledger.notes.get("clock")
+        if isinstance(known, (int, float)) and abs(now - known) < unless_within:
+            return
+        with session.ledger.writing() as change:
+            change.note("clock", int(now))
 
 
 def _stale(session: Session, days: float, now: float) -> Iterator[str]:

@@ -67,7 +67,9 @@ class Session:
                 with self.ledger.reading():
                     keystore = self._anchor_keystore()
             self.anchor = Anchor(keystore, vault_id, clock)
-            self.anchor.check(self.ledger.at, self.ledger.root_tag)
+            self.anchor.check(
+                self.ledger.at, self.ledger.root_tag, optional=opener.keystore is None
+            )
             self._resources = stack.pop_all()
 
     def _anchor_keystore(self) -> KeyStore | None:
@@ -78,7 +80,7 @@ class Session:
         if place is None:
             return None
         try:
-            return keystore_by_number(place[0])
+            return keystore_by_number(place[0], windows=False)
         except KeyStoreError:  # absent here: an anchor only ever warns
             return None
 

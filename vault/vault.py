@@ -96,7 +96,7 @@ class Vault:
     @property
     def is_old_copy(self) -> bool:
         """Say whether the anchor says so; `accept_copy` takes this copy as right."""
-        return bool(self._s.anchor.warning)
+        return self._s.anchor.is_old_copy
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -87,7 +87,17 @@ def generate(
     with nullcontext() if incognito else access.open() as vault:
         _run(chosen, orders, given, _Sink(vault, to, json))
         if vault is not None:
-            expire(vault)
+            _look_after(vault)
+
+
+def _look_after(vault: "Vault") -> None:
+    """Apply the retention policy; the pictures are sealed, whatever becomes of it."""
+    from vault import VaultError
+
+    try:
+        expire(vault)
+    except VaultError as error:
+        note(f"warning: the retention policy was not applied: {error}")
 
 
 class _Sink:

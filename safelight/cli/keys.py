@@ -158,8 +158,8 @@ def report(receipt: "Receipt", *, json: bool) -> None:
                 "remaining": list(receipt.remaining),
             }
         )
-    old = "is shredded" if receipt.shredded else "is NOT shredded yet"
-    note(f"The vault is at epoch {receipt.epoch}; the key of the epoch before {old}.")
+    holds = "no key store holds" if receipt.shredded else "A KEY STORE STILL HOLDS"
+    note(f"The vault is at epoch {receipt.epoch}; {holds} a key of an earlier one.")
     if receipt.remaining:
         note("What could still open what is gone:")
         for sentence in receipt.remaining:

@@ -144,6 +144,8 @@ def retention(
     """
     from vault import Retention
 
+    if apply and dry_run:
+        raise UsageError("--apply does it and --dry-run does not: give one of them")
     with access.open() as vault:
         old = Retention(trash_days=vault.retention.trash_days) if off else vault.retention
         new = Retention(

@@ -139,6 +139,7 @@ def test_rotation_deep_and_retention(home):
     assert len(ids(home)) == 2
     assert home.lines("vault", "retention", "--off")[0]["max_count"] is None
     home.run("vault", "retention", "--max-bytes", "plenty", status=2)
+    home.run("vault", "retention", "--apply", "--dry-run", status=2)
 
 
 def test_nothing_of_it_lands_in_arguments_or_output(home):

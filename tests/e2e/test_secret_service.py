@@ -23,6 +23,9 @@ def test_a_vault_in_the_keyring_needs_no_passphrase_and_opens_only_there(tmp_pat
         assert any("keyring" in each or "secret" in each.casefold() for each in told["opens_with"])
         session.lock()
         assert "locked" in home.run("ls", status=3).stderr
+        # The phrase opens it all the same, and the locked keyring is neither news nor an old copy.
+        done = home.run("vault", "verify", "--phrase-file", str(tmp_path / "phrase"))
+        assert "warning" not in done.stderr
     # The bus and its keyring are gone now: another login, a stolen disk.
     away = Home(home.path, {"DBUS_SESSION_BUS_ADDRESS": "unix:path=/nonexistent"})
     assert "hint:" in away.run("ls", status=3).stderr

@@ -121,12 +121,35 @@ def test_a_clock_set_to_2100_deletes_nothing_however_often_it_is_asked(opened, c
     assert shown(opened) == ["b"]
 
 
-def test_a_vault_that_never_looked_after_itself_doubts_a_clock_beside_its_records(opened, clock):
+def test_a_new_record_does_not_vouch_for_a_clock_that_leapt(opened, clock):
+    """The picture that was just made carries the wrong time as well."""
     ids = [add(opened, clock, prompt) for prompt in "ab"]
     opened.trash(ids[:1])
     clock.now += 80 * 365 * DAY
+    add(opened, clock, "made in 2100")
+    assert "later" in opened.expire(nobody).waiting
+    assert [record.id for record in opened.list(trashed=True)] == ids[:1]
+
+
+def test_a_vault_without_any_noted_time_deletes_nothing_by_itself(opened, clock):
+    ids = [add(opened, clock, prompt) for prompt in "ab"]
+    opened.trash(ids[:1])
+    with opened._s.shared(), opened._s.ledger.writing() as change:
+        change.note("clock", None)
+    clock.now += 8 * DAY
     assert opened.expire(nobody).waiting
-    assert len(list(opened.list(trashed=True))) == 1
+    opened.believe_clock()
+    assert opened.expire(nobody).deleted == (ids[0],)
+
+
+def test_the_time_is_noted_once_an_hour(opened, clock):
+    add(opened, clock, "a")
+    clock.now += 2 * 3600
+    opened.expire(nobody)
+    before = opened.status().generation
+    clock.now += 600
+    opened.expire(nobody)
+    assert opened.status().generation == before
 
 
 def test_a_person_can_say_that_the_clock_is_right(opened, clock):

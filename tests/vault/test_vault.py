@@ -10,6 +10,7 @@ import pytest
 
 import vault
 from tests.vault.conftest import CANARY, draft
+from vault.anchor import Anchor
 from vault.errors import (
     BadValueError,
     DamagedError,
@@ -681,3 +682,21 @@ def change_epoch(place):
         place.sql("UPDATE keyslot SET body = ? WHERE no = ?", row.body, row.no)
     place.sql("UPDATE root SET sealed = ?", seal_root(new_key, vault_id, (epoch + 1, 1), changed))
     place.sql("UPDATE state SET epoch = ?, generation = 1", epoch + 1)
+
+
+def test_a_key_store_that_does_not_answer_is_no_old_copy():
+    entries = {}
+    store = MemoryKeyStore(entries)
+    Anchor(store, bytes(16), lambda: 0.0).move((1, 7), bytes(16))
+    store.locked = True
+    for optional in (False, True):  # True: the phrase opened the vault, so it is no news
+        anchor = Anchor(store, bytes(16), lambda: 0.0)
+        anchor.check((1, 3), bytes(16), optional=optional)
+        assert bool(anchor.warning) is not optional
+        assert not anchor.is_old_copy
+    store.locked = False
+    anchor = Anchor(store, bytes(16), lambda: 0.0)
+    anchor.check((1, 3), bytes(16), optional=True)
+    assert anchor.is_old_copy
+    anchor.reset((1, 3), bytes(16))
+    assert not anchor.is_old_copy

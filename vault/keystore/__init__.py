@@ -85,15 +85,18 @@ def find_keystore() -> KeyStore:
     )
 
 
-def keystore_by_number(number: int) -> KeyStore:
+def keystore_by_number(number: int, *, windows: bool = True) -> KeyStore:
     """Return the key store that a key slot names, if it is there.
 
+    windows: whether it may ask a person to unlock it; else a locked one raises when it is used.
     Raises UnsupportedFormatError for a number outside the table, and KeyStoreAbsentError that
     explains where the key lies when this machine has no such store. A locked one is returned:
     it answers for itself when it is asked.
     """
+    from dataclasses import replace
+
     from vault.keystore.allowlist import back_end_numbered
-    from vault.keystore.system import SystemKeyStore
+    from vault.keystore.system import SystemKeyStore, TimeLimits
 
     name = keystore_name(number)
     if number == MEMORY:
@@ -105,7 +108,8 @@ def keystore_by_number(number: int) -> KeyStore:
         from vault.keystore.kernel import KernelKeyStore
 
         return KernelKeyStore()
-    store = SystemKeyStore(back_end_numbered(number))
+    limits = TimeLimits.here() if windows else replace(TimeLimits.here(), prompt=0.0)
+    store = SystemKeyStore(back_end_numbered(number), limits)
     try:
         store.probe(may_be_locked=True)
     except KeyStoreAbsentError as error:
