@@ -6,8 +6,9 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+from vault.care import Care
 from vault.connection import translated
 from vault.context import Kind, id_prefix
 from vault.deletion import Progress, Receipt, delete, purge, resume
@@ -31,15 +32,9 @@ from vault.session import Session
 from vault.status import VaultStatus, count_records, slot_statuses, slot_word
 from vault.unlock import Unlock, opener_for
 
-if TYPE_CHECKING:
-    from vault.backup import BackupReport
-    from vault.inventory import FileEntry
-    from vault.verify import VerifyReport
-
 __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 
 DRAFTS_A_TRANSACTION = 16
-Stages = Callable[[str, float], None]
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
 _BATCH = PAGE_SLOTS  # rows a scan reads before it lets others in
 _END = 1 << 63  # above every position
@@ -274,41 +269,10 @@ class Vault:
         """Return what changes who opens the vault: passphrase, phrase, key store, rotation."""
         return Keys(self._s)
 
-    def backup(
-        self,
-        target: Path,
-        *,
-        index_only: bool = False,
-        progress: Stages = lambda _stage, _fraction: None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> "BackupReport":
-        """Copy the vault, consistent while others use it; again into the same folder: the news.
-
-        progress(what, fraction 0 to 1). See `vault.backup.back_up`.
-        """
-        from vault.backup import back_up
-
-        return back_up(
-            self._s, target, index_only=index_only, progress=progress, cancelled=cancelled
-        )
-
-    def verify(
-        self,
-        *,
-        deep: bool = False,
-        progress: Stages = lambda _stage, _fraction: None,
-        cancelled: Callable[[], bool] = lambda: False,
-    ) -> "VerifyReport":
-        """Look at every page, row and file; deep: open every file. See `vault.verify.verify`."""
-        from vault.verify import verify
-
-        return verify(self._s, deep=deep, progress=progress, cancelled=cancelled)
-
-    def inventory(self, *, every: bool = False) -> "list[FileEntry]":
-        """List every file of the vault: purpose, size, and what it gives away."""
-        from vault.inventory import inventory
-
-        return inventory(self._s, every=every)
+    @property
+    def care(self) -> Care:
+        """Return what looks after the vault as a whole: backup, verify, inventory."""
+        return Care(self._s)
 
     @property
     def retention(self) -> Retention:

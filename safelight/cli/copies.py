@@ -48,7 +48,9 @@ def backup(
         Interruption() as interrupted,
         StageProgress() as bar,
     ):
-        report = vault.backup(target, index_only=index, progress=bar.stage, cancelled=interrupted)
+        report = vault.care.backup(
+            target, index_only=index, progress=bar.stage, cancelled=interrupted
+        )
     if not report.complete:
         note("stopped: an earlier backup stands as it was, and the next one goes on from here")
         raise KeyboardInterrupt

@@ -47,7 +47,7 @@ def verify(
         Interruption() as interrupted,
         StageProgress() as bar,
     ):
-        report = vault.verify(deep=deep, progress=bar.stage, cancelled=interrupted)
+        report = vault.care.verify(deep=deep, progress=bar.stage, cancelled=interrupted)
     _say_verified(report, json=json)
     if not report.complete:
         raise KeyboardInterrupt
@@ -157,7 +157,7 @@ def files(
 ) -> None:
     """List every file that safelight keeps: what it is for, and what it gives away without keys."""
     with access.open_somehow(phrase_file, ask_phrase=phrase) as vault:
-        entries = vault.inventory(every=every)
+        entries = vault.care.inventory(every=every)
     rows = [*map(_entry_line, entries), *_outside(access.settings)]
     if json:
         for row in rows:
