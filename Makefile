@@ -47,7 +47,7 @@ bench: $(VENV)/dev
 
 # Trains the model in the box, resumable at any moment; wants npm and a machine that does nothing else.
 pocket: $(VENV)/dev
-	set -e; for stage in data resume vae latents unet finish evaluate grid bundle; do \
+	set -e; for stage in data resume vae latents unet polish finish evaluate grid bundle; do \
 	  $(BIN)/python -m export.pocket $$stage --work pocket-work --threads 2; done
 
 clean:

@@ -18,6 +18,7 @@ STAGES = (
     "vae",
     "latents",
     "unet",
+    "polish",
     "finish",
     "evaluate",
     "grid",
@@ -89,7 +90,7 @@ def _run(options: argparse.Namespace, settings: Settings) -> bool:
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     model = options.model or work / "pocket"
-    if options.stage in {"vae", "latents", "unet"}:
+    if options.stage in {"vae", "latents", "unet", "polish"}:
         return _trained(options.stage)(work, settings, options.minutes, _say)
     if options.stage == "finish":
         from export.pocket import finish
@@ -124,6 +125,10 @@ def _trained(stage: str) -> Callable[[Path, Settings, float, Callable[[str], Non
         from export.pocket import latents
 
         return latents.build
+    if stage == "polish":
+        from export.pocket import polish
+
+        return polish.build
     from export.pocket import denoiser
 
     return denoiser.build

@@ -4,7 +4,7 @@ v-prediction (Salimans & Ho 2022) on Stable Diffusion's scaled-linear schedule, 
 error, timesteps stratified over a batch so that each step sees all noise levels evenly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -91,19 +91,30 @@ class Lessons:
     """Draws batches and computes losses; everything follows from seed and step."""
 
     def __init__(
-        self, network: Network, shelf: Shelf, latents: LatentSet, settings: Settings
+        self,
+        network: nn.Module,
+        shelf: Shelf,
+        latents: LatentSet,
+        settings: Settings,
+        repeated: Mapping[str, int] | None = None,
     ) -> None:
+        """Take the network and its material. `repeated`: concept -> times as often as others."""
         self._network, self._shelf, self._set = network, shelf, latents
         self._settings, self._plan = settings, settings.denoiser
         self._captioner = Captioner(shelf.vocabulary)
         self._tokenizer = open_tokenizer()
         self._alpha_bars = alpha_bars()
-        self._originals = shelf.where("concept")
-        self._recoloured = shelf.where("recoloured") or self._originals
+        self._originals = self._pool("concept", repeated or {})
+        self._recoloured = self._pool("recoloured", repeated or {}) or self._originals
         rows = {*self._originals, *self._recoloured}
         self._white = {row: latents.of_row(row, coloured=False) for row in rows}
         self._coloured = {row: latents.of_row(row, coloured=True) for row in rows}
         self._pairs = np.flatnonzero(latents.second >= 0)
+
+    def _pool(self, role: str, repeated: Mapping[str, int]) -> list[int]:
+        """List the rows to draw from, each as often as its concept is to be dwelt on."""
+        rows = self._shelf.where(role)
+        return [r for r in rows for _ in range(repeated.get(self._shelf.rows[r].concept, 1))]
 
     def draw(self, step: int) -> tuple[np.ndarray, list[str]]:
         """Choose a step's latents i64[B] and write their captions."""

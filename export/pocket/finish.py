@@ -1,18 +1,14 @@
 """Stage `finish`: averaged weights -> two diffusers folders (fp16 to ship, fp32 to compare)."""
 
-import shutil
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
 import torch
-from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
-from torch import nn
 
 from export.errors import ExportError
-from export.pocket import checkpoint
-from export.pocket.autoencoder import load_autoencoder
-from export.pocket.denoiser import Network, open_trainer
+from export.pocket import polish
+from export.pocket.folder import networks, save_folder
 from export.pocket.packages import pinned
 from export.pocket.settings import Settings
 from export.pocket.words import load_vocabulary
@@ -20,69 +16,20 @@ from export.pocket.words import load_vocabulary
 __all__ = ["MOST_PARAMETERS", "build", "card"]
 
 MOST_PARAMETERS = 10_000_000  # issue: the model is small enough for the wheel
-_PARTS = {
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
-}
-
-
-def _save(parts: dict[str, nn.Module], folder: Path, dtype: torch.dtype) -> None:
-    """Write a StableDiffusionPipeline folder in one precision, without paths of this machine."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, module in parts.items():
-        module.to(dtype).save_pretrained(folder / name)  # pyright: ignore[reportCallIssue]  mixin
-    scheduler = DPMSolverMultistepScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        algorithm_type="dpmsolver++",
-        solver_order=2,
-        steps_offset=1,
-    )
-    scheduler.save_pretrained(folder / "scheduler")
-    tokenizer = resources.files("export.pocket").joinpath("tokenizer")
-    (folder / "tokenizer").mkdir()
-    for file in tokenizer.iterdir():
-        (folder / "tokenizer" / file.name).write_bytes(file.read_bytes())
-    import diffusers
-
-    index: dict[str, object] = {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-    }
-    checkpoint.write_json(folder / "model_index.json", index | _PARTS)
-    for path in folder.glob("*/*config.json"):
-        checkpoint.forget_origin(path)
 
 
 def build(work: Path, settings: Settings, say: Callable[[str], None]) -> None:
     """Write `WORK/pocket-fp32` and `WORK/pocket` from the finished stages."""
-    trainer = open_trainer(work, settings)
+    trainer = polish.open_trainer(work, settings)
     if not trainer.done:
-        raise ExportError("the UNet is not trained to its end", hint="run the stage unet again")
-    network = trainer.averaged()
-    if not isinstance(network, Network):
-        raise TypeError(type(network))
-    parts: dict[str, nn.Module] = {
-        "text_encoder": network.text_encoder,
-        "unet": network.unet,
-        "vae": load_autoencoder(work / "vae"),
-    }
+        raise ExportError("the polish is not at its end", hint="run the stage polish again")
+    parts = networks(trainer.averaged(), work)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
     if sum(counts.values()) > MOST_PARAMETERS:
         raise ExportError(f"the parts have {counts} parameters, more than {MOST_PARAMETERS}")
     concepts = load_vocabulary(settings.concepts).concepts
     for folder, dtype in ((work / "pocket-fp32", torch.float32), (work / "pocket", torch.float16)):
-        _save(parts, folder, dtype)
+        save_folder(parts, folder, dtype)
         (folder / "concepts.txt").write_text("\n".join(concepts) + "\n", "utf-8")
         licence = resources.files("export.pocket").joinpath("LICENSE")
         (folder / "LICENSE").write_bytes(licence.read_bytes())
@@ -94,7 +41,7 @@ def card(counts: dict[str, int], concepts: int, settings: Settings) -> str:
     """Write the model card; the measured numbers are added by whoever has measured them."""
     pins = pinned()
     sizes = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in sorted(counts.items()))
-    samples = settings.denoiser.steps * settings.denoiser.batch
+    samples = (settings.denoiser.steps + settings.polish.steps) * settings.denoiser.batch
     return f"""---
 license: mit
 pipeline_tag: text-to-image
@@ -127,7 +74,8 @@ Use 20 steps of DPM++ 2M and guidance 3 to 4.
 ## How it was made
 `python -m export.pocket`, profile `{settings.name}`, seed {settings.seed}; nothing but the
 pictures below was used. The VAE was trained on crops, then whole icons; UNet (v-prediction) and
-text encoder together on {samples:,} samples; averaged weights.
+text encoder together on {samples:,} samples, the last {settings.polish.steps:,} steps dwelling on
+the tenth of the things that were drawn least surely before; averaged weights.
 
 ## Where the pictures come from
 - icons: `{pins["icons"].name}` {pins["icons"].version}, Fluent Emoji by Microsoft, MIT

@@ -22,6 +22,7 @@ __all__ = ["KEPT", "build", "resume"]
 KEPT = Path(__file__).with_name("kept")
 _STATE = "unet-state.safetensors"
 _LOSSES = "unet-state.jsonl"
+_POLISH = "polish-state.jsonl"
 _TEXTS = ("vae-state.jsonl", "vae.json")  # the last says that all is there
 
 
@@ -30,9 +31,10 @@ def build(work: Path, kept: Path, say: Callable[[str], None]) -> None:
     vae: Any = load_autoencoder(work / "vae")  # `to` is annotated for a device alone
     vae.to(torch.float16).save_pretrained(kept / "vae")
     checkpoint.forget_origin(kept / "vae" / "config.json")
-    for name in (_LOSSES, *_TEXTS):
+    finished = (work / "pocket").is_dir()
+    for name in (_LOSSES, *((_POLISH,) if finished else ()), *_TEXTS):
         shutil.copyfile(work / name, kept / name)
-    if (work / "pocket").is_dir():
+    if finished:
         (kept / _STATE).unlink(missing_ok=True)
         say("keep: the denoiser is finished: its losses")
         return

@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, replace
 
 from export.errors import ExportError
 
-__all__ = ["PROFILES", "AutoencoderPlan", "DenoiserPlan", "LatentPlan", "Settings", "profile"]
+__all__ = [
+    "PROFILES",
+    "AutoencoderPlan",
+    "DenoiserPlan",
+    "LatentPlan",
+    "PolishPlan",
+    "Settings",
+    "profile",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +74,16 @@ class DenoiserPlan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PolishPlan:
+    """How the second course goes on from the first."""
+
+    steps: int = 1600
+    learning_rate: float = 6e-4
+    share: float = 0.1  # of the concepts: those that the first model is least sure of
+    emphasis: int = 4  # times as often as the others
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """All of a recipe."""
 
@@ -83,10 +101,13 @@ class Settings:
     autoencoder: AutoencoderPlan = AutoencoderPlan()
     latents: LatentPlan = LatentPlan()
     denoiser: DenoiserPlan = DenoiserPlan()
+    polish: PolishPlan = PolishPlan()
 
     def as_dict(self) -> dict[str, object]:
-        """Say every number, for a checkpoint's header."""
-        return asdict(self)
+        """Say every number, for a checkpoint's header; a later course's are in its own."""
+        numbers = asdict(self)
+        del numbers["polish"]
+        return numbers
 
     def agree_with(self, document: object) -> bool:
         """Tell whether a JSON document holds the same numbers."""
@@ -108,6 +129,7 @@ _SMOKE = Settings(
         original=2, recoloured=1, original_coloured=1, recoloured_coloured=1, pairs=8, batch=8
     ),
     denoiser=DenoiserPlan(steps=10, batch=8),
+    polish=PolishPlan(steps=4),
 )
 PROFILES = ("full", "smoke")
 

@@ -7,8 +7,8 @@ checkpoint (`export.pocket.keep`) holds weights alone: the optimizer starts afre
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ class Course:
     learning_rate: Callable[[int], float]
     samples: Callable[[int], int]  # pictures that a step sees
     ema: float
+    plan: Mapping[str, object] = field(default_factory=dict)  # numbers that are not in Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +145,8 @@ class Trainer:
         return progress
 
     def _header(self) -> dict[str, object]:
-        return {"step": self._step, "settings": self._settings.as_dict()}
+        plan = {"plan": dict(self._course.plan)} if self._course.plan else {}
+        return {"step": self._step, "settings": self._settings.as_dict()} | plan
 
     def _save(self) -> None:
         """Write parameters, averages and optimizer, atomically."""
@@ -156,7 +158,8 @@ class Trainer:
     def _restore(self) -> None:
         """Read the checkpoint back; refuse one of other settings."""
         arrays, header = checkpoint.load(self._path)
-        if not self._settings.agree_with(header["settings"]):
+        same_plan = header.get("plan", {}) == self._course.plan
+        if not (self._settings.agree_with(header["settings"]) and same_plan):
             raise ExportError(
                 f"{self._path.name} was made with other settings",
                 hint="use its profile and optimizer, or another --work folder",

@@ -7,7 +7,17 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from export.errors import ExportError
-from export.pocket import autoencoder, bundle, denoiser, finish, grid, latents, measures, precisions
+from export.pocket import (
+    autoencoder,
+    bundle,
+    denoiser,
+    finish,
+    grid,
+    latents,
+    measures,
+    polish,
+    precisions,
+)
 from export.pocket.sampling import Painter
 
 # The scheduler of diffusers 0.42 reads a tensor in the way that numpy 2 deprecates.
@@ -17,7 +27,7 @@ PROMPTS = ["bell", "orange teddy bear"]
 
 @pytest.fixture(scope="module")
 def finished(work, settings):
-    for stage in (autoencoder, latents, denoiser):
+    for stage in (autoencoder, latents, denoiser, polish):
         assert stage.build(work, settings, 9.0, lambda _: None)
     finish.build(work, settings, lambda _: None)
     return work
@@ -63,13 +73,18 @@ def test_a_bundle_needs_its_sheets(finished):
     assert not (finished / "models").exists()
 
 
-def test_an_unfinished_course_is_not_shipped(finished, settings):
-    (finished / "unet-state.safetensors").rename(finished / "kept")
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [("unet-state", "not trained to its end"), ("polish-state", "not at its end")],
+)
+def test_an_unfinished_course_is_not_shipped(finished, settings, state, said):
+    path = finished / f"{state}.safetensors"
+    path.rename(finished / "kept")
     try:
-        with pytest.raises(ExportError, match="not trained to its end"):
+        with pytest.raises(ExportError, match=said):
             finish.build(finished, settings, lambda _: None)
     finally:
-        (finished / "kept").rename(finished / "unet-state.safetensors")
+        (finished / "kept").rename(path)
 
 
 def test_the_examination_reports_every_measure(finished, settings):

@@ -100,10 +100,12 @@ def test_a_finished_denoiser_ships_and_is_not_kept_twice(halfway, tmp_path):
     kept.mkdir()
     keep.build(halfway, kept, quiet)
     (halfway / "pocket").mkdir()
+    (halfway / "polish-state.jsonl").write_text('{"step": 4}\n')
     try:
         keep.build(halfway, kept, quiet)
     finally:
         (halfway / "pocket").rmdir()
+    assert (kept / "polish-state.jsonl").read_text() == '{"step": 4}\n'
     assert not (kept / "unet-state.safetensors").exists()
     assert (kept / "unet-state.jsonl").read_bytes() == (halfway / "unet-state.jsonl").read_bytes()
     write_shelf(work)
