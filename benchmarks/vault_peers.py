@@ -7,7 +7,7 @@ A picture is 450 kB of noise with a thumbnail of 20 kB and 400 bytes of metadata
 when a write returns, in every store; every answer is compared with what was written. The stores
 take turns, and the system still has in memory what they wrote. A list or search is measured
 twice: by a store that did it before, and "fresh", by one that just opened (not timed). SQLCipher
-then lacks its cache of opened pages; the vault keeps no metadata opened.
+then lacks its cache of opened pages, and the vault what its last search opened.
 
 - vault: opened once, keys in memory; `benchmarks.vault_scale` measures opening.
 - plain: the vault's own files, fsyncs, lock and SQLite transaction with bytes of equal size and

@@ -13,6 +13,7 @@ from vault.change import Change
 from vault.context import ID_BYTES
 from vault.errors import DamagedError
 from vault.index import Index, StateRow
+from vault.kept_texts import KeptTexts
 from vault.keytree import (
     DIRTY,
     PAGE_SLOTS,
@@ -53,6 +54,7 @@ class Ledger:
         self.index = index
         self._opener = opener
         self.root_key = bytearray()
+        self._kept = KeptTexts()
         self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
 
     def forget(self) -> None:
@@ -60,6 +62,7 @@ class Ledger:
         wipe(self.root_key)
         self.root = Root()
         self._pages.clear()
+        self._kept.forget()
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -85,6 +88,8 @@ class Ledger:
             sealed = seal_root(root_key, self.vault_id, at, root)
             self.index.put_root(sealed)
             self.index.put_state(StateRow(self.vault_id, *at))
+        if change.renewal is not None:
+            self._kept.forget()
         self.root, self.root_tag, self.at = root, root_tag(sealed), at
         self._take(root_key)
         for number, page in pages.items():
@@ -102,6 +107,7 @@ class Ledger:
         slots = self.index.slots()
         root_key, own = bytes(self.root_key), None
         if state.epoch != self.at[0]:
+            self._kept.forget()
             root_key, own = self._opener.root_key(slots, state.epoch)
         sealed = self.index.root()
         root = open_root(root_key, self.vault_id, at, sealed)
@@ -241,7 +247,7 @@ class Ledger:
         """Return up to `count` records below position `before`, newest first, and where to go on.
 
         Looks through at most 64 pages, so the list may be short, or empty with more to come; the
-        end is position 0. accept: see `open_rows`.
+        end is position 0. accept: asked about each record's JSON; what it refuses is left out.
         """
         before = min(before, self.root.next_position)
         wanted: list[tuple[int, RecordSlot]] = []
@@ -254,7 +260,8 @@ class Ledger:
                 break
         fitting = self._fitting(wanted)
         ended = len(fitting) == len(wanted) < count
-        return self._open(fitting, accept), last_page * PAGE_SLOTS if ended else fitting[-1][0]
+        records = self._open(fitting) if accept is None else self._accepted(fitting, accept)
+        return records, last_page * PAGE_SLOTS if ended else fitting[-1][0]
 
     def _fitting(self, wanted: list[tuple[int, RecordSlot]]) -> list[tuple[int, RecordSlot]]:
         """Return the first of `wanted` whose metadata fits into memory, whatever the rows hold."""
@@ -262,13 +269,21 @@ class Ledger:
             wanted = wanted[: len(wanted) // 2]
         return wanted
 
-    def _open(
-        self,
-        wanted: Sequence[tuple[int, RecordSlot]],
-        accept: Callable[[bytes], bool] | None = None,
+    def _accepted(
+        self, wanted: Sequence[tuple[int, RecordSlot]], accept: Callable[[bytes], bool]
     ) -> list[Opened]:
+        """Return the wanted records (descending positions) that are accepted, and keep them all."""
+        known = self._kept.known(wanted)
+        missing = [each for each, opened in zip(wanted, known, strict=True) if opened is None]
+        fresh = self._open(missing)
+        self._kept.keep(fresh)
+        late = iter(fresh)
+        every = (next(late) if opened is None else opened for opened in known)
+        return [opened for opened in every if accept(opened.text)]
+
+    def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
         """Return wanted records (descending positions) with their metadata opened."""
         if not wanted:
             return []
         rows = {row[0]: row for row in self.index.records(wanted[-1][0], wanted[0][0])}
-        return open_rows(self.vault_id, wanted, rows, accept)
+        return open_rows(self.vault_id, wanted, rows)

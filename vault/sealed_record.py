@@ -1,12 +1,12 @@
 """A record's row, sealed and opened: metadata under the key that its page's slot holds."""
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from vault.context import LABEL, Kind, context
 from vault.errors import DamagedError
-from vault.frame import LENGTH_BYTES, frame, unframe
+from vault.frame import frame, unframe
 from vault.keytree import REVISION_MASK, RecordSlot, slot_word
 from vault.sealing import seal_small
 
@@ -49,12 +49,10 @@ def open_rows(
     vault_id: bytes,
     wanted: Iterable[tuple[int, RecordSlot]],
     rows: Mapping[int, tuple[int, bytes, bytes]],
-    accept: Callable[[bytes], bool] | None = None,
 ) -> list[Opened]:
     """Return the wanted records of `rows`, (position, record id, sealed metadata) by position.
 
-    accept: asked about the JSON with its padding; what it refuses is left out. The hot loop of
-    every list and search. Raises DamagedError when a row is gone or another's.
+    The hot loop of every list and search. Raises DamagedError when a row is gone or another's.
     """
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -73,8 +71,7 @@ def open_rows(
             framed = AESGCM(key).decrypt(sealed[:12], sealed[12:], aad)
         except (InvalidTag, ValueError):  # ValueError: too short for a nonce
             raise DamagedError("a sealed row does not open: damaged, swapped or replayed") from None
-        if accept is None or accept(framed[LENGTH_BYTES:]):
-            opened.append(Opened(position, slot, unframe(framed, metadata=True)))
+        opened.append(Opened(position, slot, unframe(framed, metadata=True)))
     return opened
 
 

@@ -22,7 +22,7 @@ class Query:
     def may_match(self, text: bytes) -> bool:
         """Say whether a record's JSON can hold the words; false is certain, true is not.
 
-        text: UTF-8; zeros of padding may follow it.
+        text: UTF-8.
         """
         if text.isascii():
             folded = text.lower()
