@@ -6,10 +6,12 @@ Metadata is JSON with the vault's own keys outside and the application's object 
 
 import base64
 import json
+from binascii import a2b_base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, cast
+from operator import itemgetter
+from typing import Any, NamedTuple, cast
 
 from vault.context import PUBLIC_KINDS, Kind
 from vault.errors import BadValueError, DamagedError, UnsupportedFormatError
@@ -20,6 +22,8 @@ __all__ = ["Blob", "BlobDraft", "BlobSeal", "Draft", "Metadata", "Record", "time
 JSON = Any  # what `json` reads and writes
 SCHEMA_VERSION = 1
 METADATA_BYTES = 1 << 20  # of JSON, UTF-8
+_BLOB_VALUES = itemgetter("name", "kind", "type", "length", "file", "prefix", "revision")
+_BLOB_TYPES = (str, int, str, int, str, str, int)
 NAME_LENGTH = 64  # characters of a blob's name or media type
 BLOBS_A_RECORD = 64
 
@@ -57,8 +61,7 @@ class Draft:
             raise BadValueError(f"a record has up to {BLOBS_A_RECORD} blobs of different names")
 
 
-@dataclass(frozen=True)
-class Blob:
+class Blob(NamedTuple):
     """One sealed file of a record; `length` is the plaintext's, in bytes."""
 
     name: str
@@ -84,8 +87,7 @@ class Record:
     blobs: Mapping[str, Blob]
 
 
-@dataclass(frozen=True)
-class BlobSeal:
+class BlobSeal(NamedTuple):
     """What a record keeps of a blob, so that each vouches for the other.
 
     `file` is the 16-byte file name, `prefix` the first 56 sealed bytes, `revision` the record's
@@ -178,23 +180,14 @@ def _encode_blob(seal: BlobSeal) -> dict[str, JSON]:
 
 
 def _decode_blob(document: JSON) -> BlobSeal:
-    match document:
-        case {
-            "name": str() as name,
-            "kind": int() as kind,
-            "type": str() as media_type,
-            "length": int() as length,
-            "file": str() as file,
-            "prefix": str() as prefix,
-            "revision": int() as revision,
-        } if length >= 0 and revision > 0:
-            blob = Blob(name, Kind(kind), media_type, length)
-            names = bytes.fromhex(file), base64.b64decode(prefix, validate=True)
-            if (len(names[0]), len(names[1])) == (16, PREFIX_BYTES):
-                return BlobSeal(blob, *names, revision)
-        case _:
-            pass
-    raise ValueError
+    values = _BLOB_VALUES(document)
+    if tuple(map(type, values)) != _BLOB_TYPES:
+        raise ValueError
+    name, kind, media_type, length, file_hex, prefix_text, revision = values
+    file, prefix = bytes.fromhex(file_hex), a2b_base64(prefix_text, strict_mode=True)
+    if length < 0 or revision < 1 or (len(file), len(prefix)) != (16, PREFIX_BYTES):
+        raise ValueError
+    return BlobSeal(Blob(name, Kind(kind), media_type, length), file, prefix, revision)
 
 
 def _refuse_kind(kind: Kind) -> None:

@@ -1,6 +1,5 @@
 """A record and its sealed files vouch for each other, each by itself enough to notice."""
 
-from dataclasses import replace
 
 import pytest
 
@@ -42,7 +41,7 @@ def test_each_thing_that_a_record_says_of_a_file_counts(sealed, bent):
     slot, seal, data = sealed
     blob = {key: value for key, value in bent.items() if key in {"kind", "length"}}
     own = {key: value for key, value in bent.items() if key not in blob}
-    other = replace(seal, blob=replace(seal.blob, **blob), **own)
+    other = seal._replace(blob=seal.blob._replace(**blob), **own)
     assert blob_size(other) == len(data)
     with pytest.raises(DamagedError):
         open_envelope(VAULT, slot, other, data)
