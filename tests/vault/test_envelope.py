@@ -1,6 +1,5 @@
 """A record and its sealed files vouch for each other, each by itself enough to notice."""
 
-
 import pytest
 
 from tests.vault.conftest import draft
