@@ -155,6 +155,7 @@ def use(folder: Path, size: int, rounds: int, entries: Mapping[str, str]) -> dic
         purged = _purge(opened, size, rounds)
         peak["purge"] = _peak()
     kept = {name: summary(each[1:]) for name, each in times.items()}  # the first warms up
+    kept["search, first since opened"] = summary(times["search"][:1])
     return {"seconds": kept | added | purged, "peak_rss_mb": peak}
 
 

@@ -4,7 +4,7 @@ Every key in it is random. A record key that could be derived could not be shred
 """
 
 import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -208,13 +208,26 @@ def read_slots(page: bytes) -> Iterator[RecordSlot]:
 
 
 def select_slots(
-    page: bytes, before: int, kinds: Collection[int], *, trashed: bool
+    page: bytes,
+    before: int,
+    kinds: Collection[int],
+    *,
+    trashed: bool,
+    among: Sequence[int] | None = None,
 ) -> list[tuple[int, RecordSlot]]:
     """Return (index, slot) of the page's records of some kinds below index `before`, descending.
 
-    trashed: those in the trash, or those that are not. The hot loop of every list and search.
+    trashed: those in the trash, or those that are not. among: only these indices, descending. The
+    hot loop of every list.
     """
     wanted = {kind << 8 | (TRASHED if trashed else 0) for kind in kinds}
+    if among is not None:
+        slots = [(index, read_slot(page, index)) for index in among if index < before]
+        return [
+            (index, slot)
+            for index, slot in slots
+            if slot and slot.word >> _REVISION_BITS & _KIND_AND_TRASHED in wanted
+        ]
     words = [word >> _REVISION_BITS & _KIND_AND_TRASHED for *_, word in _SLOT.iter_unpack(page)]
     return [
         (index, RecordSlot._make(_SLOT.unpack_from(page, index * SLOT_BYTES)))

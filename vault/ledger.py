@@ -5,15 +5,15 @@ one than this session saw is refused.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from vault.change import Change
 from vault.context import ID_BYTES
 from vault.errors import DamagedError
+from vault.folded import FoldedPage, FoldedPages
 from vault.index import Index, StateRow
-from vault.kept_texts import KeptTexts
 from vault.keytree import (
     DIRTY,
     PAGE_SLOTS,
@@ -40,6 +40,7 @@ __all__ = ["Ledger"]
 
 _CACHED_PAGES = 16  # of up to 90 kB each
 _BATCH_BYTES = 64 << 20  # of metadata
+_GAP = 8  # positions: rows so near are fetched together, and those between with them
 _PAGES_A_BATCH = 64  # looked through before a scan lets others in
 
 
@@ -54,7 +55,7 @@ class Ledger:
         self.index = index
         self._opener = opener
         self.root_key = bytearray()
-        self._kept = KeptTexts()
+        self._folded = FoldedPages()
         self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
 
     def forget(self) -> None:
@@ -62,7 +63,7 @@ class Ledger:
         wipe(self.root_key)
         self.root = Root()
         self._pages.clear()
-        self._kept.forget()
+        self._folded.forget()
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -89,7 +90,7 @@ class Ledger:
             self.index.put_root(sealed)
             self.index.put_state(StateRow(self.vault_id, *at))
         if change.renewal is not None:
-            self._kept.forget()
+            self._folded.forget()
         self.root, self.root_tag, self.at = root, root_tag(sealed), at
         self._take(root_key)
         for number, page in pages.items():
@@ -107,7 +108,7 @@ class Ledger:
         slots = self.index.slots()
         root_key, own = bytes(self.root_key), None
         if state.epoch != self.at[0]:
-            self._kept.forget()
+            self._folded.forget()
             root_key, own = self._opener.root_key(slots, state.epoch)
         sealed = self.index.root()
         root = open_root(root_key, self.vault_id, at, sealed)
@@ -242,48 +243,73 @@ class Ledger:
         *,
         trashed: bool,
         count: int,
-        accept: Callable[[bytes], bool] | None = None,
+        words: Sequence[bytes] | None = None,
     ) -> tuple[list[Opened], int]:
         """Return up to `count` records below position `before`, newest first, and where to go on.
 
         Looks through at most 64 pages, so the list may be short, or empty with more to come; the
-        end is position 0. accept: asked about each record's JSON; what it refuses is left out.
+        end is position 0. words: only records that may hold them all (`Query.raw`).
         """
         before = min(before, self.root.next_position)
         wanted: list[tuple[int, RecordSlot]] = []
-        last_page = max(0, (before - 1) // PAGE_SLOTS - _PAGES_A_BATCH + 1)
-        for number in range((before - 1) // PAGE_SLOTS, last_page - 1, -1):
+        number = last_page = (before - 1) // PAGE_SLOTS
+        for number in range(last_page, max(-1, last_page - _PAGES_A_BATCH), -1):
             start = number * PAGE_SLOTS
-            found = select_slots(self.page(number), before - start, kinds, trashed=trashed)
-            wanted += [(start + index, slot) for index, slot in found[: count - len(wanted)]]
-            if len(wanted) == count:
+            among, read = (None, False) if words is None else self._holding(number, words)
+            if among != []:
+                page, below = self.page(number), before - start
+                found = select_slots(page, below, kinds, trashed=trashed, among=among)
+                wanted += [(start + index, slot) for index, slot in found[: count - len(wanted)]]
+            if len(wanted) == count or read:
                 break
         fitting = self._fitting(wanted)
         ended = len(fitting) == len(wanted) < count
-        records = self._open(fitting) if accept is None else self._accepted(fitting, accept)
-        return records, last_page * PAGE_SLOTS if ended else fitting[-1][0]
+        return self._open(fitting), max(0, number) * PAGE_SLOTS if ended else fitting[-1][0]
+
+    def _holding(self, number: int, words: Sequence[bytes]) -> tuple[list[int], bool]:
+        """Return the indices that may hold all words, and whether the page had to be read."""
+        entry = self.root.pages[number]
+        folded = self._folded.get(number, entry)
+        if folded is not None:
+            return folded.holding(words), False
+        folded = FoldedPage(self._texts(number))
+        self._folded.keep(number, entry, folded)
+        return folded.holding(words), True
+
+    def _texts(self, number: int) -> Iterator[tuple[int, bytes | None]]:
+        """Yield (index, JSON) of a page's records; None where it does not open: others may."""
+        start = number * PAGE_SLOTS
+        slots = enumerate(read_slots(self.page(number)), start)
+        left = [(position, slot) for position, slot in slots if slot.word][::-1]
+        while left:
+            part = self._fitting(left)
+            left = left[len(part) :]
+            try:
+                yield from ((each.position - start, each.text) for each in self._open(part))
+            except DamagedError:
+                yield from ((position - start, None) for position, _ in part)
 
     def _fitting(self, wanted: list[tuple[int, RecordSlot]]) -> list[tuple[int, RecordSlot]]:
         """Return the first of `wanted` whose metadata fits into memory, whatever the rows hold."""
-        while len(wanted) > 1 and self.index.meta_bytes(wanted[-1][0], wanted[0][0]) > _BATCH_BYTES:
+        while (
+            len(wanted) > 1
+            and sum(self.index.meta_bytes(*run) for run in _runs(wanted)) > _BATCH_BYTES
+        ):
             wanted = wanted[: len(wanted) // 2]
         return wanted
 
-    def _accepted(
-        self, wanted: Sequence[tuple[int, RecordSlot]], accept: Callable[[bytes], bool]
-    ) -> list[Opened]:
-        """Return the wanted records (descending positions) that are accepted, and keep them all."""
-        known = self._kept.known(wanted)
-        missing = [each for each, opened in zip(wanted, known, strict=True) if opened is None]
-        fresh = self._open(missing)
-        self._kept.keep(fresh)
-        late = iter(fresh)
-        every = (next(late) if opened is None else opened for opened in known)
-        return [opened for opened in every if accept(opened.text)]
-
     def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
         """Return wanted records (descending positions) with their metadata opened."""
-        if not wanted:
-            return []
-        rows = {row[0]: row for row in self.index.records(wanted[-1][0], wanted[0][0])}
+        rows = {row[0]: row for run in _runs(wanted) for row in self.index.records(*run)}
         return open_rows(self.vault_id, wanted, rows)
+
+
+def _runs(wanted: Sequence[tuple[int, RecordSlot]]) -> list[tuple[int, int]]:
+    """Return (first, last) of the stretches that hold these descending positions."""
+    runs: list[tuple[int, int]] = []
+    for position, _ in wanted:
+        if runs and runs[-1][0] - position <= _GAP:
+            runs[-1] = position, runs[-1][1]
+        else:
+            runs.append((position, position))
+    return runs

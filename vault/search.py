@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, cast
 
-__all__ = ["Query"]
+__all__ = ["Query", "fold_json"]
 
 
 class Query:
@@ -13,27 +13,11 @@ class Query:
 
     def __init__(self, text: str) -> None:
         self._words = tuple(_fold(text).split())
-        # Words as JSON writes them, to skip a record without parsing it.
-        self._raw = tuple(
+        # Words as JSON writes them, to find where they may be without parsing.
+        self.raw = tuple(
             json.dumps(word, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
             for word in self._words
         )
-
-    def may_match(self, text: bytes) -> bool:
-        """Say whether a record's JSON can hold the words; false is certain, true is not.
-
-        text: UTF-8.
-        """
-        if text.isascii():
-            folded = text.lower()
-        elif b"\\" in text:
-            return True  # composing would join an escape's letter with what follows it
-        else:
-            folded = _fold(text.decode()).encode()
-        for word in self._raw:  # noqa: SIM110 - a generator costs more than the search
-            if word not in folded:
-                return False
-        return True
 
     def matches(self, data: Any) -> bool:
         """Say whether every word occurs in one of the text values of JSON data, nested too."""
@@ -44,6 +28,18 @@ class Query:
 
     def __repr__(self) -> str:
         return f"Query({len(self._words)} words)"
+
+
+def fold_json(text: bytes) -> bytes | None:
+    """Return JSON in UTF-8 with its case folded, so that `Query.raw` is found in it.
+
+    None: it cannot be said from the JSON alone what it holds.
+    """
+    if text.isascii():
+        return text.lower()
+    if b"\\" in text:
+        return None  # composing would join an escape's letter with what follows it
+    return _fold(text.decode()).encode()
 
 
 def _fold(text: str) -> str:

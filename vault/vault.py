@@ -37,6 +37,7 @@ __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 DRAFTS_A_TRANSACTION = 16
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
 _BATCH = PAGE_SLOTS  # rows a scan reads before it lets others in
+_CANDIDATES = 64  # records that a search opens at least, as some may not match
 _END = 1 << 63  # above every position
 
 
@@ -350,12 +351,12 @@ class Vault:
         cursor = _END if before is None else before
         left = _END if limit is None else limit
         numbers = frozenset(int(kind) for kind in kinds)
-        accept = None if query is None else query.may_match
+        words = None if query is None else query.raw
         while left > 0 and cursor > 0:
-            count = _BATCH if query is not None else min(_BATCH, left)
+            count = min(_BATCH, left if query is None else max(left, _CANDIDATES))
             with self._s.shared(), self._s.ledger.reading():
                 batch, cursor = self._s.ledger.batch(
-                    cursor, numbers, trashed=trashed, count=count, accept=accept
+                    cursor, numbers, trashed=trashed, count=count, words=words
                 )
             for opened in batch:
                 record = record_of(opened)

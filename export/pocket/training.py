@@ -145,7 +145,9 @@ class Trainer:
         return progress
 
     def _header(self) -> dict[str, object]:
-        plan = {"plan": dict(self._course.plan)} if self._course.plan else {}
+        plan: dict[str, object] = {}
+        if self._course.plan:
+            plan["plan"] = dict(self._course.plan)
         return {"step": self._step, "settings": self._settings.as_dict()} | plan
 
     def _save(self) -> None:

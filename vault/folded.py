@@ -1,0 +1,84 @@
+"""What a search read, kept in memory a page at a time, so that searching while typing is quick.
+
+It only says where words may be: what is found is opened again from the disk. A page's texts count
+for the very entry that the root has of it; closing forgets all of them, and so does a new epoch,
+for what a purge shreds shall not live on here.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+
+from vault.keytree import PageEntry
+from vault.search import fold_json
+
+__all__ = ["FoldedPage", "FoldedPages"]
+
+_MOST_BYTES = 64 << 20  # of text: about 130,000 records; beyond, a page is read each time
+
+
+class FoldedPage:
+    """The folded texts of a page's records, one after the other.
+
+    records: (index in the page, JSON); without its JSON a record may hold anything.
+    """
+
+    def __init__(self, records: Iterable[tuple[int, bytes | None]]) -> None:
+        parts: list[bytes] = []
+        self._ends, self._indices, self._open = array("Q"), array("H"), set[int]()
+        self.size = 0
+        for index, text in records:
+            folded = None if text is None or self.size > _MOST_BYTES else fold_json(text)
+            if folded is None:
+                self._open.add(index)
+                continue
+            parts.append(folded)
+            self.size += len(folded) + 1
+            self._ends.append(self.size)
+            self._indices.append(index)
+        parts.append(b"")
+        self._text = b"\0".join(parts)  # JSON escapes a zero, so no word reaches over one
+
+    def holding(self, words: Sequence[bytes]) -> list[int]:
+        """Return the indices of the records that may hold all words, descending."""
+        found = set(self._indices)
+        for word in words:
+            found &= self._with(word)
+            if not found:
+                break
+        return sorted(found | self._open, reverse=True)
+
+    def _with(self, word: bytes) -> set[int]:
+        found: set[int] = set()
+        at = self._text.find(word)
+        while at >= 0:
+            record = bisect_right(self._ends, at)
+            found.add(self._indices[record])
+            at = self._text.find(word, self._ends[record])
+        return found
+
+
+class FoldedPages:
+    """Folded pages by number, up to 64 MiB of text."""
+
+    def __init__(self) -> None:
+        self._pages: dict[int, tuple[PageEntry, FoldedPage]] = {}
+        self._room = _MOST_BYTES
+
+    def forget(self) -> None:
+        """Drop everything."""
+        self._pages.clear()
+        self._room = _MOST_BYTES
+
+    def get(self, number: int, entry: PageEntry) -> FoldedPage | None:
+        """Return a page as `entry` of the root has it, or None when that is not kept."""
+        kept = self._pages.get(number)
+        return kept[1] if kept is not None and kept[0] == entry else None
+
+    def keep(self, number: int, entry: PageEntry, page: FoldedPage) -> None:
+        """Keep a page if there is room; an older one of its number goes."""
+        old = self._pages.pop(number, None)
+        self._room += old[1].size if old is not None else 0
+        if page.size <= self._room:
+            self._room -= page.size
+            self._pages[number] = entry, page
