@@ -169,7 +169,7 @@ def sealing(rounds: int) -> dict[str, Any]:
     """
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-    from vault.frame import Framed, unframe_parts
+    from vault.frame import Framed, strip_frame
     from vault.sealing import open_blob, seal_blob
 
     picture, key, context, nonce = (os.urandom(size) for size in (LARGE, 32, 59, 12))
@@ -180,7 +180,7 @@ def sealing(rounds: int) -> dict[str, Any]:
         "raw encrypt": lambda: cipher.encrypt(os.urandom(12), picture, None),
         "raw decrypt": lambda: cipher.decrypt(nonce, raw, None),
         "seal": lambda: seal_blob(key, context, Framed(picture)),
-        "open": lambda: unframe_parts(open_blob(key, context, sealed)),
+        "open": lambda: strip_frame(open_blob(key, context, sealed)),
     }
     times = {name: summary(each) for name, each in interleave(calls, rounds=rounds).items()}
     encrypt, decrypt, seal, open_ = (times[name]["median"] for name in calls)

@@ -68,7 +68,7 @@ class Sealed:
     def write(self, drafts: Sequence[vault.Draft]) -> None:
         self._ids += [record.id for record in self._vault.add(drafts)]
 
-    def read(self, number: int) -> bytes:
+    def read(self, number: int) -> bytearray:
         return self._vault.read(self._ids[number], "picture")
 
     def newest(self, count: int) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ MAX_NOTES = 100  # disclosures kept a record; older ones make room
 def disclose(
     vault: "Vault",
     record_id: str,
-    sink: Callable[["Record", bytes], None],
+    sink: Callable[["Record", bytearray], None],
     *,
     way: str,
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),

@@ -158,7 +158,7 @@ def all_records(vault: "Vault") -> Iterator[Record]:
                 yield record
 
 
-def describe(record: Record, data: Mapping[str, bytes]) -> dict[str, Any]:
+def describe(record: Record, data: Mapping[str, bytes | bytearray]) -> dict[str, Any]:
     """Return a record as plain JSON, with those of its blobs whose bytes are given."""
     return {
         "id": record.id,
@@ -258,7 +258,7 @@ def _write(
             for blob in data.values():
                 pieces = [blob[start : start + step] for start in range(0, len(blob), step)]
                 for piece in pieces:
-                    put(archive_reader.PIECE, piece)
+                    put(archive_reader.PIECE, bytes(piece))
                 found.update(pieces=len(pieces), bytes=len(blob))
             found["records"] += 1
             blobs += len(data)
@@ -269,7 +269,7 @@ def _write(
     return ArchiveReport(found["records"], blobs, found["bytes"])
 
 
-def _read(vault: "Vault", record: Record) -> dict[str, bytes] | None:
+def _read(vault: "Vault", record: Record) -> dict[str, bytearray] | None:
     """Return a record's blobs, or None when another process deleted it meanwhile."""
     try:
         return {name: vault.read(record.id, name) for name in record.blobs}

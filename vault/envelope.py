@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vault.context import Kind, context, kind_of
 from vault.errors import BadValueError, DamagedError
-from vault.frame import LENGTH_BYTES, Framed, padme, unframe_parts
+from vault.frame import LENGTH_BYTES, Framed, padme, strip_frame
 from vault.keytree import RecordSlot
 from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record
 from vault.sealed_record import Opened, SealedRecord, new_slot, seal_metadata
@@ -54,7 +54,9 @@ def blob_size(seal: BlobSeal) -> int:
     return sealed_blob_size(padme(LENGTH_BYTES + seal.blob.length))
 
 
-def open_envelope(vault_id: bytes, slot: RecordSlot, seal: BlobSeal, sealed: bytearray) -> bytes:
+def open_envelope(
+    vault_id: bytes, slot: RecordSlot, seal: BlobSeal, sealed: bytearray
+) -> bytearray:
     """Return a blob's plaintext.
 
     Raises DamagedError unless file and record vouch for each other: prefix, key, context, length.
@@ -63,7 +65,7 @@ def open_envelope(vault_id: bytes, slot: RecordSlot, seal: BlobSeal, sealed: byt
         raise DamagedError("a sealed file is not the one that its record names")
     about = context(seal.blob.kind, vault_id, slot.record_id, seal.revision)
     key = _file_key(slot, seal.blob.kind, seal.file)
-    plaintext = unframe_parts(open_blob(key, about, sealed))
+    plaintext = strip_frame(open_blob(key, about, sealed))
     if len(plaintext) != seal.blob.length:
         raise DamagedError("a sealed file has another length than its record says")
     return plaintext

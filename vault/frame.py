@@ -12,8 +12,8 @@ __all__ = [
     "frame",
     "metadata_size",
     "padme",
+    "strip_frame",
     "unframe",
-    "unframe_parts",
 ]
 
 LENGTH_BYTES = 8  # big-endian payload length before the payload
@@ -51,15 +51,21 @@ def unframe(framed: bytes | bytearray, *, metadata: bool) -> bytes:
     Raises DamagedError when the length, the padded size or a padding byte is not the one that
     `frame` writes.
     """
+    size = _checked_size(framed, metadata=metadata)
+    if isinstance(framed, bytes):
+        return framed[LENGTH_BYTES:size]
+    return bytes(memoryview(framed)[LENGTH_BYTES:size])
+
+
+def _checked_size(framed: bytes | bytearray, *, metadata: bool) -> int:
+    """Return where the payload ends."""
     size = LENGTH_BYTES + int.from_bytes(framed[:LENGTH_BYTES], "big")
     if len(framed) < LENGTH_BYTES or size > len(framed):
         raise DamagedError("a sealed frame names a length that it does not hold")
     total = metadata_size(size) if metadata else padme(size)
     if total != len(framed) or framed.count(0, size) != total - size:
         raise DamagedError("a sealed frame is not padded as this format pads")
-    if isinstance(framed, bytes):
-        return framed[LENGTH_BYTES:size]
-    return bytes(memoryview(framed)[LENGTH_BYTES:size])
+    return size
 
 
 class Framed:
@@ -87,25 +93,12 @@ class Framed:
         return pieces
 
 
-def unframe_parts(parts: list[bytes]) -> bytes:
-    """Return the payload of a blob's frame in pieces, as `unframe` does of one in whole.
+def strip_frame(framed: bytearray) -> bytearray:
+    """Turn a blob's frame into its payload without a copy, and return it.
 
-    The first piece holds the length. Raises DamagedError likewise.
+    Raises DamagedError as `unframe` does.
     """
-    size = LENGTH_BYTES + int.from_bytes(parts[0][:LENGTH_BYTES], "big")
-    held = sum(map(len, parts))
-    if len(parts[0]) < LENGTH_BYTES or size > held:
-        raise DamagedError("a sealed frame names a length that it does not hold")
-    if padme(size) != held:
-        raise DamagedError("a sealed frame is not padded as this format pads")
-    kept: list[bytes] = []
-    left = size
-    for part in parts:
-        if len(part) > left:
-            if part.count(0, left) != len(part) - left:
-                raise DamagedError("a sealed frame is not padded as this format pads")
-            part = part[:left]  # noqa: PLW2901 - what is not padding
-        kept.append(part)
-        left -= len(part)
-    kept[0] = kept[0][LENGTH_BYTES:]
-    return b"".join(kept)
+    size = _checked_size(framed, metadata=False)
+    del framed[size:]
+    del framed[:LENGTH_BYTES]  # moves the start, not the bytes
+    return framed

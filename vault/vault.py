@@ -153,8 +153,8 @@ class Vault:
         with self._s.shared(), self._s.ledger.reading():
             return record_of(self._s.find(record_id))
 
-    def read(self, record_id: str, blob_name: str) -> bytes:
-        """Return a blob's plaintext.
+    def read(self, record_id: str, blob_name: str) -> bytearray:
+        """Return a blob's plaintext, in a buffer that the caller may overwrite after use.
 
         Raises NotFoundError when record or blob do not exist, DamagedError when its file is gone
         or is not what the record vouches for, and then no byte of it.

@@ -16,7 +16,7 @@ from safelight.disclose import disclose
 from safelight.exits import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from vault import Record, Secret, Vault
 
@@ -181,7 +181,7 @@ def _take(vault: "Vault", record: "Record", folder: Path) -> list[str]:
     """Write one record and return its files; a picture goes through the one door."""
     files: list[str] = []
 
-    def write(current: "Record", picture: bytes | None) -> None:
+    def write(current: "Record", picture: bytearray | None) -> None:
         given = {} if picture is None else {PICTURE: picture}
         for file, data in _contents(vault, current, given).items():
             write_new(folder / file, data)
@@ -194,7 +194,9 @@ def _take(vault: "Vault", record: "Record", folder: Path) -> list[str]:
     return files
 
 
-def _contents(vault: "Vault", record: "Record", given: dict[str, bytes]) -> dict[str, bytes]:
+def _contents(
+    vault: "Vault", record: "Record", given: "Mapping[str, bytearray]"
+) -> dict[str, bytes | bytearray]:
     """Return the record's files by name, its JSON last. given: blobs that are read already."""
     from vault import Kind
     from vault.archive import describe

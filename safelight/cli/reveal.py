@@ -44,7 +44,7 @@ def reveal(
                 note(f"{target} is a copy in the clear: the vault no longer protects that copy.")
 
 
-def _sink(target: Path) -> "Callable[[Record, bytes], None]":
+def _sink(target: Path) -> "Callable[[Record, bytearray], None]":
     if str(target) == "-":
         if sys.stdout.isatty():
             raise UsageError("a picture is not printed on a terminal; name a file after --to")
@@ -52,12 +52,12 @@ def _sink(target: Path) -> "Callable[[Record, bytes], None]":
     return lambda _record, data: write_new(target, data)
 
 
-def _print_bytes(data: bytes) -> None:
+def _print_bytes(data: bytearray) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
-def write_new(target: Path, data: bytes) -> None:
+def write_new(target: Path, data: bytes | bytearray) -> None:
     """Write a new file, 0600, durable, whole or not at all; raises UsageError where one exists."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
     flags |= getattr(os, "O_BINARY", 0)
