@@ -1,8 +1,9 @@
 """What a search read, kept in memory a page at a time, so that searching while typing is quick.
 
 It only says where words may be: what is found is opened again from the disk. A page's texts count
-for the very entry that the root has of it; closing forgets all of them, and so does a new epoch,
-for what a purge shreds shall not live on here.
+for the very entry that the root has of it. Closing forgets all of them, and so does a new epoch,
+for what a purge shreds shall not live on here: at once where the purge runs, in another process
+when it next looks at the vault.
 """
 
 from array import array
