@@ -9,7 +9,7 @@ from vault.context import Kind, context, kind_of
 from vault.errors import BadValueError, DamagedError
 from vault.frame import LENGTH_BYTES, Framed, padme, strip_frame
 from vault.keytree import RecordSlot
-from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record
+from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record, decode_record
 from vault.sealed_record import Opened, SealedRecord, new_slot, seal_metadata
 from vault.sealing import PREFIX_BYTES, expand, open_blob, seal_blob, sealed_blob_size
 
@@ -73,16 +73,17 @@ def open_envelope(
 
 def record_of(opened: Opened) -> Record:
     """Return the record that an application sees; raises DamagedError for bent metadata."""
-    metadata = Metadata.decode(opened.text)
+    created, trashed, data, blobs = decode_record(opened.text)
+    slot = opened.slot
     return Record(
-        id=opened.slot.record_id.hex(),
+        id=slot.record_id.hex(),
         position=opened.position,
-        kind=kind_of(opened.slot.kind),
-        revision=opened.slot.revision,
-        created=metadata.created,
-        trashed=metadata.trashed,
-        metadata=metadata.data,
-        blobs={seal.blob.name: seal.blob for seal in metadata.blobs},
+        kind=kind_of(slot.kind),
+        revision=slot.revision,
+        created=created,
+        trashed=trashed,
+        metadata=data,
+        blobs={blob.name: blob for blob in blobs},
     )
 
 

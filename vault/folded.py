@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+from vault.frame import LENGTH_BYTES
 from vault.keytree import PageEntry
 from vault.search import fold_json
 
@@ -21,15 +22,18 @@ _MOST_BYTES = 64 << 20  # of text: about 130,000 records; beyond, a page is read
 class FoldedPage:
     """The folded texts of a page's records, one after the other.
 
-    records: (index in the page, JSON); without its JSON a record may hold anything.
+    records: (index in the page, frame of its JSON); without one a record may hold anything. Length
+    and padding of a frame are not compared: what is found is opened again, and they are then.
     """
 
     def __init__(self, records: Iterable[tuple[int, bytes | None]]) -> None:
         parts: list[bytes] = []
         self._ends, self._indices, self._open = array("Q"), array("H"), set[int]()
         self.size = 0
-        for index, text in records:
-            folded = None if text is None or self.size > _MOST_BYTES else fold_json(text)
+        for index, framed in records:
+            folded = None
+            if framed is not None and self.size <= _MOST_BYTES:
+                folded = fold_json(framed[LENGTH_BYTES:].rstrip(b"\0"))
             if folded is None:
                 self._open.add(index)
                 continue

@@ -13,7 +13,7 @@ from vault.change import Change
 from vault.context import ID_BYTES
 from vault.errors import DamagedError
 from vault.folded import FoldedPage, FoldedPages
-from vault.index import Index, StateRow
+from vault.index import Index, RecordRow, StateRow
 from vault.keytree import (
     DIRTY,
     PAGE_SLOTS,
@@ -31,7 +31,7 @@ from vault.keytree import (
 )
 from vault.notes import decode_notes
 from vault.pending import open_pending
-from vault.sealed_record import Opened, open_rows
+from vault.sealed_record import Opened, open_frames, open_rows
 from vault.secret import wipe
 from vault.slots import slots_digest
 from vault.unlock import Opener
@@ -272,22 +272,23 @@ class Ledger:
         folded = self._folded.get(number, entry)
         if folded is not None:
             return folded.holding(words), False
-        folded = FoldedPage(self._texts(number))
+        folded = FoldedPage(self._frames(number))
         self._folded.keep(number, entry, folded)
         return folded.holding(words), True
 
-    def _texts(self, number: int) -> Iterator[tuple[int, bytes | None]]:
-        """Yield (index, JSON) of a page's records; None where it does not open: others may."""
+    def _frames(self, number: int) -> Iterator[tuple[int, bytes | None]]:
+        """Yield (index, frame) of a page's records; None where it does not open: others may."""
         start = number * PAGE_SLOTS
         slots = enumerate(read_slots(self.page(number)), start)
         left = [(position, slot) for position, slot in slots if slot.word][::-1]
         while left:
             part = self._fitting(left)
             left = left[len(part) :]
-            try:
-                yield from ((each.position - start, each.text) for each in self._open(part))
-            except DamagedError:
-                yield from ((position - start, None) for position, _ in part)
+            frames: Sequence[bytes | None] = [None] * len(part)
+            with suppress(DamagedError):
+                frames = open_frames(self.vault_id, part, self._rows(part))
+            for (position, _), framed in zip(part, frames, strict=True):
+                yield position - start, framed
 
     def _fitting(self, wanted: list[tuple[int, RecordSlot]]) -> list[tuple[int, RecordSlot]]:
         """Return the first of `wanted` whose metadata fits into memory, whatever the rows hold."""
@@ -300,8 +301,10 @@ class Ledger:
 
     def _open(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Opened]:
         """Return wanted records (descending positions) with their metadata opened."""
-        rows = {row[0]: row for run in _runs(wanted) for row in self.index.records(*run)}
-        return open_rows(self.vault_id, wanted, rows)
+        return open_rows(self.vault_id, wanted, self._rows(wanted))
+
+    def _rows(self, wanted: Sequence[tuple[int, RecordSlot]]) -> dict[int, RecordRow]:
+        return {row[0]: row for run in _runs(wanted) for row in self.index.records(*run)}
 
 
 def _runs(wanted: Sequence[tuple[int, RecordSlot]]) -> list[tuple[int, int]]:

@@ -7,23 +7,34 @@ Metadata is JSON with the vault's own keys outside and the application's object 
 import base64
 import json
 from binascii import a2b_base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from vault.context import PUBLIC_KINDS, Kind
 from vault.errors import BadValueError, DamagedError, UnsupportedFormatError
 from vault.sealing import PREFIX_BYTES
 
-__all__ = ["Blob", "BlobDraft", "BlobSeal", "Draft", "Metadata", "Record", "timestamp"]
+__all__ = [
+    "Blob",
+    "BlobDraft",
+    "BlobSeal",
+    "Draft",
+    "Metadata",
+    "Record",
+    "decode_record",
+    "timestamp",
+]
 
 JSON = Any  # what `json` reads and writes
+T = TypeVar("T")
 SCHEMA_VERSION = 1
 METADATA_BYTES = 1 << 20  # of JSON, UTF-8
-_BLOB_VALUES = itemgetter("name", "kind", "type", "length", "file", "prefix", "revision")
-_BLOB_TYPES = (str, int, str, int, str, str, int)
+_BLOB_VALUES, _BLOB_TYPES = itemgetter("name", "kind", "type", "length"), (str, int, str, int)
+_SEAL_VALUES, _SEAL_TYPES = itemgetter("file", "prefix", "revision"), (str, str, int)
+_KINDS = {int(kind): kind for kind in Kind}
 NAME_LENGTH = 64  # characters of a blob's name or media type
 BLOBS_A_RECORD = 64
 
@@ -70,8 +81,7 @@ class Blob(NamedTuple):
     length: int
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One record as the application sees it. Its repr shows no metadata.
 
     `created` and `trashed` are ISO 8601 UTC with milliseconds.
@@ -83,8 +93,11 @@ class Record:
     revision: int
     created: str
     trashed: str | None
-    metadata: dict[str, JSON] = field(repr=False)
+    metadata: dict[str, JSON]
     blobs: Mapping[str, Blob]
+
+    def __repr__(self) -> str:
+        return f"Record({self.id}, position={self.position}, ***)"
 
 
 class BlobSeal(NamedTuple):
@@ -139,22 +152,8 @@ class Metadata:
     @classmethod
     def decode(cls, text: bytes) -> "Metadata":
         """Return the metadata of JSON; raises DamagedError for another shape."""
-        try:
-            document = json.loads(text)
-            schema = document.pop("schema")
-            created, trashed, data = (document.pop(key) for key in ("created", "trashed", "data"))
-            blobs = tuple(_decode_blob(blob) for blob in document.pop("blobs"))
-            times = isinstance(created, str) and isinstance(trashed, str | None)
-            if not times or not isinstance(data, dict):
-                raise ValueError  # noqa: TRY301 - as the shapes that pop and match refuse
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-            raise DamagedError("a record's metadata has a shape that nobody writes") from None
-        if schema != SCHEMA_VERSION:
-            raise UnsupportedFormatError(
-                f"a record has another metadata schema than {SCHEMA_VERSION}",
-                hint="Use a newer release.",
-            )
-        return cls(created, trashed, blobs, cast(dict[str, JSON], data), document)
+        created, trashed, data, blobs, rest = _parse(text, _decode_seal)
+        return cls(created, trashed, tuple(blobs), data, rest)
 
     def blob(self, name: str) -> BlobSeal | None:
         """Return what is kept of the blob of that name."""
@@ -179,15 +178,59 @@ def _encode_blob(seal: BlobSeal) -> dict[str, JSON]:
     }
 
 
-def _decode_blob(document: JSON) -> BlobSeal:
+def decode_record(text: bytes) -> tuple[str, str | None, dict[str, JSON], list[Blob]]:
+    """Return created, trashed, the application's object and the blobs of a record's JSON.
+
+    What its files are sealed with is left alone: a list shows none of it, and it is half the work.
+    Raises DamagedError for another shape.
+    """
+    return _parse(text, _decode_blob)[:4]
+
+
+def _parse(
+    text: bytes, decode: Callable[[JSON], T]
+) -> tuple[str, str | None, dict[str, JSON], list[T], dict[str, JSON]]:
+    try:
+        document = json.loads(text)
+        schema = document.pop("schema")
+        created, trashed, data = (
+            document.pop("created"),
+            document.pop("trashed"),
+            document.pop("data"),
+        )
+        blobs = [decode(blob) for blob in document.pop("blobs")]
+        times = type(created) is str and (trashed is None or type(trashed) is str)
+        if not times or type(data) is not dict:
+            raise ValueError  # noqa: TRY301 - as the shapes that pop and match refuse
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        raise DamagedError("a record's metadata has a shape that nobody writes") from None
+    if schema != SCHEMA_VERSION:
+        raise UnsupportedFormatError(
+            f"a record has another metadata schema than {SCHEMA_VERSION}",
+            hint="Use a newer release.",
+        )
+    return created, trashed, cast(dict[str, JSON], data), blobs, document
+
+
+def _decode_blob(document: JSON) -> Blob:
     values = _BLOB_VALUES(document)
     if tuple(map(type, values)) != _BLOB_TYPES:
         raise ValueError
-    name, kind, media_type, length, file_hex, prefix_text, revision = values
-    file, prefix = bytes.fromhex(file_hex), a2b_base64(prefix_text, strict_mode=True)
-    if length < 0 or revision < 1 or (len(file), len(prefix)) != (16, PREFIX_BYTES):
+    name, kind, media_type, length = values
+    if length < 0:
         raise ValueError
-    return BlobSeal(Blob(name, Kind(kind), media_type, length), file, prefix, revision)
+    return Blob(name, _KINDS[kind], media_type, length)
+
+
+def _decode_seal(document: JSON) -> BlobSeal:
+    values = _SEAL_VALUES(document)
+    if tuple(map(type, values)) != _SEAL_TYPES:
+        raise ValueError
+    file_hex, prefix_text, revision = values
+    file, prefix = bytes.fromhex(file_hex), a2b_base64(prefix_text, strict_mode=True)
+    if revision < 1 or (len(file), len(prefix)) != (16, PREFIX_BYTES):
+        raise ValueError
+    return BlobSeal(_decode_blob(document), file, prefix, revision)
 
 
 def _refuse_kind(kind: Kind) -> None:

@@ -1,7 +1,7 @@
 """A record's row, sealed and opened: metadata under the key that its page's slot holds."""
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from vault.context import LABEL, Kind, context
@@ -10,7 +10,15 @@ from vault.frame import frame, unframe
 from vault.keytree import REVISION_MASK, RecordSlot, slot_word
 from vault.sealing import seal_small
 
-__all__ = ["Opened", "SealedRecord", "new_slot", "open_metadata", "open_rows", "seal_metadata"]
+__all__ = [
+    "Opened",
+    "SealedRecord",
+    "new_slot",
+    "open_frames",
+    "open_metadata",
+    "open_rows",
+    "seal_metadata",
+]
 
 _CONTEXT = struct.Struct(">B16sQ")  # kind, record id, revision: what follows label and vault id
 
@@ -47,32 +55,44 @@ def open_metadata(vault_id: bytes, slot: RecordSlot, sealed: bytes) -> bytes:
 
 def open_rows(
     vault_id: bytes,
-    wanted: Iterable[tuple[int, RecordSlot]],
+    wanted: Sequence[tuple[int, RecordSlot]],
     rows: Mapping[int, tuple[int, bytes, bytes]],
 ) -> list[Opened]:
     """Return the wanted records of `rows`, (position, record id, sealed metadata) by position.
 
-    The hot loop of every list and search. Raises DamagedError when a row is gone or another's.
+    Raises DamagedError when a row is gone or another's.
     """
+    return [
+        Opened(position, slot, unframe(framed, metadata=True))
+        for (position, slot), framed in zip(
+            wanted, open_frames(vault_id, wanted, rows), strict=True
+        )
+    ]
+
+
+def open_frames(
+    vault_id: bytes,
+    wanted: Iterable[tuple[int, RecordSlot]],
+    rows: Mapping[int, tuple[int, bytes, bytes]],
+) -> list[bytes]:
+    """Return the frames of `open_rows`, not looked into: the hot loop of every list and search."""
     from cryptography.exceptions import InvalidTag
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
     head = LABEL + vault_id
-    opened: list[Opened] = []
-    for position, slot in wanted:
+    frames: list[bytes] = []
+    for position, (record_id, _, key, word) in wanted:
         row = rows.get(position)
-        record_id, _, key, word = slot
         if row is None or row[1] != record_id:
             raise DamagedError("a record's row is gone from the index, or another is there")
         sealed = row[2]
         # `context` and `open_small`, written out: a call costs as much as the cipher.
         aad = head + _CONTEXT.pack(word >> 56, record_id, word & REVISION_MASK)
         try:
-            framed = AESGCM(key).decrypt(sealed[:12], sealed[12:], aad)
+            frames.append(AESGCM(key).decrypt(sealed[:12], sealed[12:], aad))
         except (InvalidTag, ValueError):  # ValueError: too short for a nonce
             raise DamagedError("a sealed row does not open: damaged, swapped or replayed") from None
-        opened.append(Opened(position, slot, unframe(framed, metadata=True)))
-    return opened
+    return frames
 
 
 def new_slot(kind: Kind, entropy: bytes) -> RecordSlot:

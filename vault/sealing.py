@@ -62,7 +62,7 @@ def seal_small(key: bytes, aad: bytes, plaintext: bytes) -> bytes:
     nonce = os.urandom(NONCE_BYTES)
     sealed = nonce + cipher.encrypt(nonce, plaintext, aad)
     if open_small(key, aad, sealed) != plaintext:
-        raise StorageError("a fresh seal does not open to its plaintext", hint="Test the memory.")
+        raise _unsound()
     return sealed
 
 
@@ -92,15 +92,16 @@ class Source(Protocol):
 
 
 def seal_blob(key: bytes, context: bytes, source: Source) -> bytearray:
-    """Return salt || commitment || sealed chunks under a fresh salt, after opening it again.
+    """Return salt || commitment || sealed chunks under a fresh salt.
 
-    Raises BadValueError for a key of another width than 32 bytes, StorageError when the seal does
-    not open to its plaintext.
+    Each chunk is opened again as soon as it is sealed, under keys derived once more: what flips in
+    RAM must not be sealed for ever. Raises BadValueError for a key of another width than 32 bytes,
+    StorageError when a chunk does not open to its plaintext.
     """
     chunks = source.parts(CHUNK_BYTES)
     sealed = _seal_with_salt(key, context, chunks, os.urandom(SALT_BYTES))
-    if len(sealed) != sealed_blob_size(source.size) or not _opens_to(key, context, sealed, chunks):
-        raise StorageError("a fresh seal does not open to its plaintext", hint="Test the memory.")
+    if len(sealed) != sealed_blob_size(source.size):
+        raise _unsound()
     return sealed
 
 
@@ -142,36 +143,32 @@ def _seal_with_salt(
     if len(key) != KEY_BYTES:
         raise BadValueError(f"a blob key is {KEY_BYTES} bytes, got {len(key)}")
     cipher, base_nonce, commitment = _schedule(key, context, salt)
-    sealed = bytearray(PREFIX_BYTES + sum(map(len, chunks)) + TAG_BYTES * len(chunks))
+    checker, same_nonce, same_commitment = _schedule(key, context, salt)
+    if same_commitment != commitment:
+        raise _unsound()
+    count = len(chunks)
+    sealed = bytearray(PREFIX_BYTES + sum(map(len, chunks)) + TAG_BYTES * count)
     sealed[:PREFIX_BYTES] = salt + commitment
     body, start = memoryview(sealed), PREFIX_BYTES
-    for nonce, chunk in zip(_nonces(base_nonce, len(chunks)), chunks, strict=True):
+    opened = bytearray(CHUNK_BYTES)
+    target = memoryview(opened)
+    nonces, same_nonces = _nonces(base_nonce, count), _nonces(same_nonce, count)
+    for nonce, same, chunk in zip(nonces, same_nonces, chunks, strict=True):
         end = start + len(chunk) + TAG_BYTES
-        cipher.encrypt_into(nonce, chunk, None, body[start:end])
+        part = body[start:end]
+        cipher.encrypt_into(nonce, chunk, None, part)
+        try:
+            checker.decrypt_into(same, part, None, target[: len(chunk)])
+        except InvalidTag:
+            raise _unsound() from None
+        if not opened.startswith(chunk):  # compares without a copy
+            raise _unsound()
         start = end
     return sealed
 
 
-def _opens_to(
-    key: bytes, context: bytes, sealed: bytearray, chunks: Sequence[bytes | memoryview]
-) -> bool:
-    """Say whether a fresh seal opens to its plaintext, in a buffer of one chunk."""
-    cipher, base_nonce, commitment = _schedule(key, context, bytes(sealed[:SALT_BYTES]))
-    if sealed[SALT_BYTES:PREFIX_BYTES] != bytearray(commitment):
-        return False
-    body, start = memoryview(sealed), PREFIX_BYTES
-    opened = bytearray(CHUNK_BYTES)
-    target = memoryview(opened)
-    try:
-        for nonce, chunk in zip(_nonces(base_nonce, len(chunks)), chunks, strict=True):
-            end = start + len(chunk) + TAG_BYTES
-            cipher.decrypt_into(nonce, body[start:end], None, target[: len(chunk)])
-            if not opened.startswith(chunk):  # compares without a copy
-                return False
-            start = end
-    except (InvalidTag, ValueError):  # ValueError: the seal ends early
-        return False
-    return start == len(sealed)
+def _unsound() -> StorageError:
+    return StorageError("a fresh seal does not open to its plaintext", hint="Test the memory.")
 
 
 def _schedule(key: bytes, context: bytes, salt: bytes) -> tuple[AESGCM, int, bytes]:

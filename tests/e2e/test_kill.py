@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.command import make_home
 
-KILLS = 50
+KILLS = 16  # of whole programs; the vault's own loops add two hundred, the long suite 10^4
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def home(tmp_path_factory):
     return make_home(tmp_path_factory.mktemp("kill") / "home")
 
 
-def test_nothing_acknowledged_is_lost_by_fifty_kills(home):
+def test_nothing_acknowledged_is_lost_by_kills(home):
     """Acknowledged is what was printed: the line comes after the commit, so it must survive.
 
     The child is killed at a random moment after its first line, sometimes before it, so that

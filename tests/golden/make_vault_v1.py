@@ -17,7 +17,7 @@ import vault
 from vault.keystore.memory import MemoryKeyStore
 from vault.passphrase import passphrase_secret
 
-__all__ = ["EXPECTED", "PASSPHRASE", "PHRASE_FILE"]
+__all__ = ["CLOCK", "EXPECTED", "PASSPHRASE", "PHRASE_FILE", "fill", "picture", "write_sample"]
 
 EXPECTED, PHRASE_FILE = "expected.json", "phrase.txt"
 PASSPHRASE = "sample passphrase of format 1"
@@ -81,11 +81,18 @@ def main() -> None:
         clock=lambda: CLOCK,
     ) as opened:
         fill(opened)
-        text = json.dumps(expected(opened), ensure_ascii=False, separators=(",", ":"))
+        write_sample(target, opened, phrases[0], ["vault"])
+
+
+def write_sample(target: Path, opened: vault.Vault, phrase: str, folders: list[str]) -> None:
+    """Close the vault and write what belongs to its sample; say what made it."""
+    text = json.dumps(expected(opened), ensure_ascii=False, separators=(",", ":"))
+    opened.close()
     (target / EXPECTED).write_text(text.replace("},{", "},\n{") + "\n", encoding="utf-8")
-    (target / PHRASE_FILE).write_text(phrases[0] + "\n", encoding="utf-8")
+    (target / PHRASE_FILE).write_text(phrase + "\n", encoding="utf-8")
     with tarfile.open(target / "vault.tar", "w", format=tarfile.PAX_FORMAT) as archive:
-        archive.add(target / "vault", "vault", filter=_nameless)
+        for folder in folders:
+            archive.add(target / folder, folder, filter=_nameless)
     sys.stdout.write(
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
         f"cryptography {cryptography.__version__}\n"

@@ -6,6 +6,7 @@ import vault
 from tests.vault.conftest import draft
 from vault import folded
 from vault.folded import FoldedPage
+from vault.frame import frame
 
 PROMPTS = ["red apple", "red pear", "green apple"]
 
@@ -45,7 +46,8 @@ def test_a_second_search_reads_only_the_rows_that_it_finds(opened, monkeypatch):
 
 def test_words_are_found_in_the_records_that_hold_all_of_them():
     texts = [b'{"a":"red apple"}', b'{"a":"RED pear"}', b'{"a":"redapple"}', None]
-    page = FoldedPage(zip((7, 5, 3, 1), texts, strict=True))
+    frames = [text and frame(text, metadata=True) for text in texts]
+    page = FoldedPage(zip((7, 5, 3, 1), frames, strict=True))
     assert page.holding([b"red"]) == [7, 5, 3, 1]
     assert page.holding([b"red", b"apple"]) == [7, 3, 1]
     assert page.holding([b'"red pear"']) == [5, 1]

@@ -10,7 +10,10 @@ import pytest
 
 import vault
 from tests.golden.make_vault_v1 import EXPECTED, PASSPHRASE, PHRASE_FILE
+from tests.golden.make_vault_v1_lived import KEYS
+from tests.golden.make_vault_v1_lived import PASSPHRASE as LIVED_PASSPHRASE
 from tests.vault.conftest import draft
+from tests.vault.file_keystore import FileKeyStore
 from tests.vectors.make_vault_vectors import vectors
 from tests.vectors.reference import Reader
 from vault import sealing
@@ -25,7 +28,7 @@ from vault.sealed_record import open_metadata
 from vault.slots import open_keyring_slot
 
 TESTS = Path(__file__).parents[1]
-GOLDEN = TESTS / "golden" / "vault-v1"
+GOLDEN, LIVED = TESTS / "golden" / "vault-v1", TESTS / "golden" / "vault-v1-lived"
 OURS = json.loads((TESTS / "vectors" / "vault_v1.json").read_text())
 VAULT, RECORD = (bytes.fromhex(OURS["ids"][name]) for name in ("vault", "record"))
 
@@ -87,13 +90,27 @@ def test_blob():
 
 @pytest.fixture
 def sample(folder):
-    with tarfile.open(GOLDEN / "vault.tar") as archive:
+    return unpacked(GOLDEN, folder)
+
+
+@pytest.fixture
+def lived(folder):
+    """Return the vault's folder; that of its key store lies beside it."""
+    return unpacked(LIVED, folder)
+
+
+def unpacked(golden, folder):
+    with tarfile.open(golden / "vault.tar") as archive:
         archive.extractall(folder, filter="data")
     return folder / "vault"
 
 
-def phrase():
-    return (GOLDEN / PHRASE_FILE).read_text().strip()
+def phrase(golden=GOLDEN):
+    return (golden / PHRASE_FILE).read_text().strip()
+
+
+def expected(golden):
+    return json.loads((golden / EXPECTED).read_text())
 
 
 def summary(records):
@@ -118,7 +135,7 @@ def all_records(opened):
     found = [*opened.list(kinds=kinds), *opened.list(kinds=kinds, trashed=True)]
     return [
         {
-            **vars(record),
+            **record._asdict(),
             "blobs": {name: opened.read(record.id, name) for name in record.blobs},
         }
         for record in sorted(found, key=lambda record: record.position)
@@ -126,9 +143,8 @@ def all_records(opened):
 
 
 def test_the_sample_vault_opens_for_ever(sample):
-    expected = json.loads((GOLDEN / EXPECTED).read_text())
     with vault.open_vault(sample, vault.PhraseUnlock(phrase())) as opened:
-        assert summary(all_records(opened)) == expected
+        assert summary(all_records(opened)) == expected(GOLDEN)
         opened.add([draft("and it takes new records")])
     with vault.open_vault(sample, vault.PhraseUnlock(phrase().lower())) as opened:
         assert next(opened.list()).metadata == {"prompt": "and it takes new records"}
@@ -141,8 +157,38 @@ def test_the_sample_opens_with_its_passphrase(sample):
         assert opened.status().opened_by == "passphrase"
 
 
-def test_a_second_reader_agrees_about_the_sample(sample):
-    assert summary(Reader(sample, phrase()).read()) == json.loads((GOLDEN / EXPECTED).read_text())
+def test_the_vault_that_lived_opens_for_ever(lived):
+    keystore, secret = FileKeyStore(lived.parent / KEYS), passphrase_secret(LIVED_PASSPHRASE)
+    for unlock in (vault.BothUnlock(secret, keystore), vault.PhraseUnlock(phrase(LIVED))):
+        with vault.open_vault(lived, unlock) as opened:
+            assert summary(all_records(opened)) == expected(LIVED)
+            assert opened.status().epoch == 5
+            assert opened.retention == vault.Retention(trash_days=30, max_count=5000)
+    with vault.open_vault(lived, vault.BothUnlock(secret, keystore)) as opened:
+        assert opened.purge().epoch == 6
+        opened.add([draft("and it takes new records")])
+    with vault.open_vault(lived, vault.BothUnlock(secret, keystore)) as opened:
+        assert next(opened.list()).metadata == {"prompt": "and it takes new records"}
+        assert not opened.care.verify().problems
+
+
+def test_the_vault_that_lived_opens_with_neither_half_alone(lived):
+    keystore = FileKeyStore(lived.parent / KEYS)
+    earlier = passphrase_secret("an earlier passphrase")
+    for unlock in (
+        vault.KeyStoreUnlock(keystore),
+        vault.PassphraseUnlock(passphrase_secret(LIVED_PASSPHRASE)),
+        vault.BothUnlock(earlier, keystore),
+        vault.BothUnlock(passphrase_secret(LIVED_PASSPHRASE), vault.MemoryKeyStore()),
+    ):
+        with pytest.raises(vault.LockedError):
+            vault.open_vault(lived, unlock)
+
+
+@pytest.mark.parametrize("golden", [GOLDEN, LIVED], ids=["sample", "lived"])
+def test_a_second_reader_agrees_about_the_samples(golden, folder):
+    found = Reader(unpacked(golden, folder), phrase(golden)).read()
+    assert summary(found) == expected(golden)
 
 
 def test_a_second_reader_agrees_about_a_fresh_vault(make):
@@ -151,8 +197,8 @@ def test_a_second_reader_agrees_about_a_fresh_vault(make):
         records = opened.add([draft("one", bytes(40_000)), draft("two", b"")])
         opened.edit(records[0].id, lambda data: {"prompt": "edited"})
         opened.trash([records[1].id])
-        expected = summary(all_records(opened))
-    assert summary(Reader(place.path, place.phrase).read()) == expected
+        held = summary(all_records(opened))
+    assert summary(Reader(place.path, place.phrase).read()) == held
 
 
 def test_the_sample_is_the_folder_that_its_script_lists(sample):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vault.folded import FoldedPage
+from vault.frame import frame
 from vault.search import Query
 
 LETTERS = st.text(st.sampled_from('aAeEßſKk\u212aéÉ\u0301\u0130i "\\/\n\t,:.x'), max_size=8)
@@ -14,7 +15,8 @@ LETTERS = st.text(st.sampled_from('aAeEßſKk\u212aéÉ\u0301\u0130i "\\/\n\t,:.
 
 def may_match(query: Query, raw: bytes) -> bool:
     """Ask a page whose middle record is this one."""
-    page = FoldedPage([(9, b'{"x":"before"}'), (5, raw), (2, b'{"x":"after"}')])
+    texts = {9: b'{"x":"before"}', 5: raw, 2: b'{"x":"after"}'}
+    page = FoldedPage((index, frame(text, metadata=True)) for index, text in texts.items())
     return 5 in page.holding(query.raw)
 
 
