@@ -24,15 +24,19 @@ SHAPES = ([2, 4, SIDE // 8, SIDE // 8], [], [2, 77, 768])  # sample, timestep, p
 
 def prepared(work: Path) -> Bundle:
     """Give the bundle in `work`, made there first if need be."""
-    from export import export_folder
+    from export import Ingredients, export_checkpoint
     from export.architectures import SD15, write_random_checkpoint
 
     bundle = work / "sd15-random"
     if not bundle.exists():
         checkpoint = work / "checkpoint"
         write_random_checkpoint(checkpoint, SD15, seed=0)
-        export_folder(
-            checkpoint, bundle, name="sd15-random", licence=None, progress=lambda _s, _f: None
+        export_checkpoint(
+            Ingredients(source=checkpoint),
+            bundle,
+            name="sd15-random",
+            licence=None,
+            progress=lambda _s, _f: None,
         )
     return Bundle.open(bundle, hash_cache=work / "hashes.json")
 

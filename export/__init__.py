@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING
 from export.errors import ExportError, GraphError, MissingError, ParityError, SourceError
 
 if TYPE_CHECKING:
-    from export.build import Options, export_folder
+    from export.build import Options, export_checkpoint
+    from export.ingredients import Ingredients
 
 __all__ = [
     "ExportError",
     "GraphError",
+    "Ingredients",
     "MissingError",
     "Options",
     "ParityError",
     "SourceError",
-    "export_folder",
+    "export_checkpoint",
 ]
 
 
 def __getattr__(name: str) -> object:
     """Load the exporter when it is first asked for."""
-    if name in {"Options", "export_folder"}:
-        from export import build
+    module = {"Ingredients": "ingredients", "Options": "build", "export_checkpoint": "build"}
+    if name in module:
+        from importlib import import_module
 
-        return getattr(build, name)
+        return getattr(import_module(f"export.{module[name]}"), name)
     raise AttributeError(f"module 'export' has no attribute '{name}'")
 
 

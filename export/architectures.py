@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from export.modules import MODULES
+from export.vocabulary import byte_letters
 
 __all__ = ["SD15", "TINY", "Architecture", "write_random_checkpoint"]
 
@@ -171,7 +172,7 @@ def _write_json(path: Path, value: Mapping[str, object]) -> None:
 def _write_tokenizer(folder: Path, config: Mapping[str, object]) -> None:
     """Write a byte-level BPE of exactly vocab_size ids: CLIP's form, with made-up merges."""
     size = int(str(config["vocab_size"]))
-    letters = _byte_letters()
+    letters = byte_letters()
     tokens = letters + [f"{letter}</w>" for letter in letters]
     merges: list[str] = []
     known = set(tokens)
@@ -203,15 +204,3 @@ def _growing(small: list[str]) -> list[str]:
     """Give left halves of merges: letters, then pairs, then triples, shortest first."""
     pairs = [one + two for one in small for two in small]
     return small + pairs + [pair + letter for pair in pairs for letter in small]
-
-
-def _byte_letters() -> list[str]:
-    """Give GPT-2's printable stand-in for each byte value (Radford et al. 2019, its bpe code)."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    stand_ins = {value: value for value in printable}
-    free = 256
-    for value in range(256):
-        if value not in stand_ins:
-            stand_ins[value] = free
-            free += 1
-    return [chr(stand_ins[value]) for value in range(256)]

@@ -29,13 +29,14 @@ from engine.manifest import (
     TensorSpec,
     write_manifest,
 )
+from export.checkpoint import Checkpoint
 from export.child import run_job
 from export.errors import ExportError, SourceError
+from export.ingredients import Ingredients
 from export.recipes import Part, Port
-from export.source import Checkpoint, open_checkpoint
 from export.thresholds import THRESHOLDS, Bound, judge
 
-__all__ = ["Options", "export_folder"]
+__all__ = ["Options", "export_checkpoint"]
 
 Progress = Callable[[str, float], None]
 STEPS = 25  # what a request takes when nobody says otherwise; DPM++ 2M changes little beyond
@@ -61,8 +62,8 @@ class Options:
     now: Callable[[], datetime] = _now
 
 
-def export_folder(
-    source: Path,
+def export_checkpoint(
+    source: Ingredients,
     out: Path,
     *,
     name: str,
@@ -70,7 +71,7 @@ def export_folder(
     progress: Progress,
     options: Options = Options(),
 ) -> Manifest:
-    """Export the diffusers folder `source` to the new bundle folder `out`; proven or not at all.
+    """Export a checkpoint to the new bundle folder `out`; proven or not at all.
 
     progress: called with a stage's name and the done fraction, 0..1, of the whole. Raises
     SourceError, MissingError, GraphError, ParityError; then nothing is left behind.
@@ -78,9 +79,9 @@ def export_folder(
     _check_libraries()
     if out.exists():
         raise SourceError(f"'{out.name}' exists already", hint="remove it first or choose a name")
-    checkpoint = open_checkpoint(source)
+    checkpoint = source.open()
     with _beside(out) as folder:
-        job = {"source": str(source.absolute()), "out": str(folder.absolute())}
+        job = source.job() | {"out": str(folder.absolute())}
         _copy_side_files(checkpoint, folder)
         built = run_job(job | {"task": "build"}, lambda s, f: progress(s, f * BUILD_SHARE))
         measured = run_job(
@@ -138,15 +139,15 @@ def _beside(out: Path) -> Iterator[Path]:
 
 
 def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> None:
-    for name, path in checkpoint.files.items():
+    for name, content in checkpoint.pieces.files.items():
         target = folder / name
         target.parent.mkdir(exist_ok=True)
-        target.write_bytes(path.read_bytes())
+        target.write_bytes(content)
     kept = {*checkpoint.recipe.classes, "scheduler"}
     index = {
         # A part that the bundle does not hold (safety checker, image encoder) is none in it.
         key: [None, None] if isinstance(value, list) and key not in kept else value
-        for key, value in checkpoint.index.items()
+        for key, value in checkpoint.pieces.index.items()
     }
     _write_json(folder / "model_index.json", index)
     _write_json(folder / "scheduler/scheduler_config.json", checkpoint.configs["scheduler"])
@@ -177,10 +178,13 @@ def _manifest(
     rgb = _dict(facts["latent_rgb"])
     return Manifest(
         format_version=FORMAT_VERSION,
-        family=checkpoint.recipe.family,
+        family=checkpoint.family,
         name=labels[0],
         source=Source(
-            kind="diffusers", name=checkpoint.folder.name, revision="", sha256=str(facts["sha256"])
+            kind=checkpoint.pieces.kind,
+            name=checkpoint.pieces.label,
+            revision="",
+            sha256=str(facts["sha256"]),
         ),
         licence=labels[1],
         prediction_type=training.prediction_type,

@@ -30,7 +30,7 @@ OFFLINE = {
 }
 
 
-def run_job(job: Mapping[str, str], progress: Progress) -> Mapping[str, object]:
+def run_job(job: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
     """Do one job in a child and give its result. Raises the ExportError that the child reports.
 
     The child is ended when anything interrupts, an exception out of `progress` included.
@@ -53,7 +53,7 @@ def run_job(job: Mapping[str, str], progress: Progress) -> Mapping[str, object]:
 
 
 def _converse(
-    process: "subprocess.Popen[str]", job: Mapping[str, str], progress: Progress
+    process: "subprocess.Popen[str]", job: Mapping[str, object], progress: Progress
 ) -> Mapping[str, object]:
     stdin, stdout = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
     try:

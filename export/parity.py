@@ -1,8 +1,8 @@
 """Measures how far the exported graphs are from the torch checkpoint. Runs in a process of its own.
 
 One component is in memory at a time: first all references by torch, then each runtime. The
-reference is loaded by the libraries' own from_pretrained, so that a mistake in our reading of the
-weights shows as well. Inputs are fixed; no user's prompt is ever used.
+reference is loaded by the libraries' own reading, so that a mistake in ours shows as well. Inputs
+are fixed; no user's prompt is ever used.
 """
 
 import gc
@@ -13,18 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
-from torch import nn
-from transformers import CLIPTextModel
 
 from engine.manifest import LatentRgb, Measure
 from engine.tokenizer import Tokenizer
+from export.checkpoint import Checkpoint
+from export.originals import load_original
 from export.preview import fit_latent_rgb
 from export.runtimes import Run, installed, open_component
-from export.source import Checkpoint
 from export.weights import MODEL_NAME
 
 __all__ = ["compare", "measure_bundle"]
@@ -56,7 +53,7 @@ def measure_bundle(
 
         return open_part
 
-    inputs = _fixed_inputs(checkpoint)
+    inputs = _fixed_inputs(checkpoint, folder)
     reference = _follow(
         told("torch", lambda part: _torch_part(checkpoint, part)), checkpoint, inputs
     )
@@ -75,14 +72,14 @@ def _opener(runtime: str, folder: Path) -> Opener:
     return lambda part: open_component(runtime, folder / part / MODEL_NAME)
 
 
-def _fixed_inputs(checkpoint: Checkpoint) -> Arrays:
+def _fixed_inputs(checkpoint: Checkpoint, folder: Path) -> Arrays:
     sizes = checkpoint.sizes
     draw = np.random.default_rng(20)
 
     def normal(*shape: int) -> Array:
         return draw.standard_normal(shape, dtype=np.float32)
 
-    tokenizer = Tokenizer(checkpoint.folder / "tokenizer", limit=sizes["token_limit"])
+    tokenizer = Tokenizer(folder / "tokenizer", limit=sizes["token_limit"])
     side = min(sizes["latent_side"], SIDE_LIMIT)
     return {
         "ids": np.concatenate([tokenizer.encode(text)[:1] for text in TEXTS]),
@@ -149,7 +146,7 @@ def _torch_part(checkpoint: Checkpoint, part: str) -> Run:
         "vae_encoder": lambda net, x: net.encode(x["sample"]).latent_dist.parameters,
     }
     call = calls[part]
-    net = _load(checkpoint, "vae" if part.startswith("vae") else part)
+    net: Any = load_original(checkpoint, "vae" if part.startswith("vae") else part)
 
     def run(inputs: Arrays) -> Array:
         tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in inputs.items()}
@@ -157,22 +154,6 @@ def _torch_part(checkpoint: Checkpoint, part: str) -> Run:
             return call(net, tensors).numpy()
 
     return run
-
-
-def _load(checkpoint: Checkpoint, folder: str) -> nn.Module:
-    makers: Mapping[str, Any] = {
-        "text_encoder": CLIPTextModel,
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-    }
-    files = {tensor.file.name for tensor in checkpoint.tensors[folder].values()}
-    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    options["dtype" if folder == "text_encoder" else "torch_dtype"] = torch.float32
-    if any(".fp16." in name for name in files):
-        options["variant"] = "fp16"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return makers[folder].from_pretrained(checkpoint.folder / folder, **options).eval()
 
 
 def compare(subject: str, runtime: str, got: Array, wanted: Array) -> Measure:

@@ -7,7 +7,7 @@ Names of inputs and outputs are those of optimum's exports, so that bundles load
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["FAMILIES", "OPSET", "Part", "Port", "Recipe"]
+__all__ = ["OPSET", "RECIPES", "Part", "Port", "Recipe"]
 
 OPSET = 18  # GroupNormalization and Resize in the form that OpenVINO and ONNX Runtime both fuse
 
@@ -119,5 +119,5 @@ SD1 = Recipe(
     ),
 )
 
-# SD 2.x, SDXL, inpainting, ControlNet, TAESD: one more Recipe each (then also in engine.manifest).
-FAMILIES: Mapping[str, Recipe] = {recipe.family: recipe for recipe in (SD1,)}
+# SDXL, inpainting, ControlNet, TAESD: one more Recipe each (then also in engine.manifest).
+RECIPES = (SD1,)

@@ -16,9 +16,9 @@ from safetensors import safe_open
 
 from export.errors import SourceError
 from export.recipes import Part
-from export.source import Tensor
+from export.weightfiles import Tensor
 
-__all__ = ["DATA_NAME", "MODEL_NAME", "fill", "matched", "precision_of", "save"]
+__all__ = ["DATA_NAME", "MODEL_NAME", "fill", "matched", "precision_of", "read_weight", "save"]
 
 MODEL_NAME = "model.onnx"
 DATA_NAME = "model.onnx_data"  # as optimum names it
@@ -44,10 +44,13 @@ def matched(
     missing, has another shape or dtype, or belongs nowhere.
     """
     found: dict[str, Tensor] = {}
+    used: set[str] = set()
     for name, shape in shapes.items():
-        tensor = next((tensors[key] for key in _spellings(name) if key in tensors), None)
-        if tensor is None:
+        key = next((key for key in _spellings(name) if key in tensors), None)
+        if key is None:
             raise SourceError(f"{part.folder} lacks the weight '{name}' that its config asks for")
+        tensor = tensors[key]
+        used.add(key)
         if tensor.dtype not in DTYPES:
             raise SourceError(f"{part.folder}: '{name}' is {tensor.dtype}; floats are needed")
         if _squeezed(tensor.shape) != _squeezed(shape):
@@ -56,7 +59,6 @@ def matched(
                 f" its config asks for {list(shape)}"
             )
         found[name] = tensor
-    used = {tensor.key for tensor in found.values()}
     for key in tensors:
         mine = key.startswith(part.prefixes) if part.prefixes else True
         if mine and key not in used and not key.endswith(IGNORED):
@@ -116,19 +118,23 @@ def _lazy(tensor: Tensor, value: ir.Value, dtype: type[np.floating]) -> ir.LazyT
     shape = tuple(value.shape.numpy()) if value.shape is not None else tensor.shape
 
     def read() -> ir.TensorProtocol:
-        return ir.tensor(_read(tensor).astype(dtype, copy=False).reshape(shape), name=value.name)
+        return ir.tensor(
+            read_weight(tensor).astype(dtype, copy=False).reshape(shape), name=value.name
+        )
 
     kind = ir.DataType.FLOAT16 if dtype is np.float16 else ir.DataType.FLOAT
     return ir.LazyTensor(read, dtype=kind, shape=ir.Shape(shape), name=value.name)
 
 
-def _read(tensor: Tensor) -> NDArray[np.floating]:
+def read_weight(tensor: Tensor) -> NDArray[np.floating]:
+    """Read one weight as it is stored, bf16 widened to f32. Nothing else is read of its file."""
     # numpy has no bfloat16: those few come through torch, widened without loss.
-    if tensor.dtype == "BF16":
-        with safe_open(tensor.file, framework="pt") as opened:
-            return opened.get_tensor(tensor.key).float().numpy()
-    with safe_open(tensor.file, framework="np") as opened:
-        return opened.get_tensor(tensor.key)
+    wide = tensor.dtype == "BF16"
+    with safe_open(tensor.file, framework="pt" if wide else "np") as opened:
+        part = opened.get_slice(tensor.key)
+        rows = slice(None) if tensor.rows is None else slice(*tensor.rows)
+        stored = part[rows].float().numpy() if wide else part[rows]
+    return stored.T if tensor.transposed else stored
 
 
 def _narrow(graph: ir.Graph, name: str, tensor: Tensor) -> None:

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from export import errors
-from export.source import fingerprint, open_checkpoint
+from export.checkpoint import fingerprint
+from export.ingredients import Ingredients
 
 __all__ = ["main"]
 
@@ -55,9 +56,9 @@ def _claim_stdout() -> IO[str]:
     return kept
 
 
-def _build(job: Mapping[str, str], send: Send) -> object:
+def _build(job: Mapping[str, Any], send: Send) -> object:
     """Trace every component and write it into the bundle's folder."""
-    checkpoint = open_checkpoint(Path(job["source"]))
+    checkpoint = Ingredients.from_job(job).open()
     send({"stage": "match weights", "fraction": 0.0})
     from export.graph import trace
     from export.modules import parameter_shapes
@@ -89,9 +90,9 @@ def _build(job: Mapping[str, str], send: Send) -> object:
     }
 
 
-def _measure(job: Mapping[str, str], send: Send) -> object:
+def _measure(job: Mapping[str, Any], send: Send) -> object:
     """Measure the bundle against the checkpoint."""
-    checkpoint = open_checkpoint(Path(job["source"]))
+    checkpoint = Ingredients.from_job(job).open()
     from export.parity import measure_bundle
 
     measures, rgb = measure_bundle(
@@ -102,7 +103,7 @@ def _measure(job: Mapping[str, str], send: Send) -> object:
     return {"measures": [asdict(measure) for measure in measures], "latent_rgb": asdict(rgb)}
 
 
-JOBS: Mapping[str, Callable[[Mapping[str, str], Send], object]] = {
+JOBS: Mapping[str, Callable[[Mapping[str, Any], Send], object]] = {
     "build": _build,
     "measure": _measure,
 }

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from export.build import Options, export_folder
+from export.build import Options, export_checkpoint
 from export.errors import ExportError
+from export.ingredients import Ingredients
 from export.pocket.sampling import GUIDANCE, STEPS
 
 __all__ = ["LARGEST", "build"]
@@ -31,8 +32,8 @@ def build(work: Path, say: Callable[[str], None]) -> None:
         raise ExportError(f"there is no {lacking[0]} in WORK", hint="run the stage grid first")
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    export_folder(
-        source,
+    export_checkpoint(
+        Ingredients(source=source),
         target / "pocket",
         name="pocket",
         licence="MIT",

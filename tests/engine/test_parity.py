@@ -16,7 +16,7 @@ import torch
 
 import safelight
 from engine import Bundle, Picture, Pipeline, choose
-from export import export_folder
+from export import Ingredients, export_checkpoint
 from export.architectures import TINY, write_random_checkpoint
 from export.reference import load_torch_pipeline
 
@@ -161,8 +161,8 @@ def test_pockets_default_request_is_its_own_scheduler(pocket):
 def export_tiny(folder, architecture, seed):
     """Export a random checkpoint: gives the bundle's folder."""
     write_random_checkpoint(folder / "checkpoint", architecture, seed=seed)
-    export_folder(
-        folder / "checkpoint",
+    export_checkpoint(
+        Ingredients(source=folder / "checkpoint"),
         folder / "tiny",
         name="tiny",
         licence=None,

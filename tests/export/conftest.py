@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from export import Options, export_folder
+from export import Ingredients, Options, export_checkpoint
 from export.architectures import TINY, write_random_checkpoint
 
 __all__ = ["CREATED", "tiny_bundle", "tiny_checkpoint", "tiny_progress"]
@@ -33,8 +33,8 @@ def tiny_progress() -> list[tuple[str, float]]:
 def tiny_bundle(tmp_path_factory, tiny_checkpoint, tiny_progress) -> Path:
     """Give the bundle of `tiny_checkpoint`."""
     out = tmp_path_factory.mktemp("models") / "tiny"
-    export_folder(
-        tiny_checkpoint,
+    export_checkpoint(
+        Ingredients(source=tiny_checkpoint),
         out,
         name="tiny",
         licence="CC0-1.0",

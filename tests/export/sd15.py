@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from export import Options, export_folder
+from export import Ingredients, Options, export_checkpoint
 from export.architectures import SD15, write_random_checkpoint
 
 __all__ = ["measure_export"]
@@ -37,8 +37,8 @@ def measure_export(work: Path) -> dict[str, object]:
             build_peak = peak_of_children()
 
     begin = time.monotonic()
-    manifest = export_folder(
-        source,
+    manifest = export_checkpoint(
+        Ingredients(source=source),
         work / "bundle",
         name="sd15-random",
         licence="random weights",

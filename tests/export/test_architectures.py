@@ -10,8 +10,9 @@ from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 
 from export.architectures import SD15, TINY, write_random_checkpoint
+from export.checkpoint import fingerprint
 from export.modules import MODULES
-from export.source import fingerprint, open_checkpoint
+from export.source import open_checkpoint
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ import torch
 from safetensors.numpy import load_file
 
 from engine.bundle import Bundle
-from export import GraphError, MissingError, ParityError, SourceError, export_folder
+from export import (
+    GraphError,
+    Ingredients,
+    MissingError,
+    ParityError,
+    SourceError,
+    export_checkpoint,
+)
 from export.architectures import TINY
 from export.build import Options
 from export.reference import graph_weights, load_torch_pipeline
@@ -166,8 +173,8 @@ def test_the_text_and_the_tokenizer_fit(tiny_bundle, reference):
 def test_parity_failure_leaves_nothing_behind(tmp_path, tiny_checkpoint):
     impossible = dict(THRESHOLDS["fp16"]) | {"unet": Bound(max_abs=0.0, cosine=1.0, psnr=200.0)}
     with pytest.raises(ParityError, match="unet by onnxruntime"):
-        export_folder(
-            tiny_checkpoint,
+        export_checkpoint(
+            Ingredients(source=tiny_checkpoint),
             tmp_path / "models" / "tiny",
             name="tiny",
             licence=None,
@@ -183,8 +190,12 @@ def test_an_interrupted_export_leaves_nothing_behind(tmp_path, tiny_checkpoint):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_folder(
-            tiny_checkpoint, tmp_path / "m" / "t", name="t", licence=None, progress=interrupt
+        export_checkpoint(
+            Ingredients(source=tiny_checkpoint),
+            tmp_path / "m" / "t",
+            name="t",
+            licence=None,
+            progress=interrupt,
         )
     assert list((tmp_path / "m").iterdir()) == []
 
@@ -194,8 +205,8 @@ def test_weights_that_do_not_fit_are_refused_before_tracing(tmp_path, tiny_check
     copy_with(tiny_checkpoint, source, unet={"block_out_channels": [16, 64]})
     stages: list[str] = []
     with pytest.raises(SourceError, match="has shape"):
-        export_folder(
-            source,
+        export_checkpoint(
+            Ingredients(source=source),
             tmp_path / "out",
             name="x",
             licence=None,
@@ -223,13 +234,25 @@ def copy_with(source: Path, target: Path, **configs: dict) -> None:
 def test_an_existing_bundle_is_not_overwritten(tmp_path, tiny_checkpoint):
     (tmp_path / "there").mkdir()
     with pytest.raises(SourceError, match="exists already"):
-        export_folder(tiny_checkpoint, tmp_path / "there", name="x", licence=None, progress=quiet)
+        export_checkpoint(
+            Ingredients(source=tiny_checkpoint),
+            tmp_path / "there",
+            name="x",
+            licence=None,
+            progress=quiet,
+        )
 
 
 def test_an_unknown_scheduler_is_refused_at_once(tmp_path, tiny_checkpoint):
     copy_with(tiny_checkpoint, tmp_path / "s", scheduler={"_class_name": "MagicScheduler"})
     with pytest.raises(SourceError, match="MagicScheduler"):
-        export_folder(tmp_path / "s", tmp_path / "o", name="x", licence=None, progress=quiet)
+        export_checkpoint(
+            Ingredients(source=tmp_path / "s"),
+            tmp_path / "o",
+            name="x",
+            licence=None,
+            progress=quiet,
+        )
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path, tiny_checkpoint):
@@ -245,15 +268,25 @@ def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path, tiny_checkpo
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        export_folder(
-            tiny_checkpoint, tmp_path / "tiny", name="t", licence=None, progress=interrupt
+        export_checkpoint(
+            Ingredients(source=tiny_checkpoint),
+            tmp_path / "tiny",
+            name="t",
+            licence=None,
+            progress=interrupt,
         )
     assert list(tmp_path.iterdir()) == [alive]
 
 
 def test_a_missing_folder_is_missing(tmp_path):
-    with pytest.raises(MissingError, match="no folder 'nowhere'"):
-        export_folder(tmp_path / "nowhere", tmp_path / "o", name="x", licence=None, progress=quiet)
+    with pytest.raises(MissingError, match="no file or folder 'nowhere'"):
+        export_checkpoint(
+            Ingredients(source=tmp_path / "nowhere"),
+            tmp_path / "o",
+            name="x",
+            licence=None,
+            progress=quiet,
+        )
 
 
 def test_errors_form_one_tree():

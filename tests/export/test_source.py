@@ -12,7 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export import MissingError, SourceError
-from export.source import fingerprint, open_checkpoint
+from export.checkpoint import fingerprint
+from export.source import open_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
@@ -36,8 +37,8 @@ def test_a_good_one_is_recognised_with_its_sizes(source):
         "unet_factor": 2,
     }
     assert {tensor.dtype for tensor in checkpoint.tensors["unet"].values()} == {"F16"}
-    assert "LICENSE.md" in checkpoint.files
-    assert "README.md" not in checkpoint.files
+    assert "LICENSE.md" in checkpoint.pieces.files
+    assert "README.md" not in checkpoint.pieces.files
 
 
 def test_reading_it_does_not_import_torch(source):
@@ -62,10 +63,10 @@ def test_pickled_weights_in_a_folder_are_refused(source):
         open_checkpoint(source)
 
 
-def test_a_single_file_and_a_foreign_folder_are_refused(tmp_path):
-    (tmp_path / "model.safetensors").write_bytes(b"x")
-    with pytest.raises(SourceError, match="a diffusers folder is needed"):
-        open_checkpoint(tmp_path / "model.safetensors")
+def test_a_foreign_file_and_a_foreign_folder_are_refused(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"x")
+    with pytest.raises(SourceError, match=r"'model\.gguf' is no checkpoint"):
+        open_checkpoint(tmp_path / "model.gguf")
     with pytest.raises(SourceError, match=r"no model_index\.json"):
         open_checkpoint(tmp_path)
 

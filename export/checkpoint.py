@@ -1,0 +1,135 @@
+"""A checkpoint as the exporter sees it, wherever it comes from, and what every one must satisfy."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.jsonfile import Fields
+from engine.training import Training
+from export.errors import MissingError, SourceError
+from export.recipes import Recipe
+from export.weightfiles import Tensor
+
+__all__ = ["Checkpoint", "Configs", "Pieces", "Tensors", "fingerprint", "make_checkpoint"]
+
+Configs = Mapping[str, Mapping[str, object]]
+Tensors = Mapping[str, Mapping[str, Tensor]]
+OLD_SCALING = 0.18215  # of SD 1.x's VAE; configurations of 2022 leave it out
+# What UNets of other families have beside sample, timestep and text.
+FOREIGN = (
+    "addition_embed_type",
+    "class_embed_type",
+    "encoder_hid_dim_type",
+    "time_cond_proj_dim",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pieces:
+    """What was found, before it is looked at as a whole. label: the folder's or file's name. kind:
+    as in the manifest.
+
+    index: what model_index.json says. configs: part -> configuration, `scheduler` included.
+    tensors: part -> parameter name -> Tensor. files: tokenizer and notices, name in the bundle ->
+    content. origins: what the fingerprint covers, by name. places: part -> the folder or file that
+    it was read from.
+    """
+
+    label: str
+    kind: str
+    recipe: Recipe
+    index: Mapping[str, object]
+    configs: Configs
+    tensors: Tensors
+    files: Mapping[str, bytes]
+    origins: Mapping[str, Path]
+    places: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    """Pieces that fit each other and a recipe. family: as in the manifest. sizes: what '@name'
+    stands for in the recipe. training: the noise levels.
+    """
+
+    pieces: Pieces
+    family: str
+    sizes: Mapping[str, int]
+    scaling_factor: float
+    training: Training
+
+    @property
+    def recipe(self) -> Recipe:
+        """Return the recipe that it fits."""
+        return self.pieces.recipe
+
+    @property
+    def configs(self) -> Configs:
+        """Return part -> configuration."""
+        return self.pieces.configs
+
+    @property
+    def tensors(self) -> Tensors:
+        """Return part -> parameter name -> Tensor."""
+        return self.pieces.tensors
+
+
+def make_checkpoint(pieces: Pieces) -> Checkpoint:
+    """Make a checkpoint of its pieces. Raises SourceError when they do not fit each other."""
+    if "vae" not in pieces.configs:
+        raise MissingError(f"'{pieces.label}' has no VAE", hint="name one with --vae FILE")
+    return Checkpoint(
+        pieces=pieces,
+        family=_family(pieces.recipe, pieces.configs),
+        sizes=_sizes(pieces.configs),
+        scaling_factor=_scaling_factor(pieces.configs["vae"]),
+        training=Training.from_config(pieces.configs["scheduler"]),
+    )
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Give the sha256 over names and contents of all that was read of the checkpoint, as hex."""
+    whole = hashlib.sha256()
+    for name, path in sorted(checkpoint.pieces.origins.items()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        whole.update(f"{name}\0{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def _family(recipe: Recipe, configs: Configs) -> str:
+    # 2.x has the same parts as 1.x, another text encoder, and linear layers around its attention.
+    newer = recipe.family == "sd1" and configs["unet"].get("use_linear_projection") is True
+    return "sd2" if newer else recipe.family
+
+
+def _sizes(configs: Configs) -> dict[str, int]:
+    text = Fields(dict(configs["text_encoder"]), "text_encoder/config.json")
+    unet = Fields(dict(configs["unet"]), "unet/config.json")
+    vae = Fields(dict(configs["vae"]), "vae/config.json")
+    if unet.integer("in_channels", 1, 64) != 4 or vae.integer("latent_channels", 1, 64) != 4:
+        raise SourceError("this is no text-to-picture model with 4 latent channels")
+    for key in FOREIGN:
+        if configs["unet"].get(key) not in {None, "default"}:
+            raise SourceError(f"the unet has {key}: it belongs to another family")
+    blocks = len(vae.items("block_out_channels"))
+    if blocks != 4:
+        raise SourceError(f"the vae has {blocks} resolutions; 4 are needed (8 pixels a latent)")
+    width = text.integer("hidden_size", 1, 65536)
+    if unet.integer("cross_attention_dim", 1, 65536) != width:
+        raise SourceError(
+            "unet and text encoder do not fit: cross_attention_dim is not hidden_size"
+        )
+    return {
+        "token_limit": text.integer("max_position_embeddings", 3, 4096),
+        "embed_dim": width,
+        "latent_side": unet.integer("sample_size", 1, 1024),
+        "unet_factor": 2 ** (len(unet.items("block_out_channels")) - 1),
+    }
+
+
+def _scaling_factor(vae: Mapping[str, object]) -> float:
+    given = vae.get("scaling_factor") is not None
+    fields = Fields(dict(vae), "vae/config.json")
+    return fields.number("scaling_factor", 1e-4, 1e4) if given else OLD_SCALING

@@ -1,0 +1,159 @@
+"""Reads a diffusers folder: configurations, weights, tokenizer and notices, each where it lies."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from engine.jsonfile import Fields, read_json
+from engine.tokenizer import Tokenizer
+from export.checkpoint import Pieces
+from export.errors import MissingError, SourceError
+from export.recipes import RECIPES, Recipe
+from export.weightfiles import HEADER_LIMIT, PICKLES, Tensor, index_tensors, refuse_pickle
+
+__all__ = ["CONFIG_LIMIT", "open_folder", "weight_files"]
+
+CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
+TOKENIZER_LIMIT = 64 << 20  # bytes of one tokenizer file
+NOTICE_LIMIT = 1 << 20  # bytes of one licence or notice file
+WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+NOTICES = ("LICENSE", "LICENCE", "NOTICE", "ATTRIBUTION")
+
+
+def open_folder(folder: Path) -> Pieces:
+    """Recognise a diffusers folder and index its weights. Raises SourceError, MissingError."""
+    if not (folder / "model_index.json").is_file():
+        raise SourceError(
+            f"'{folder.name}' has no model_index.json, so it is no diffusers folder",
+            hint="give the folder that holds model_index.json, unet/, vae/, text_encoder/",
+        )
+    index = read_json(folder / "model_index.json", CONFIG_LIMIT)
+    recipe = _recognise(index)
+    configs = {"scheduler": _config(folder, "scheduler", "scheduler_config.json", constants=True)}
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+    for part in sorted({part.folder for part in recipe.components}):
+        configs[part] = _config(folder, part, "config.json")
+        tensors[part] = dict(index_tensors(weight_files(folder / part)))
+    files = _side_files(folder)
+    _check_tokenizer(folder / "tokenizer", configs["text_encoder"])
+    return Pieces(
+        label=folder.name,
+        kind="diffusers",
+        recipe=recipe,
+        index=index,
+        configs=configs,
+        tensors=tensors,
+        files={name: path.read_bytes() for name, path in files.items()},
+        origins=_origins(folder, files, configs, tensors),
+        places={part: folder / part for part in tensors},
+    )
+
+
+def _recognise(index: Mapping[str, object]) -> Recipe:
+    pipeline = index.get("_class_name")
+    found = {
+        part: value[1]
+        for part, value in index.items()
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
+    }
+    for recipe in RECIPES:
+        if pipeline not in recipe.pipelines:
+            continue
+        wrong = [
+            f"{part} is {found.get(part, 'missing')}, {name} is needed"
+            for part, name in recipe.classes.items()
+            if found.get(part, "").removesuffix("Fast") != name
+        ]
+        if wrong:
+            raise SourceError(f"this {pipeline} has another make: {'; '.join(wrong)}")
+        return recipe
+    known = ", ".join(name for recipe in RECIPES for name in recipe.pipelines)
+    raise SourceError(
+        f"a checkpoint of class '{str(pipeline)[:60]}' cannot be exported", hint=f"known: {known}"
+    )
+
+
+def _config(folder: Path, part: str, name: str, *, constants: bool = False) -> dict[str, object]:
+    path = folder / part / name
+    if not path.is_file():
+        raise MissingError(f"'{folder.name}' lacks {part}/{name}")
+    return read_json(path, CONFIG_LIMIT, constants=constants)
+
+
+def weight_files(part: Path) -> list[Path]:
+    """Give the safetensors files of a part. Raises SourceError, MissingError."""
+    for stem in WEIGHT_STEMS:
+        index = part / f"{stem}.safetensors.index.json"
+        for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
+            if (part / name).is_file():
+                return [part / name]
+        if index.is_file():
+            return _shards(index)
+    pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
+    if pickles:
+        raise refuse_pickle(f"{part.name}/{pickles[0]}")
+    raise MissingError(f"{part.name}/ has no .safetensors file")
+
+
+def _shards(index: Path) -> list[Path]:
+    table = Fields(read_json(index, HEADER_LIMIT).get("weight_map"), index.name)
+    names = sorted({table.text(key) for key in table.each()})
+    for name in names:
+        if "/" in name or "\\" in name or not name.endswith(".safetensors"):
+            raise SourceError(f"{index.name} names '{name[:60]}', which is no shard beside it")
+        if not (index.parent / name).is_file():
+            raise MissingError(f"{index.parent.name}/ lacks its shard {name}")
+    return [index.parent / name for name in names]
+
+
+def _side_files(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for name in TOKENIZER_FILES:
+        path = folder / "tokenizer" / name
+        if path.is_file():
+            found[f"tokenizer/{name}"] = _bounded(path, TOKENIZER_LIMIT)
+    names = {name.removeprefix("tokenizer/") for name in found}
+    if not ("tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names):
+        raise MissingError(f"'{folder.name}' lacks tokenizer/vocab.json and merges.txt")
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name.split(".")[0].upper() in NOTICES:
+            found[path.name] = _bounded(path, NOTICE_LIMIT)
+    return found
+
+
+def _origins(
+    folder: Path,
+    files: Mapping[str, Path],
+    configs: Mapping[str, object],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+) -> dict[str, Path]:
+    paths = {tensor.file for part in tensors.values() for tensor in part.values()}
+    paths |= {*files.values(), folder / "model_index.json"}
+    for part in configs:
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        paths.add(folder / part / name)
+    return {path.relative_to(folder).as_posix(): path for path in sorted(paths)}
+
+
+def _check_tokenizer(folder: Path, config: Mapping[str, object]) -> None:
+    text = Fields(dict(config), "text_encoder/config.json")
+    rows = text.integer("vocab_size", 2, 1 << 24)
+    limit = text.integer("max_position_embeddings", 3, 4096)
+    highest = Tokenizer(folder, limit=limit).highest_id()
+    if highest >= rows:
+        raise SourceError(
+            f"the tokenizer gives ids up to {highest}, the text encoder knows {rows} tokens"
+        )
+
+
+def _bounded(path: Path, limit: int) -> Path:
+    if path.stat().st_size > limit:
+        raise SourceError(f"{path.parent.name}/{path.name} has more than {limit} bytes")
+    return path
