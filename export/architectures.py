@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from export.modules import MODULES
+from export.recipes import SD1 as SD1_RECIPE
+from export.recipes import SDXL as SDXL_RECIPE
 from export.vocabulary import byte_letters
 
-__all__ = ["SD15", "TINY", "Architecture", "write_random_checkpoint"]
+__all__ = ["SD15", "SDXL", "TINY", "TINY_XL", "Architecture", "write_random_checkpoint"]
 
 Architecture = Mapping[str, Mapping[str, object]]
 
@@ -110,14 +112,66 @@ TINY: Architecture = {
     "scheduler": SD15["scheduler"],
 }
 
-CLASSES = {
-    "scheduler": ("diffusers", "PNDMScheduler"),
-    "text_encoder": ("transformers", "CLIPTextModel"),
-    "tokenizer": ("transformers", "CLIPTokenizer"),
-    "unet": ("diffusers", "UNet2DConditionModel"),
-    "vae": ("diffusers", "AutoencoderKL"),
+# Stable Diffusion XL: github.com/Stability-AI/generative-models, sd_xl_base.yaml.
+SDXL: Architecture = {
+    "text_encoder": SD15["text_encoder"],
+    "text_encoder_2": dict(SD15["text_encoder"])
+    | {
+        "hidden_size": 1280,
+        "intermediate_size": 5120,
+        "projection_dim": 1280,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 20,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+    },
+    "unet": dict(SD15["unet"])
+    | {
+        "sample_size": 128,
+        "block_out_channels": [320, 640, 1280],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 10],
+        "attention_head_dim": [5, 10, 20],
+        "cross_attention_dim": 2048,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816,
+    },
+    "vae": dict(SD15["vae"]) | {"sample_size": 1024, "scaling_factor": 0.13025},
+    "scheduler": dict(SD15["scheduler"])
+    | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
 }
-BUILDERS = {"text_encoder": "text_encoder", "unet": "unet", "vae": "vae_decoder"}
+TINY_XL: Architecture = {
+    "text_encoder": TINY["text_encoder"],
+    "text_encoder_2": dict(TINY["text_encoder"])
+    | {
+        "hidden_size": 48,
+        "projection_dim": 40,
+        "num_hidden_layers": 3,
+        "hidden_act": "gelu",
+    },
+    "unet": dict(TINY["unet"])
+    | {
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
+        "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2],
+        "attention_head_dim": [2, 4],
+        "cross_attention_dim": 80,
+        "use_linear_projection": True,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 40 + 6 * 8,
+    },
+    "vae": dict(TINY["vae"]) | {"scaling_factor": 0.13025},
+    "scheduler": SDXL["scheduler"],
+}
+
+
+# Gain of the attention to the text. SDXL's text is not normalised, so less is as sharp; more of it
+# amplifies rounding until no two runtimes agree after a few steps.
+SHARPNESS = {"sd1": 2.5, "sdxl": 1.5}
 
 
 def write_random_checkpoint(
@@ -128,39 +182,48 @@ def write_random_checkpoint(
     The weights are scaled so that signals keep their size through the layers, and so that a
     changed word or guidance scale changes the picture visibly: attention to the text is sharp.
     """
-    classes: dict[str, object] = dict(CLASSES)
+    recipe = SDXL_RECIPE if "text_encoder_2" in architecture else SD1_RECIPE
+    classes: dict[str, object] = {
+        part: ("transformers" if name.startswith("CLIP") else "diffusers", name)
+        for part, name in recipe.classes.items()
+    }
     classes["scheduler"] = ("diffusers", architecture["scheduler"]["_class_name"])
-    index = {"_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.42.0", **classes}
+    index = {"_class_name": recipe.pipelines[0], "_diffusers_version": "0.42.0", **classes}
     _write_json(folder / "model_index.json", index)
     _write_json(folder / "scheduler/scheduler_config.json", architecture["scheduler"])
     draw = np.random.default_rng(seed)
-    for part, builder in BUILDERS.items():
-        name = {"_class_name": CLASSES[part][1]} if part != "text_encoder" else {}
+    for part, builder in {each.folder: each.module for each in recipe.components}.items():
+        text = part.startswith("text_encoder")
+        name = {} if text else {"_class_name": recipe.classes[part]}
         _write_json(folder / part / "config.json", name | dict(architecture[part]))
         with torch.device("meta"):
             module: Any = MODULES[builder](architecture[part])
         weights = {
-            key: _weight(draw, key, tuple(value.shape)).astype(dtype)
+            key: _weight(draw, key, tuple(value.shape), SHARPNESS[recipe.family]).astype(dtype)
             for key, value in module.net.state_dict().items()
         }
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        stem = "model" if text else "diffusion_pytorch_model"
         save_file(weights, folder / part / f"{stem}.safetensors", metadata={"format": "pt"})
-    _write_tokenizer(folder / "tokenizer", architecture["text_encoder"])
+        if text:
+            tokenizer = folder / part.replace("text_encoder", "tokenizer")
+            _write_tokenizer(tokenizer, architecture[part])
 
 
-def _weight(draw: np.random.Generator, key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def _weight(
+    draw: np.random.Generator, key: str, shape: tuple[int, ...], sharpness: float
+) -> NDArray[np.float32]:
     values = draw.standard_normal(shape, dtype=np.float32)
     if key.endswith("bias"):
         return 0.05 * values
     if len(shape) == 1:  # the gain of a normalisation
         return 1 + 0.1 * values
-    if "embedding" in key and "time_" not in key:
+    if "embeddings." in key:
         # Words weigh more than their places; both are far above CLIP's 0.02, which a trained
         # network amplifies and a random one does not.
         return values * (0.3 if "position" in key else 1.0)
     gain = 1.0
     if ".attn2." in key:
-        gain = 2.5 if ".to_q." in key or ".to_k." in key else 2.0
+        gain = sharpness if ".to_q." in key or ".to_k." in key else 2.0
     return values * np.float32(gain / math.sqrt(math.prod(shape[1:])))
 
 

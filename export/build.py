@@ -34,13 +34,12 @@ from export.child import run_job
 from export.errors import ExportError, SourceError
 from export.ingredients import Ingredients
 from export.recipes import Part, Port
-from export.thresholds import THRESHOLDS, Bound, judge
+from export.thresholds import THRESHOLDS, Bound, bounds_of, judge
 
 __all__ = ["Options", "export_checkpoint"]
 
 Progress = Callable[[str, float], None]
 STEPS = 25  # what a request takes when nobody says otherwise; DPM++ 2M changes little beyond
-GUIDANCE_SCALE = 7.5  # diffusers' default for Stable Diffusion
 BUILD_SHARE = 0.6  # of the progress; the rest is the gate
 NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "psutil")
 
@@ -51,13 +50,14 @@ def _now() -> datetime:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What an export takes beside its source. steps, guidance_scale: defaults of the bundle.
+    """What an export takes beside its source. steps, guidance_scale: defaults of the bundle;
+    guidance_scale None: the family's own.
 
     thresholds: precision -> subject -> Bound, the gate's table. now: the clock for `created`.
     """
 
     steps: int = STEPS
-    guidance_scale: float = GUIDANCE_SCALE
+    guidance_scale: float | None = None
     thresholds: Mapping[str, Mapping[str, Bound]] = field(default_factory=lambda: THRESHOLDS)
     now: Callable[[], datetime] = _now
 
@@ -92,7 +92,8 @@ def export_checkpoint(
         measures = tuple(
             Measure(**item) for item in cast("list[dict[str, Any]]", measured["measures"])
         )
-        judge(measures, options.thresholds[precision])
+        parts = {part.name for part in checkpoint.recipe.components}
+        judge(measures, bounds_of(options.thresholds[precision], parts))
         manifest = _manifest(
             checkpoint,
             folder,
@@ -199,7 +200,11 @@ def _manifest(
             sampler=training.default_sampler,
             schedule=training.default_schedule,
             steps=options.steps,
-            guidance_scale=options.guidance_scale,
+            guidance_scale=(
+                checkpoint.recipe.guidance_scale
+                if options.guidance_scale is None
+                else options.guidance_scale
+            ),
         ),
         latent_rgb=LatentRgb(
             factors=tuple(tuple(row) for row in rgb["factors"]), bias=tuple(rgb["bias"])
@@ -228,7 +233,7 @@ def _component(part: Part, sizes: Mapping[str, int], precision: str) -> Componen
         data_file=f"{part.name}/model.onnx_data",
         precision=precision,
         inputs={port.name: spec(port) for port in part.inputs},
-        outputs={part.output.name: spec(part.output)},
+        outputs={port.name: spec(port) for port in part.outputs},
     )
 
 

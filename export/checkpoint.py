@@ -16,13 +16,9 @@ __all__ = ["Checkpoint", "Configs", "Pieces", "Tensors", "fingerprint", "make_ch
 Configs = Mapping[str, Mapping[str, object]]
 Tensors = Mapping[str, Mapping[str, Tensor]]
 OLD_SCALING = 0.18215  # of SD 1.x's VAE; configurations of 2022 leave it out
-# What UNets of other families have beside sample, timestep and text.
-FOREIGN = (
-    "addition_embed_type",
-    "class_embed_type",
-    "encoder_hid_dim_type",
-    "time_cond_proj_dim",
-)
+# What UNets of families that no recipe knows have beside sample, timestep and text.
+FOREIGN = ("class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
+ADDED = "text_time"  # what SDXL adds to the timestep: pooled text, and six sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +78,7 @@ def make_checkpoint(pieces: Pieces) -> Checkpoint:
     return Checkpoint(
         pieces=pieces,
         family=_family(pieces.recipe, pieces.configs),
-        sizes=_sizes(pieces.configs),
+        sizes=_sizes(pieces.recipe, pieces.configs),
         scaling_factor=_scaling_factor(pieces.configs["vae"]),
         training=Training.from_config(pieces.configs["scheduler"]),
     )
@@ -104,29 +100,44 @@ def _family(recipe: Recipe, configs: Configs) -> str:
     return "sd2" if newer else recipe.family
 
 
-def _sizes(configs: Configs) -> dict[str, int]:
+def _sizes(recipe: Recipe, configs: Configs) -> dict[str, int]:
     text = Fields(dict(configs["text_encoder"]), "text_encoder/config.json")
     unet = Fields(dict(configs["unet"]), "unet/config.json")
     vae = Fields(dict(configs["vae"]), "vae/config.json")
     if unet.integer("in_channels", 1, 64) != 4 or vae.integer("latent_channels", 1, 64) != 4:
         raise SourceError("this is no text-to-picture model with 4 latent channels")
-    for key in FOREIGN:
-        if configs["unet"].get(key) not in {None, "default"}:
-            raise SourceError(f"the unet has {key}: it belongs to another family")
+    wanted = ADDED if recipe.family == "sdxl" else None
+    for key in (*FOREIGN, "addition_embed_type"):
+        allowed = {wanted} if key == "addition_embed_type" and wanted else {None, "default"}
+        if configs["unet"].get(key) not in allowed:
+            raise SourceError(f"the unet has another {key}: it belongs to another family")
     blocks = len(vae.items("block_out_channels"))
     if blocks != 4:
         raise SourceError(f"the vae has {blocks} resolutions; 4 are needed (8 pixels a latent)")
-    width = text.integer("hidden_size", 1, 65536)
-    if unet.integer("cross_attention_dim", 1, 65536) != width:
+    width, more = text.integer("hidden_size", 1, 65536), _second_text(configs, unet)
+    total = width + more.get("text_dim_2", 0)
+    if unet.integer("cross_attention_dim", 1, 65536) != total:
         raise SourceError(
             "unet and text encoder do not fit: cross_attention_dim is not hidden_size"
         )
-    return {
+    return more | {
         "token_limit": text.integer("max_position_embeddings", 3, 4096),
-        "embed_dim": width,
+        "embed_dim": total,
+        "text_dim": width,
         "latent_side": unet.integer("sample_size", 1, 1024),
         "unet_factor": 2 ** (len(unet.items("block_out_channels")) - 1),
     }
+
+
+def _second_text(configs: Configs, unet: Fields) -> dict[str, int]:
+    if "text_encoder_2" not in configs:
+        return {}
+    text = Fields(dict(configs["text_encoder_2"]), "text_encoder_2/config.json")
+    pooled = text.integer("projection_dim", 1, 65536)
+    time = unet.integer("addition_time_embed_dim", 2, 65536)
+    if unet.integer("projection_class_embeddings_input_dim", 1, 1 << 20) != pooled + 6 * time:
+        raise SourceError("unet and second text encoder do not fit: another projection_dim")
+    return {"text_dim_2": text.integer("hidden_size", 1, 65536), "pooled_dim": pooled}
 
 
 def _scaling_factor(vae: Mapping[str, object]) -> float:

@@ -1,6 +1,6 @@
 """Reads a diffusers folder: configurations, weights, tokenizer and notices, each where it lies."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from engine.jsonfile import Fields, read_json
@@ -41,8 +41,11 @@ def open_folder(folder: Path) -> Pieces:
     for part in sorted({part.folder for part in recipe.components}):
         configs[part] = _config(folder, part, "config.json")
         tensors[part] = dict(index_tensors(weight_files(folder / part)))
-    files = _side_files(folder)
-    _check_tokenizer(folder / "tokenizer", configs["text_encoder"])
+    tokenizers = sorted(part for part in recipe.classes if part.startswith("tokenizer"))
+    files = _side_files(folder, tokenizers)
+    for name in tokenizers:
+        encoder = name.replace("tokenizer", "text_encoder")
+        _check_tokenizer(folder / name, configs[encoder], encoder)
     return Pieces(
         label=folder.name,
         kind="diffusers",
@@ -113,15 +116,14 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / name for name in names]
 
 
-def _side_files(folder: Path) -> dict[str, Path]:
+def _side_files(folder: Path, tokenizers: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for name in TOKENIZER_FILES:
-        path = folder / "tokenizer" / name
-        if path.is_file():
-            found[f"tokenizer/{name}"] = _bounded(path, TOKENIZER_LIMIT)
-    names = {name.removeprefix("tokenizer/") for name in found}
-    if not ("tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names):
-        raise MissingError(f"'{folder.name}' lacks tokenizer/vocab.json and merges.txt")
+    for part in tokenizers:
+        names = {name for name in TOKENIZER_FILES if (folder / part / name).is_file()}
+        if not ("tokenizer.json" in names or {"vocab.json", "merges.txt"} <= names):
+            raise MissingError(f"'{folder.name}' lacks {part}/vocab.json and merges.txt")
+        for name in sorted(names):
+            found[f"{part}/{name}"] = _bounded(folder / part / name, TOKENIZER_LIMIT)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.name.split(".")[0].upper() in NOTICES:
             found[path.name] = _bounded(path, NOTICE_LIMIT)
@@ -142,8 +144,8 @@ def _origins(
     return {path.relative_to(folder).as_posix(): path for path in sorted(paths)}
 
 
-def _check_tokenizer(folder: Path, config: Mapping[str, object]) -> None:
-    text = Fields(dict(config), "text_encoder/config.json")
+def _check_tokenizer(folder: Path, config: Mapping[str, object], encoder: str) -> None:
+    text = Fields(dict(config), f"{encoder}/config.json")
     rows = text.integer("vocab_size", 2, 1 << 24)
     limit = text.integer("max_position_embeddings", 3, 4096)
     highest = Tokenizer(folder, limit=limit).highest_id()

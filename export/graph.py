@@ -44,7 +44,7 @@ def trace(part: Part, config: Mapping[str, object], sizes: Mapping[str, int]) ->
             program = torch.onnx.export(
                 captured,
                 input_names=[port.name for port in part.inputs],
-                output_names=[part.output.name],
+                output_names=[port.name for port in part.outputs],
                 opset_version=OPSET,
                 dynamo=True,
                 optimize=False,  # it would read the weights, which are not there
@@ -83,7 +83,7 @@ def _named(model: ir.Model, part: Part, sizes: Mapping[str, int]) -> ir.Model:
             value.name = value.name.removeprefix(PREFIX)
             graph.initializers.add(value)
     for value, port in zip(
-        (*graph.inputs, *graph.outputs), (*part.inputs, part.output), strict=True
+        (*graph.inputs, *graph.outputs), (*part.inputs, *part.outputs), strict=True
     ):
         value.name = port.name
         value.shape = ir.Shape(

@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from export.errors import SourceError
 from export.recipes import Part
@@ -27,14 +27,32 @@ class TextEncoder(nn.Module):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        # SDPA in CLIP's causal mask form traces to more nodes (and a NaN guard) than plain softmax.
-        plain = CLIPTextConfig.from_dict(dict(config) | {"dtype": "float32"})
-        plain._attn_implementation = "eager"  # noqa: SLF001  the library's own switch has no setter
-        self.net: Any = CLIPTextModel(plain)
+        self.net: Any = CLIPTextModel(_text_config(config))
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Encode token ids."""
         return self.net(input_ids=input_ids).last_hidden_state
+
+
+class PenultimateTextEncoder(TextEncoder):
+    """`input_ids i64[B, L] -> f[B, L, C]`: the layer before the last, without the final norm."""
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Encode token ids."""
+        return self.net(input_ids=input_ids, output_hidden_states=True).hidden_states[-2]
+
+
+class ProjectedTextEncoder(nn.Module):
+    """`input_ids i64[B, L] -> (f[B, L, C], f[B, P])`: that layer, and the projected whole text."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net: Any = CLIPTextModelWithProjection(_text_config(config))
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode token ids."""
+        out = self.net(input_ids=input_ids, output_hidden_states=True)
+        return out.hidden_states[-2], out.text_embeds
 
 
 class Unet(nn.Module):
@@ -48,6 +66,33 @@ class Unet(nn.Module):
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """Predict eps, v or the sample, whatever the checkpoint was trained for."""
         return self.net(sample, timestep, encoder_hidden_states, return_dict=False)[0]
+
+
+class AddedUnet(nn.Module):
+    """As `Unet`, with `text_embeds f[B, P], time_ids f[B, 6]` added to the timestep."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net: Any = UNet2DConditionModel.from_config(dict(config))
+        _replace_upsampling(self.net)
+
+    def forward(
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Tensor,
+        time_ids: Tensor,
+    ) -> Tensor:
+        """Predict eps or v. time_ids: height, width before cropping, top, left, height, width."""
+        added = {"text_embeds": text_embeds, "time_ids": time_ids}
+        return self.net(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
 
 
 class VaeDecoder(nn.Module):
@@ -93,6 +138,13 @@ class CroppedUpsample(nn.Module):
         return self.conv(x)
 
 
+def _text_config(config: Config) -> CLIPTextConfig:
+    # SDPA in CLIP's causal mask form traces to more nodes (and a NaN guard) than plain softmax.
+    plain = CLIPTextConfig.from_dict(dict(config) | {"dtype": "float32"})
+    plain._attn_implementation = "eager"  # noqa: SLF001  the library's own switch has no setter
+    return plain
+
+
 def _replace_upsampling(net: nn.Module) -> None:
     for part in net.modules():
         samplers: Any = getattr(part, "upsamplers", None) or ()
@@ -102,7 +154,10 @@ def _replace_upsampling(net: nn.Module) -> None:
 
 MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
     "text_encoder": TextEncoder,
+    "text_encoder_penultimate": PenultimateTextEncoder,
+    "text_encoder_projected": ProjectedTextEncoder,
     "unet": Unet,
+    "unet_added": AddedUnet,
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
 }

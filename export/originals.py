@@ -19,7 +19,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import safe_open
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from export.checkpoint import Checkpoint
 from export.errors import SourceError
@@ -28,11 +28,15 @@ __all__ = ["load_original"]
 
 Weights = Mapping[str, torch.Tensor]
 OLD_PREFIX = "text_model."
-OPEN_CLIP = "cond_stage_model.model."
+OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
+TEXT: Mapping[str, Any] = {
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
 
 
 def load_original(checkpoint: Checkpoint, part: str) -> nn.Module:
-    """Load `part` ("text_encoder", "unet", "vae") in fp32. Raises SourceError."""
+    """Load `part` ("text_encoder", "text_encoder_2", "unet", "vae") in fp32. Raises SourceError."""
     place = checkpoint.pieces.places[part]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,14 +46,10 @@ def load_original(checkpoint: Checkpoint, part: str) -> nn.Module:
 
 
 def _from_folder(checkpoint: Checkpoint, part: str, folder: Path) -> nn.Module:
-    makers: Mapping[str, Any] = {
-        "text_encoder": CLIPTextModel,
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-    }
+    makers = dict(TEXT) | {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
     files = {tensor.file.name for tensor in checkpoint.tensors[part].values()}
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
-    options["dtype" if part == "text_encoder" else "torch_dtype"] = torch.float32
+    options["dtype" if part in TEXT else "torch_dtype"] = torch.float32
     if any(".fp16." in name for name in files):
         options["variant"] = "fp16"
     return makers[part].from_pretrained(folder, **options)
@@ -66,10 +66,15 @@ def _from_file(checkpoint: Checkpoint, part: str, file: Path) -> nn.Module:
         whole = _stored(file, ("first_stage_model.",)) or _stored(file, ("",))
         original = not any(".down_blocks." in name for name in whole)
         return _filled(vae, convert_ldm_vae_checkpoint(whole, config) if original else whole)
-    text = CLIPTextModel(CLIPTextConfig.from_dict(config | {"dtype": "float32"}))
-    stored = _stored(file, ("cond_stage_model.", "conditioner."))
-    if any(name.startswith(OPEN_CLIP) for name in stored):
-        return _filled(text, convert_open_clip_checkpoint(text, stored, OPEN_CLIP))
+    text: Any = TEXT[part](CLIPTextConfig.from_dict(config | {"dtype": "float32"}))
+    prefixes = {
+        "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
+        "text_encoder_2": ("conditioner.embedders.1.",),
+    }
+    stored = _stored(file, prefixes[part])
+    for prefix in OPEN_CLIP:
+        if any(name.startswith(prefix) for name in stored):
+            return _filled(text, convert_open_clip_checkpoint(text, stored, prefix))
     return _filled(text, convert_ldm_clip_checkpoint(stored))
 
 

@@ -64,7 +64,9 @@ def measure_bundle(
         measures += [compare(name, runtime, got[name], reference[name]) for name in reference]
     decode = _opener(runtimes[0], folder)("vae_decoder")
     scaling = np.float32(checkpoint.scaling_factor)
-    rgb = fit_latent_rgb(lambda x: decode({"latent_sample": x / scaling}), reference["trajectory"])
+    rgb = fit_latent_rgb(
+        lambda x: decode({"latent_sample": x / scaling})["sample"], reference["trajectory"]
+    )
     return tuple(measures), rgb
 
 
@@ -79,10 +81,13 @@ def _fixed_inputs(checkpoint: Checkpoint, folder: Path) -> Arrays:
     def normal(*shape: int) -> Array:
         return draw.standard_normal(shape, dtype=np.float32)
 
-    tokenizer = Tokenizer(folder / "tokenizer", limit=sizes["token_limit"])
+    ids: dict[str, NDArray[Any]] = {}
+    for part in _text_encoders(checkpoint):
+        where = folder / part.replace("text_encoder", "tokenizer")
+        tokenizer = Tokenizer(where, limit=sizes["token_limit"])
+        ids[part] = np.concatenate([tokenizer.encode(text)[:1] for text in TEXTS])
     side = min(sizes["latent_side"], SIDE_LIMIT)
-    return {
-        "ids": np.concatenate([tokenizer.encode(text)[:1] for text in TEXTS]),
+    return ids | {
         # Odd and not square: sizes that a graph with a frozen shape would not take.
         "sample": normal(2, 4, side - 1, side + 2),
         "noise": normal(1, 4, side, side),
@@ -90,23 +95,48 @@ def _fixed_inputs(checkpoint: Checkpoint, folder: Path) -> Arrays:
     }
 
 
+def _text_encoders(checkpoint: Checkpoint) -> list[str]:
+    parts = [part.name for part in checkpoint.recipe.components]
+    return [name for name in parts if name.startswith("text_encoder")]
+
+
 def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[str, Array]:
     """Run the whole chain on the fixed inputs, one component in memory at a time."""
-    results: dict[str, Array] = {}
-    run = open_part("text_encoder")
-    embeds = results["text_encoder"] = run({"input_ids": inputs["ids"]})
+    results, text = _encode(open_part, checkpoint, inputs)
     run = _let_go() or open_part("unet")
-    results["unet"] = run(_unet_inputs(inputs["sample"], 481.5, embeds))
-    latents = results["trajectory"] = _trajectory(run, checkpoint, inputs["noise"], embeds)
+    (results["unet"],) = run(_unet_inputs(inputs["sample"], 481.5, text)).values()
+    latents = results["trajectory"] = _trajectory(run, checkpoint, inputs["noise"], text)
     del run
     run = _let_go() or open_part("vae_decoder")
-    results["vae_decoder"] = run({"latent_sample": inputs["sample"]})
-    picture = run({"latent_sample": latents / np.float32(checkpoint.scaling_factor)})
+    (results["vae_decoder"],) = run({"latent_sample": inputs["sample"]}).values()
+    scaled = latents / np.float32(checkpoint.scaling_factor)
+    (picture,) = run({"latent_sample": scaled}).values()
     results["picture"] = np.clip(picture / 2 + 0.5, 0, 1, dtype=np.float32)
     del run
     run = _let_go() or open_part("vae_encoder")
-    results["vae_encoder"] = run({"sample": inputs["picture"]})
+    (results["vae_encoder"],) = run({"sample": inputs["picture"]}).values()
     return results
+
+
+def _encode(
+    open_part: Opener, checkpoint: Checkpoint, inputs: Arrays
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Give each text encoder's result, and what the unet is given of them."""
+    results: dict[str, Array] = {}
+    text: dict[str, Array] = {}
+    hidden: list[Array] = []
+    for part in _text_encoders(checkpoint):
+        run = _let_go() or open_part(part)
+        found = run({"input_ids": inputs[part]})
+        del run
+        hidden.append(next(array for array in found.values() if array.ndim == 3))
+        text |= {name: array for name, array in found.items() if array.ndim == 2}
+        results[part] = np.concatenate([array.ravel() for array in found.values()])
+    text["encoder_hidden_states"] = np.concatenate(hidden, axis=-1)
+    if "text_embeds" in text:
+        side = np.float32(8 * checkpoint.sizes["latent_side"])
+        text["time_ids"] = np.array([[side, side, 0, 0, side, side]] * 2, np.float32)
+    return results, text
 
 
 def _let_go() -> None:
@@ -114,15 +144,11 @@ def _let_go() -> None:
     gc.collect()
 
 
-def _unet_inputs(sample: Array, timestep: float, embeds: Array) -> Arrays:
-    return {
-        "sample": sample,
-        "timestep": np.array(timestep, np.float32),
-        "encoder_hidden_states": embeds,
-    }
+def _unet_inputs(sample: Array, timestep: float, text: Mapping[str, Array]) -> Arrays:
+    return {"sample": sample, "timestep": np.array(timestep, np.float32), **text}
 
 
-def _trajectory(run: Run, checkpoint: Checkpoint, noise: Array, embeds: Array) -> Array:
+def _trajectory(run: Run, checkpoint: Checkpoint, noise: Array, text: Mapping[str, Array]) -> Array:
     """Take a few guided DDIM steps with the checkpoint's own noise schedule."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -130,30 +156,56 @@ def _trajectory(run: Run, checkpoint: Checkpoint, noise: Array, embeds: Array) -
     scheduler.set_timesteps(STEPS)
     x = torch.from_numpy(noise)
     for timestep in scheduler.timesteps:
-        both = run(_unet_inputs(np.concatenate([x.numpy()] * 2), float(timestep), embeds))
+        (both,) = run(_unet_inputs(np.concatenate([x.numpy()] * 2), float(timestep), text)).values()
         empty, full = both[:1], both[1:]
         guided = torch.from_numpy(empty + np.float32(GUIDANCE) * (full - empty))
         x = scheduler.step(guided, timestep, x).prev_sample
     return x.numpy()
 
 
-def _torch_part(checkpoint: Checkpoint, part: str) -> Run:
+def _torch_part(checkpoint: Checkpoint, name: str) -> Run:
     """Load one component by its library and wrap it as a function of named arrays."""
-    calls: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], torch.Tensor]] = {
-        "text_encoder": lambda net, x: net(x["input_ids"]).last_hidden_state,
-        "unet": lambda net, x: net(x["sample"], x["timestep"], x["encoder_hidden_states"]).sample,
-        "vae_decoder": lambda net, x: net.decode(x["latent_sample"]).sample,
-        "vae_encoder": lambda net, x: net.encode(x["sample"]).latent_dist.parameters,
-    }
-    call = calls[part]
-    net: Any = load_original(checkpoint, "vae" if part.startswith("vae") else part)
+    part = next(part for part in checkpoint.recipe.components if part.name == name)
+    call = CALLS[part.module]
+    net: Any = load_original(checkpoint, part.folder)
 
-    def run(inputs: Arrays) -> Array:
-        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in inputs.items()}
+    def run(inputs: Arrays) -> dict[str, Array]:
+        tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in inputs.items()}
         with torch.inference_mode():
-            return call(net, tensors).numpy()
+            found = call(net, tensors)
+        names = [port.name for port in part.outputs]
+        return {key: each.numpy() for key, each in zip(names, found, strict=True)}
 
     return run
+
+
+def _penultimate(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    found = net(x["input_ids"], output_hidden_states=True)
+    return (found.hidden_states[-2],)
+
+
+def _projected(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    found = net(x["input_ids"], output_hidden_states=True)
+    return found.hidden_states[-2], found.text_embeds
+
+
+def _unet(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    added = {key: x[key] for key in ("text_embeds", "time_ids") if key in x}
+    found = net(
+        x["sample"], x["timestep"], x["encoder_hidden_states"], added_cond_kwargs=added or None
+    )
+    return (found.sample,)
+
+
+CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor, ...]]] = {
+    "text_encoder": lambda net, x: (net(x["input_ids"]).last_hidden_state,),
+    "text_encoder_penultimate": _penultimate,
+    "text_encoder_projected": _projected,
+    "unet": _unet,
+    "unet_added": _unet,
+    "vae_decoder": lambda net, x: (net.decode(x["latent_sample"]).sample,),
+    "vae_encoder": lambda net, x: (net.encode(x["sample"]).latent_dist.parameters,),
+}
 
 
 def compare(subject: str, runtime: str, got: Array, wanted: Array) -> Measure:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Run", "installed", "open_component"]
 
-Run = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.float32]]
+Arrays = Mapping[str, NDArray[np.generic]]
+Run = Callable[[Arrays], dict[str, NDArray[np.float32]]]
 RUNTIMES = ("onnxruntime", "openvino")
 
 
@@ -19,7 +20,7 @@ def installed() -> tuple[str, ...]:
 
 
 def open_component(runtime: str, model: Path) -> Run:
-    """Load `model` in `runtime` and give a function from named inputs to the first output."""
+    """Load `model` in `runtime` and give a function from named inputs to named outputs."""
     return _onnxruntime(model) if runtime == "onnxruntime" else _openvino(model)
 
 
@@ -32,8 +33,11 @@ def _onnxruntime(model: Path) -> Run:
     options.log_severity_level = 3  # errors; warnings are about its own fusions
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def run(inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        return np.asarray(session.run(None, dict(inputs))[0])
+    names = [port.name for port in session.get_outputs()]
+
+    def run(inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        found = session.run(names, dict(inputs))
+        return {name: np.asarray(each) for name, each in zip(names, found, strict=True)}
 
     return run
 
@@ -47,7 +51,8 @@ def _openvino(model: Path) -> Run:
     )
     request = compiled.create_infer_request()
 
-    def run(inputs: Mapping[str, NDArray[np.generic]]) -> NDArray[np.float32]:
-        return request.infer(dict(inputs))[0].copy()
+    def run(inputs: Arrays) -> dict[str, NDArray[np.float32]]:
+        found = request.infer(dict(inputs))
+        return {port.get_any_name(): found[port].copy() for port in compiled.outputs}
 
     return run

@@ -10,11 +10,11 @@ from pathlib import Path
 from export import ldm
 from export.checkpoint import Pieces
 from export.errors import MissingError, SourceError
-from export.recipes import SD1, Recipe
-from export.vocabulary import VOCABULARY, clip_tokenizer_files
+from export.recipes import SD1, SDXL, Recipe
+from export.vocabulary import END, VOCABULARY, clip_tokenizer_files
 from export.weightfiles import Tensor, header_metadata, index_tensors
 
-__all__ = ["open_single_file", "original_vae"]
+__all__ = ["open_single_file", "original_vae", "usual_vae"]
 
 Named = Mapping[str, Tensor]
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -23,20 +23,34 @@ XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.emb
 REFINER = "conditioner.embedders.0.model."
 # SD 2.x conditions on the layer before the last of OpenCLIP's ViT-H.
 SD2_LEFT_OUT = 1
-SIDES = {"sd1": 64, "sd2": 64, "sd2 v": 96}  # latents, at the size that each was trained for
-SCALING = 0.18215
+SIDES = {"sd1": 64, "sd2": 64, "sd2 v": 96, "sdxl": 128}  # latents, as each was trained
+SCALING, XL_SCALING = 0.18215, 0.13025
+WHOLE = "give a whole checkpoint, not the unet of one"
 TRAINING = ("loss.", "model_ema.")  # what a VAE's own training leaves beside it
 V_KEY = "v_pred"  # an empty weight by which some fine-tunes say what they predict
 SPEC_PREDICTION = "modelspec.prediction_type"  # github.com/Stability-AI/ModelSpec
-SCHEDULER: Mapping[str, object] = {
-    "_class_name": "PNDMScheduler",
+ZERO_SNR_KEY = "ztsnr"  # the same of those whose noise ends in nothing else
+NOISE: Mapping[str, object] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,
     "beta_schedule": "scaled_linear",
-    "set_alpha_to_one": False,
-    "skip_prk_steps": True,
     "steps_offset": 1,
+}
+SCHEDULERS: Mapping[str, Mapping[str, object]] = {
+    "sd1": {
+        **NOISE,
+        "_class_name": "PNDMScheduler",
+        "set_alpha_to_one": False,
+        "skip_prk_steps": True,
+    },
+    "sdxl": {
+        **NOISE,
+        "_class_name": "EulerDiscreteScheduler",
+        "timestep_spacing": "leading",
+        "interpolation_type": "linear",
+        "use_karras_sigmas": False,
+    },
 }
 
 
@@ -51,41 +65,49 @@ def open_single_file(file: Path, prediction: str | None) -> Pieces:
     unet = _under(stored, UNET)
     shapes = _shapes(unet)
     unet_config = ldm.unet_config(shapes)
-    text_config, text = _text_encoder(stored)
-    version = "sd2" if unet_config["use_linear_projection"] else "sd1"
+    version = recipe.family
+    if version == "sd1" and unet_config["use_linear_projection"]:
+        version = "sd2"
     predicted = _prediction(file, stored, version, prediction)
-    side = SIDES["sd2 v" if version == "sd2" and predicted == "v_prediction" else version]
+    side = SIDES["sd2 v" if (version, predicted) == ("sd2", "v_prediction") else version]
+    scheduler = dict(SCHEDULERS[recipe.family]) | {"prediction_type": predicted}
+    if ZERO_SNR_KEY in stored:
+        scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     configs: dict[str, Mapping[str, object]] = {
-        "scheduler": dict(SCHEDULER) | {"prediction_type": predicted},
-        "text_encoder": text_config,
+        "scheduler": scheduler,
         "unet": unet_config | {"sample_size": side},
     }
     tensors: dict[str, Mapping[str, Tensor]] = {
-        "text_encoder": text,
         "unet": ldm.renamed("unet", unet, ldm.unet_names(shapes)),
     }
+    for part, (config, weights) in _text_encoders(stored, recipe).items():
+        configs[part], tensors[part] = config, weights
     if own := _under(stored, VAE):
-        configs["vae"], tensors["vae"] = original_vae(own)
-        configs["vae"] = dict(configs["vae"]) | {"sample_size": 8 * side}
+        vae, tensors["vae"] = original_vae(own)
+        configs["vae"] = vae | {"sample_size": 8 * side, **usual_vae(recipe)}
     return Pieces(
         label=file.name,
         kind="safetensors",
         recipe=recipe,
-        index={"_class_name": recipe.pipelines[0], **_index_classes(recipe)},
+        index={"_class_name": recipe.pipelines[0], **_index_classes(recipe, scheduler)},
         configs=configs,
         tensors=tensors,
-        files=_tokenizer(text_config),
+        files=_tokenizers(configs),
         origins={file.name: file},
         places=dict.fromkeys(tensors, file),
     )
+
+
+def usual_vae(recipe: Recipe) -> dict[str, object]:
+    """Give what a VAE's weights do not say: the family's scaling factor."""
+    return {"scaling_factor": XL_SCALING if recipe.family == "sdxl" else SCALING}
 
 
 def original_vae(stored: Named) -> tuple[dict[str, object], dict[str, Tensor]]:
     """Give configuration and weights of a VAE under its original names. Raises SourceError."""
     vae = {name: tensor for name, tensor in stored.items() if not name.startswith(TRAINING)}
     shapes = _shapes(vae)
-    config = ldm.vae_config(shapes) | {"scaling_factor": SCALING}
-    return config, ldm.renamed("VAE", vae, ldm.vae_names(shapes))
+    return ldm.vae_config(shapes), ldm.renamed("VAE", vae, ldm.vae_names(shapes))
 
 
 def _recognise(label: str, stored: Named) -> Recipe:
@@ -97,24 +119,36 @@ def _recognise(label: str, stored: Named) -> Recipe:
             f"'{label}' is {kind}: it has no weight that begins with '{UNET}'",
             hint="give a whole checkpoint",
         )
-    if any(name.startswith((XL_CLIP, XL_OPEN_CLIP, REFINER)) for name in stored):
-        raise SourceError(f"'{label}' is a Stable Diffusion XL; 1.x and 2.x can be exported")
-    return SD1
+    if any(name.startswith(REFINER) for name in stored):
+        raise SourceError(f"'{label}' is the refiner of Stable Diffusion XL, which is not exported")
+    return SDXL if any(name.startswith((XL_CLIP, XL_OPEN_CLIP)) for name in stored) else SD1
 
 
-def _text_encoder(stored: Named) -> tuple[dict[str, object], dict[str, Tensor]]:
+def _text_encoders(
+    stored: Named, recipe: Recipe
+) -> dict[str, tuple[dict[str, object], dict[str, Tensor]]]:
+    if recipe.family == "sdxl":
+        clip, open_clip = _under(stored, XL_CLIP), _under(stored, XL_OPEN_CLIP)
+        if not clip or not open_clip:
+            raise MissingError("the file lacks one of the two text encoders", hint=WHOLE)
+        layers = _layers(open_clip)
+        second = ldm.open_clip_tensors(open_clip, layers)
+        return {
+            "text_encoder": (ldm.clip_config(_shapes(clip)), clip),
+            "text_encoder_2": (ldm.open_clip_config(_shapes(open_clip), layers), second),
+        }
     if open_clip := _under(stored, OPEN_CLIP):
-        names = {name.split(".")[2] for name in open_clip if ".resblocks." in name}
-        layers = len(names) - SD2_LEFT_OUT
-        config = ldm.open_clip_config(_shapes(open_clip), layers)
+        layers = _layers(open_clip) - SD2_LEFT_OUT
         tensors = ldm.open_clip_tensors(open_clip, layers)
         tensors.pop("text_projection.weight", None)  # of the pooled output, which is not used
-        return config, tensors
+        return {"text_encoder": (ldm.open_clip_config(_shapes(open_clip), layers), tensors)}
     if clip := _under(stored, CLIP):
-        return ldm.clip_config(_shapes(clip)), clip
-    raise MissingError(
-        "the file has no text encoder", hint="give a whole checkpoint, not the UNet of one"
-    )
+        return {"text_encoder": (ldm.clip_config(_shapes(clip)), clip)}
+    raise MissingError("the file has no text encoder", hint=WHOLE)
+
+
+def _layers(open_clip: Named) -> int:
+    return len({name.split(".")[2] for name in open_clip if ".resblocks." in name})
 
 
 def _prediction(file: Path, stored: Named, version: str, given: str | None) -> str:
@@ -123,7 +157,7 @@ def _prediction(file: Path, stored: Named, version: str, given: str | None) -> s
         return given
     if V_KEY in stored or said in {"v", "v_prediction"}:
         return "v_prediction"
-    if version == "sd1" or said == "epsilon":
+    if version != "sd2" or said == "epsilon":
         return "epsilon"
     raise SourceError(
         f"'{file.name}' is a Stable Diffusion 2.x that does not say what its unet predicts",
@@ -131,23 +165,29 @@ def _prediction(file: Path, stored: Named, version: str, given: str | None) -> s
     )
 
 
-def _tokenizer(text_config: Mapping[str, object]) -> dict[str, bytes]:
-    if text_config["vocab_size"] != VOCABULARY:
-        raise SourceError(
-            f"the file's text encoder knows {text_config['vocab_size']} tokens;"
-            f" CLIP's vocabulary has {VOCABULARY}"
-        )
-    limit = int(str(text_config["max_position_embeddings"]))
-    pad = "!" if text_config["pad_token_id"] == 0 else "<|endoftext|>"
-    return {f"tokenizer/{n}": data for n, data in clip_tokenizer_files(limit, pad=pad).items()}
+def _tokenizers(configs: Mapping[str, Mapping[str, object]]) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
+    for part, config in configs.items():
+        if not part.startswith("text_encoder"):
+            continue
+        if config["vocab_size"] != VOCABULARY:
+            raise SourceError(
+                f"the file's text encoder knows {config['vocab_size']} tokens;"
+                f" CLIP's vocabulary has {VOCABULARY}"
+            )
+        folder = part.replace("text_encoder", "tokenizer")
+        pad = "!" if config["pad_token_id"] == 0 else END
+        files = clip_tokenizer_files(int(str(config["max_position_embeddings"])), pad=pad)
+        found |= {f"{folder}/{name}": content for name, content in files.items()}
+    return found
 
 
-def _index_classes(recipe: Recipe) -> dict[str, object]:
-    libraries = {"CLIPTextModel": "transformers", "CLIPTokenizer": "transformers"}
+def _index_classes(recipe: Recipe, scheduler: Mapping[str, object]) -> dict[str, object]:
     classes: dict[str, object] = {
-        part: [libraries.get(name, "diffusers"), name] for part, name in recipe.classes.items()
+        part: ["transformers" if name.startswith("CLIP") else "diffusers", name]
+        for part, name in recipe.classes.items()
     }
-    return classes | {"scheduler": ["diffusers", SCHEDULER["_class_name"]]}
+    return classes | {"scheduler": ["diffusers", scheduler["_class_name"]]}
 
 
 def _under(stored: Named, prefix: str) -> dict[str, Tensor]:

@@ -1,12 +1,12 @@
 """What the parity gate lets pass, in one table, and the judgement itself. No torch here."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from engine.manifest import Measure
 from export.errors import ParityError
 
-__all__ = ["THRESHOLDS", "Bound", "judge"]
+__all__ = ["THRESHOLDS", "Bound", "bounds_of", "judge"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,13 +25,20 @@ EXACT = Bound(max_abs=1e-4, cosine=0.99999, psnr=90.0)
 DRIFTED = Bound(max_abs=1e-2, cosine=0.9999, psnr=60.0)
 SUBJECTS = {
     "text_encoder": EXACT,
+    "text_encoder_2": EXACT,
     "unet": EXACT,
     "vae_decoder": EXACT,
     "vae_encoder": EXACT,
     "trajectory": DRIFTED,
     "picture": DRIFTED,
 }
+WHOLE = ("trajectory", "picture")
 THRESHOLDS: Mapping[str, Mapping[str, Bound]] = {"fp16": SUBJECTS, "fp32": SUBJECTS}
+
+
+def bounds_of(table: Mapping[str, Bound], parts: Collection[str]) -> dict[str, Bound]:
+    """Give the bounds of the components that a family has, and of the whole."""
+    return {name: bound for name, bound in table.items() if name in {*parts, *WHOLE}}
 
 
 def judge(measures: tuple[Measure, ...], bounds: Mapping[str, Bound]) -> None:

@@ -8,7 +8,7 @@ from engine.jsonfile import read_json
 from export.checkpoint import Pieces
 from export.errors import MissingError, SourceError
 from export.folder import CONFIG_LIMIT, weight_files
-from export.singlefile import VAE, original_vae
+from export.singlefile import VAE, original_vae, usual_vae
 from export.weightfiles import PICKLES, Tensor, index_tensors, refuse_pickle
 
 __all__ = ["with_vae"]
@@ -28,7 +28,7 @@ def with_vae(pieces: Pieces, place: Path) -> Pieces:
         files = [place]
     else:
         raise MissingError(f"there is no VAE '{place.name}'")
-    own = dict(pieces.configs.get("vae", {}))
+    own = dict(pieces.configs.get("vae", {})) or usual_vae(pieces.recipe)
     # Latents are scaled as the unet was trained; a VAE that was trained on alone keeps to that.
     kept = {key: own[key] for key in ("sample_size", "scaling_factor") if key in own}
     return replace(

@@ -70,7 +70,7 @@ def _spellings(name: str) -> list[str]:
     old = name
     for new, former in OLD_NAMES.items():
         old = old.replace(new, former)
-    return [name, OLD_PREFIX + name, old]
+    return [name, OLD_PREFIX + name, name.removeprefix(OLD_PREFIX), old]
 
 
 def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
