@@ -30,8 +30,9 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/basedpyright
 
+# A process a core, whole files each: most tests wait for one process or for the disk.
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs'
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs' -n auto --maxprocesses 4 --dist loadfile --benchmark-disable
 
 test: lint types unit
 

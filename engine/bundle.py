@@ -104,9 +104,12 @@ class Bundle:
             raise BundleError(f"bundle '{self.name}' has no {component}", hint=f"it has: {names}")
         return self.path / found.file
 
-    def tokenizer(self) -> Tokenizer:
-        """Read the bundle's tokenizer."""
-        return Tokenizer(self.path / "tokenizer", limit=self.manifest.token_limit)
+    def tokenizers(self) -> list[Tokenizer]:
+        """Read the bundle's tokenizers, one a text encoder."""
+        folders = (
+            name.replace("text_encoder", "tokenizer") for name in self.manifest.text_encoders
+        )
+        return [Tokenizer(self.path / name, limit=self.manifest.token_limit) for name in folders]
 
     def request(
         self, *, prompt: str, seed: int, **given: Unpack[RequestFields]

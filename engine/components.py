@@ -23,21 +23,23 @@ class Components:
         self._backend = backend
         self._loaded: dict[str, tuple[Shapes, Session]] = {}
 
-    def text_encoder(self) -> "Session":
-        """Give the text encoder for one chunk: input_ids int64[1, L]."""
-        return self._get("text_encoder", {"input_ids": (1, self._bundle.manifest.token_limit)})
+    def text_encoders(self) -> "list[Session]":
+        """Give the text encoders, one or two, for one chunk: input_ids int64[1, L]."""
+        shapes = {"input_ids": (1, self._bundle.manifest.token_limit)}
+        return [self._get(name, shapes) for name in self._bundle.manifest.text_encoders]
 
     def unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
         """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
         manifest = self._bundle.manifest
-        return self._get(
-            "unet",
-            {
-                "sample": (halves, *self.latent_shape(height, width)[1:]),
-                "timestep": (),
-                "encoder_hidden_states": (halves, tokens, manifest.embed_dim),
-            },
-        )
+        shapes: dict[str, tuple[int, ...]] = {
+            "sample": (halves, *self.latent_shape(height, width)[1:]),
+            "timestep": (),
+            "encoder_hidden_states": (halves, tokens, manifest.embed_dim),
+        }
+        pooled = manifest.pooled_dim
+        if pooled:
+            shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, 6)}
+        return self._get("unet", shapes)
 
     def vae_decoder(self, height: int, width: int) -> "Session":
         """Give the decoder of one picture, height and width in pixels."""

@@ -168,6 +168,20 @@ class Manifest:
     exporter: Mapping[str, str]
     created: str
 
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        """Name the components that encode text, in the order of their channels."""
+        more = ("text_encoder_2",) if "text_encoder_2" in self.components else ()
+        return ("text_encoder", *more)
+
+    @property
+    def pooled_dim(self) -> int:
+        """Give the width of the pooled text that the unet takes, or 0 where it takes none."""
+        unet = self.components.get("unet")
+        spec = None if unet is None else unet.inputs.get("text_embeds")
+        width = 0 if spec is None else spec.shape[-1]
+        return width if isinstance(width, int) else 0
+
 
 def read_manifest(folder: Path) -> Manifest:
     """Read and check `safelight.json` in `folder`. Raises BundleError on anything out of order."""

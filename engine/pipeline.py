@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Array, Session
 from engine.components import Components
-from engine.conditioning import Conditioner
+from engine.conditioning import Conditioner, Conditioning
 from engine.denoiser import Denoiser
 from engine.devices import Choice
 from engine.errors import BundleError, NotFiniteError
@@ -71,7 +71,7 @@ class Pipeline:
         self._backend = chosen.backend
         self._reason = chosen.reason
         self._clock = clock
-        self._tokenizer = bundle.tokenizer()
+        self._tokenizers = bundle.tokenizers()
         self._stock = self._stages(chosen.backend)
         self._repair: _Stages | None = None
 
@@ -131,14 +131,14 @@ class Pipeline:
         if job.cancelled():
             return None
         request = job.request
-        tokens = job.token_ids[0].size
+        tokens = job.token_ids[0][0].size
         load = self._load(len(job.token_ids), tokens, request.height, request.width)
         repairs: tuple[str, ...] = ()
         start = self._clock()
-        embeds = self._embed(self._stock, job)
+        conditioning = self._embed(self._stock, job)
         text = self._clock() - start
         start = self._clock()
-        latents = yield from self._denoise(job, self._stock, embeds)
+        latents = yield from self._denoise(job, self._stock, conditioning)
         if latents is not None and not finite(latents):
             repairs = (DENOISE_REPAIR,)
             exact = self._exact("latents")
@@ -163,23 +163,25 @@ class Pipeline:
     def _load(self, halves: int, tokens: int, height: int, width: int) -> float:
         start = self._clock()
         components = self._stock.components
-        components.text_encoder()
+        components.text_encoders()
         components.unet(halves, tokens, height, width)
         components.vae_decoder(height, width)
         return self._clock() - start
 
-    def _embed(self, stages: _Stages, job: _Job) -> Float32:
-        return stages.conditioner.embed(job.token_ids, stages.components.text_encoder())
+    def _embed(self, stages: _Stages, job: _Job) -> Conditioning:
+        return stages.conditioner.embed(job.token_ids, stages.components.text_encoders())
 
     def _denoise(
-        self, job: _Job, stages: _Stages, embeds: Float32
+        self, job: _Job, stages: _Stages, text: Conditioning
     ) -> Generator[Step, None, Float32 | None]:
         """Run the table; gives the latents f32[1, 4, h, w], or None when it was cancelled."""
         request, table = job.request, job.table
-        halves, tokens, _ = embeds.shape
+        halves, tokens, _ = text.embeds.shape
         unet = stages.components.unet(halves, tokens, request.height, request.width)
         denoiser = Denoiser(
-            _predictor(unet, embeds), self._bundle.manifest.prediction_type, request.guidance_scale
+            _predictor(unet, text, request),
+            self._bundle.manifest.prediction_type,
+            request.guidance_scale,
         )
         shape = stages.components.latent_shape(request.height, request.width)
         noise = noise_source(request.noise, request.seed)
@@ -223,7 +225,10 @@ class Pipeline:
         return self._repair
 
     def _stages(self, backend: "Backend") -> _Stages:
-        conditioner = Conditioner(self._tokenizer, self._bundle.manifest.embed_dim)
+        manifest = self._bundle.manifest
+        conditioner = Conditioner(
+            self._tokenizers, manifest.embed_dim, zero_empty=manifest.family == "sdxl"
+        )
         return _Stages(Components(self._bundle, backend), conditioner)
 
     def _describe(
@@ -244,9 +249,16 @@ class Pipeline:
         )
 
 
-def _predictor(unet: Session, embeds: Float32) -> Callable[[Float32, float], Float32]:
+def _predictor(
+    unet: Session, text: Conditioning, request: GenerationRequest
+) -> Callable[[Float32, float], Float32]:
     """Bind the prompt to the network: (x2 f32[halves, 4, h, w], timestep) -> the same shape."""
-    inputs: dict[str, Array] = {"encoder_hidden_states": embeds}
+    inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds}
+    if text.pooled is not None:
+        # Size before cropping, the crop's top and left, size now: made as if nothing was cropped.
+        sizes = (request.height, request.width, 0, 0, request.height, request.width)
+        time_ids = np.array([sizes] * len(text.pooled), dtype=np.float32)
+        inputs |= {"text_embeds": text.pooled, "time_ids": time_ids}
 
     def predict(x2: Float32, timestep: float) -> Float32:
         inputs["sample"] = x2

@@ -30,6 +30,10 @@ class Session(Protocol):
         """
         ...
 
+    def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output by name, in the component's order, in arrays of the caller's own."""
+        ...
+
 
 class Backend(Protocol):
     """Something that runs ONNX components. Loading is explicit and may take seconds.

@@ -135,6 +135,16 @@ class OnnxRuntimeSession:
         self._run()
         return self._output
 
+    def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output f32; for what runs once a picture, so nothing is bound."""
+        fill(self._buffers, inputs)
+        names = [port.name for port in self._session.get_outputs()]
+        try:
+            found: list[Array] = self._session.run(names, self._buffers)
+        except Exception as error:  # the library's classes have no root of their own
+            raise self._failed() from error
+        return {name: each.astype(np.float32) for name, each in zip(names, found, strict=True)}
+
     def _first(self) -> NDArray[np.float32]:
         """Let ORT allocate the output once, which tells its shape, then bind an array of ours."""
         self._binding.bind_output(self._output_name, "cpu")
@@ -152,11 +162,14 @@ class OnnxRuntimeSession:
         try:
             self._session.run_with_iobinding(self._binding)
         except Exception as error:  # the library's classes have no root of their own
-            sizes = ", ".join(f"{name} {list(each.shape)}" for name, each in self._buffers.items())
-            raise DeviceError(
-                f"ONNX Runtime failed on {self._place} with {sizes}",
-                hint="multiples of 64 pixels fit every model",
-            ) from error
+            raise self._failed() from error
+
+    def _failed(self) -> DeviceError:
+        sizes = ", ".join(f"{name} {list(each.shape)}" for name, each in self._buffers.items())
+        return DeviceError(
+            f"ONNX Runtime failed on {self._place} with {sizes}",
+            hint="multiples of 64 pixels fit every model",
+        )
 
 
 def _place(model: Path) -> str:

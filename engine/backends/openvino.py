@@ -171,7 +171,11 @@ class OpenVinoSession:
         self._buffers: dict[str, Array] = {
             name: self._request.get_tensor(compiled.input(name)).data for name in names
         }
-        self._output: Array = self._request.get_output_tensor(0).data
+        self._outputs: dict[str, Array] = {
+            port.get_any_name(): self._request.get_output_tensor(place).data
+            for place, port in enumerate(compiled.outputs)
+        }
+        self._output: Array = next(iter(self._outputs.values()))
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         """Compute the first output f32, a buffer that the next run overwrites."""
@@ -181,6 +185,11 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO failed on the CPU: {type(error).__name__}") from error
         return self._output.astype(np.float32, copy=False)
+
+    def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output f32, copied."""
+        self.run(inputs)
+        return {name: data.astype(np.float32) for name, data in self._outputs.items()}
 
 
 def _static(graph: Any, shapes: Shapes) -> dict[str, list[int]]:

@@ -59,6 +59,10 @@ class CountingSession:
         self.runs[self.component] += 1
         return self.session.run(inputs)
 
+    def run_all(self, inputs):
+        self.runs[self.component] += 1
+        return self.session.run_all(inputs)
+
 
 def request(bundle, **given):
     return bundle.request(**({"prompt": "red apple", "seed": 7, "steps": 3} | given))
@@ -227,7 +231,7 @@ def test_a_request_without_meaning_is_refused_at_once(bundle):
 
 
 def test_a_network_that_does_not_fit_its_manifest_is_the_bundles_fault(bundle):
-    with pytest.raises(BundleError, match=r"the text encoder gives \(1, 32, 64\)"):
+    with pytest.raises(BundleError, match=r"the text encoders give \(1, 32, 64\)"):
         pixels(bundle, backend=FakeBackend(embed_dim=64))
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from export import ldm
-from export.architectures import TINY, Architecture, write_random_checkpoint
+from export.architectures import TINY, TINY_XL, Architecture, write_random_checkpoint
 
-__all__ = ["TINY_SD1", "TINY_SD2", "original_names", "write_single_file"]
+__all__ = ["TINY_SD1", "TINY_SD2", "TINY_SDXL", "original_names", "write_single_file"]
 
 TEXT = dict(TINY["text_encoder"]) | {
     "vocab_size": 49408,
@@ -36,6 +36,28 @@ TINY_SD1: Architecture = dict(TINY) | {"text_encoder": TEXT, "unet": UNET, "vae"
 TINY_SD2: Architecture = dict(TINY_SD1) | {
     "text_encoder": TEXT | {"hidden_act": "gelu", "pad_token_id": 0},
     "unet": UNET | {"attention_head_dim": [1, 2], "use_linear_projection": True},
+}
+TINY_SDXL: Architecture = dict(TINY_XL) | {
+    "text_encoder": TEXT,
+    "text_encoder_2": TEXT
+    | {
+        "hidden_size": 128,
+        "num_attention_heads": 2,
+        "projection_dim": 128,
+        "num_hidden_layers": 3,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+    },
+    "unet": dict(TINY_XL["unet"])
+    | {
+        "block_out_channels": [64, 128],
+        "attention_head_dim": [1, 2],
+        "cross_attention_dim": 192,
+        "norm_num_groups": 32,
+        "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 128 + 6 * 256,
+    },
+    "vae": VAE | {"scaling_factor": 0.13025},
 }
 RESNET = (
     "in_layers.0",
@@ -72,9 +94,14 @@ def write_single_file(
             weight = weight[:, :, None, None]  # 1 x 1 convolutions there
         whole[f"first_stage_model.{original}"] = weight
     if architecture["text_encoder"]["hidden_act"] == "gelu":
-        whole |= {f"cond_stage_model.model.{k}": v for k, v in _open_clip(text).items()}
+        whole |= {f"cond_stage_model.model.{k}": v for k, v in _open_clip(text, more=1).items()}
     else:
         stem = "cond_stage_model.transformer.text_model."
+        if "text_encoder_2" in architecture:
+            stem = "conditioner.embedders.0.transformer.text_model."
+            second = load_file(work / "text_encoder_2/model.safetensors")
+            open_clip = _open_clip(second, more=0)
+            whole |= {f"conditioner.embedders.1.model.{k}": v for k, v in open_clip.items()}
         whole |= {stem + name.removeprefix("text_model."): value for name, value in text.items()}
         whole[stem + "embeddings.position_ids"] = np.arange(77, dtype=np.int64)[None]
     whole["alphas_cumprod"] = np.linspace(1, 0.005, 1000, dtype=np.float32)
@@ -150,8 +177,8 @@ def _vae_candidates(layers: int, levels: int) -> Iterator[str]:
     return (f"{module}.{leaf}" for module in modules for leaf in ("weight", "bias"))
 
 
-def _open_clip(text: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Give OpenCLIP's form of the weights, with the one layer more that SD 2.x leaves out."""
+def _open_clip(text: Mapping[str, np.ndarray], *, more: int) -> dict[str, np.ndarray]:
+    """Give OpenCLIP's form of the weights, with `more` layers, as SD 2.x leaves one out."""
     text = {name.removeprefix("text_model."): value for name, value in text.items()}
     layers = 1 + max(int(name.split(".")[2]) for name in text if name.startswith("encoder.layers."))
     found = {
@@ -162,10 +189,11 @@ def _open_clip(text: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         "logit_scale": np.array(4.6, np.float32),
     }
     width = found["positional_embedding"].shape[1]
-    found["text_projection"] = np.eye(width, dtype=np.float16)
+    projection = text.get("text_projection.weight", np.eye(width, dtype=np.float16))
+    found["text_projection"] = projection.T
     names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj"}
     names |= {"mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
-    for number in range(layers + 1):
+    for number in range(layers + more):
         ours = f"encoder.layers.{min(number, layers - 1)}"
         theirs = f"transformer.resblocks.{number}"
         for leaf in ("weight", "bias"):

@@ -19,7 +19,7 @@ def job(source, out, task: str = "build") -> dict[str, str]:
 
 
 def test_an_error_comes_back_as_what_it_was(tmp_path):
-    with pytest.raises(MissingError, match="no folder 'gone'"):
+    with pytest.raises(MissingError, match="no file or folder 'gone'"):
         run_job(job(tmp_path / "gone", tmp_path), quiet)
 
 

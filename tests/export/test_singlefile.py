@@ -14,15 +14,14 @@ from diffusers.loaders.single_file_utils import (
 from safetensors.numpy import load_file, save_file
 
 from export import MissingError, SourceError, ldm
-from export.architectures import SD15
+from export.architectures import SD15, SDXL
 from export.modules import parameter_shapes
 from export.originals import load_original
 from export.source import open_checkpoint
 from export.weights import matched, read_weight
-from tests.export.originals import TINY_SD1, TINY_SD2, original_names, write_single_file
+from tests.export.originals import TINY_SD1, TINY_SD2, TINY_SDXL, original_names, write_single_file
 
-ARCHITECTURES = {"sd1": TINY_SD1, "sd2": TINY_SD2}
-PARTS = ("text_encoder", "unet", "vae")
+ARCHITECTURES = {"sd1": TINY_SD1, "sd2": TINY_SD2, "sdxl": TINY_SDXL}
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -50,7 +49,8 @@ def test_it_is_recognised_and_configured_as_its_folder_is(file, family):
     theirs = open_checkpoint(file.parent / "folder")
     assert ours.family == theirs.family == family
     chosen = {"sample_size", "projection_dim", "_class_name"}  # not of the weights' shapes
-    for part in PARTS:
+    assert ours.scaling_factor == theirs.scaling_factor
+    for part in ours.tensors:
         wanted = {k: v for k, v in theirs.configs[part].items() if k not in chosen}
         assert {k: ours.configs[part].get(k) for k in wanted} == wanted
 
@@ -66,9 +66,14 @@ def test_every_weight_is_found_and_is_the_same(file):
             assert np.array_equal(mine, read_weight(other[name]).reshape(shape)), name
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", ["text_encoder", "text_encoder_2", "unet", "vae"])
 def test_the_libraries_read_the_same_from_it(file, part):
-    ours = load_original(open_checkpoint(file, prediction="epsilon"), part)
+    checkpoint = open_checkpoint(file, prediction="epsilon")
+    if part not in checkpoint.tensors:
+        assert part == "text_encoder_2"
+        assert checkpoint.family != "sdxl"
+        return
+    ours = load_original(checkpoint, part)
     theirs = load_original(open_checkpoint(file.parent / "folder"), part)
     wanted = dict(theirs.named_parameters())
     assert wanted.keys() == dict(ours.named_parameters()).keys()
@@ -81,21 +86,11 @@ SD21_UNET = dict(SD15["unet"]) | {
     "cross_attention_dim": 1024,
     "use_linear_projection": True,
 }
-SDXL_UNET = dict(SD15["unet"]) | {
-    "block_out_channels": [320, 640, 1280],
-    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "transformer_layers_per_block": [1, 2, 10],
-    "attention_head_dim": [5, 10, 20],
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
 
 
-@pytest.mark.parametrize("config", [SD15["unet"], SD21_UNET, SDXL_UNET], ids=["1.5", "2.1", "xl"])
+@pytest.mark.parametrize(
+    "config", [SD15["unet"], SD21_UNET, SDXL["unet"]], ids=["1.5", "2.1", "xl"]
+)
 def test_names_and_network_of_real_unets_are_the_libraries(config):
     """At full size, where a tiny one may be right by luck; shapes alone, no memory."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -138,10 +133,10 @@ def test_names_and_network_of_the_real_vae_are_the_libraries():
 
 
 def test_an_sd1_predicts_noise_and_an_sd2_must_say_what(file, family, tmp_path):
-    if family == "sd1":
+    if family != "sd2":
         checkpoint = open_checkpoint(file)
         assert checkpoint.training.prediction_type == "epsilon"
-        assert checkpoint.sizes["latent_side"] == 64
+        assert checkpoint.sizes["latent_side"] == {"sd1": 64, "sdxl": 128}[family]
         return
     with pytest.raises(SourceError, match="does not say what its unet predicts") as caught:
         open_checkpoint(file)
@@ -190,7 +185,8 @@ def put(name, value=0.0):
         (keep("first_stage_model."), "no Stable Diffusion"),
         (keep("model.diffusion_model."), "no text encoder"),
         (keep("model.", "cond_stage_model."), "has no VAE"),
-        (put("conditioner.embedders.1.model.ln_final.weight"), "Stable Diffusion XL"),
+        (put("conditioner.embedders.0.model.ln_final.weight"), "the refiner"),
+        (put("conditioner.embedders.1.model.ln_final.weight"), "one of the two text encoders"),
         (put("model.diffusion_model.input_blocks.0.1.weight"), "'input_blocks.0.1.weight', which"),
         (put("model.diffusion_model.strange.0.weight"), "'strange.0.weight', which"),
         (put("first_stage_model.decoder.strange.weight"), "'decoder.strange.weight', which"),
@@ -311,3 +307,15 @@ def test_the_bundled_vocabulary_is_the_libraries(file, tmp_path):
     # The ids that OpenAI's own tokenizer gives to the three texts of CLIP's README.
     for text, word in (("a diagram", 22697), ("a dog", 1929), ("a cat", 2368)):
         assert ours.encode(text)[0][:4].tolist() == [49406, 320, word, 49407]
+
+
+@pytest.mark.parametrize("family", ["sdxl"], indirect=True)
+def test_noise_without_end_is_told_by_a_key(file, tmp_path):
+    """Fine-tunes of XL that predict v with a zero terminal signal-to-noise ratio say it so."""
+    keys = {"v_pred": np.zeros(0, np.float32), "ztsnr": np.zeros(0, np.float32)}
+    save_file(load_file(file) | keys, tmp_path / "v.safetensors")
+    training = open_checkpoint(tmp_path / "v.safetensors").training
+    assert training.prediction_type == "v_prediction"
+    assert training.rescale_betas_zero_snr
+    assert training.timestep_spacing == "trailing"
+    assert not open_checkpoint(file).training.rescale_betas_zero_snr
