@@ -9,6 +9,7 @@ from export.errors import ExportError, GraphError, MissingError, ParityError, So
 
 if TYPE_CHECKING:
     from export.build import Options, export_folder
+    from export.recheck import missing_for_recheck, recheck_bundle
 
 __all__ = [
     "ExportError",
@@ -18,6 +19,8 @@ __all__ = [
     "ParityError",
     "SourceError",
     "export_folder",
+    "missing_for_recheck",
+    "recheck_bundle",
 ]
 
 
@@ -27,6 +30,10 @@ def __getattr__(name: str) -> object:
         from export import build
 
         return getattr(build, name)
+    if name in {"missing_for_recheck", "recheck_bundle"}:
+        from export import recheck
+
+        return getattr(recheck, name)
     raise AttributeError(f"module 'export' has no attribute '{name}'")
 
 
