@@ -10,6 +10,7 @@ from export.errors import ExportError, GraphError, MissingError, ParityError, So
 if TYPE_CHECKING:
     from export.build import Options, export_checkpoint
     from export.ingredients import Ingredients
+    from export.recheck import missing_for_recheck, recheck_bundle
 
 __all__ = [
     "ExportError",
@@ -20,16 +21,26 @@ __all__ = [
     "ParityError",
     "SourceError",
     "export_checkpoint",
+    "missing_for_recheck",
+    "recheck_bundle",
 ]
+
+
+_HOMES = {
+    "Ingredients": "ingredients",
+    "Options": "build",
+    "export_checkpoint": "build",
+    "missing_for_recheck": "recheck",
+    "recheck_bundle": "recheck",
+}
 
 
 def __getattr__(name: str) -> object:
     """Load the exporter when it is first asked for."""
-    module = {"Ingredients": "ingredients", "Options": "build", "export_checkpoint": "build"}
-    if name in module:
+    if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module(f"export.{module[name]}"), name)
+        return getattr(import_module(f"export.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'export' has no attribute '{name}'")
 
 

@@ -21,10 +21,11 @@ from engine.tokenizer import Tokenizer
 from export.checkpoint import Checkpoint
 from export.originals import load_original
 from export.preview import fit_latent_rgb
+from export.recipes import Part
 from export.runtimes import Run, installed, open_component
 from export.weights import MODEL_NAME
 
-__all__ = ["compare", "measure_bundle"]
+__all__ = ["called", "compare", "measure_bundle"]
 
 Array = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
@@ -164,10 +165,14 @@ def _trajectory(run: Run, checkpoint: Checkpoint, noise: Array, text: Mapping[st
 
 
 def _torch_part(checkpoint: Checkpoint, name: str) -> Run:
-    """Load one component by its library and wrap it as a function of named arrays."""
+    """Load one component by its library."""
     part = next(part for part in checkpoint.recipe.components if part.name == name)
+    return called(part, load_original(checkpoint, part.folder))
+
+
+def called(part: Part, net: Any) -> Run:
+    """Wrap a library's module as a function from named arrays to the part's named outputs."""
     call = CALLS[part.module]
-    net: Any = load_original(checkpoint, part.folder)
 
     def run(inputs: Arrays) -> dict[str, Array]:
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in inputs.items()}

@@ -7,7 +7,7 @@ Names of inputs and outputs are those of optimum's exports, so that bundles load
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["OPSET", "RECIPES", "Part", "Port", "Recipe"]
+__all__ = ["OPSET", "RECIPES", "Part", "Port", "Recipe", "recipe_of"]
 
 OPSET = 18  # GroupNormalization and Resize in the form that OpenVINO and ONNX Runtime both fuse
 
@@ -184,3 +184,8 @@ SDXL = Recipe(
 
 # Inpainting, ControlNet, TAESD: one more Recipe each (then also in engine.manifest).
 RECIPES = (SD1, SDXL)
+
+
+def recipe_of(family: str) -> Recipe:
+    """Give the recipe of a manifest's family; 2.x goes by that of 1.x."""
+    return SDXL if family == "sdxl" else SD1

@@ -5,7 +5,7 @@ So the shipped bundle is its own test data, and no checkpoint has to lie in the 
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,20 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from export.errors import GraphError
 
-__all__ = ["graph_weights", "load_torch_pipeline"]
+__all__ = ["each_weight", "graph_weights", "load_torch_pipeline"]
+
+
+def each_weight(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the weights of one graph by name: its named initialisers, in fp32, one at a time."""
+    for tensor in onnx.load(model, load_external_data=False).graph.initializer:
+        if "." in tensor.name:  # the tracer's own constants have no dots in their names
+            array = numpy_helper.to_array(tensor, base_dir=str(model.parent))
+            yield tensor.name, torch.from_numpy(array.copy()).float()
 
 
 def graph_weights(model: Path) -> dict[str, torch.Tensor]:
-    """Give the weights of one graph: the initialisers that stand in external data, in fp32."""
-    graph = onnx.load(model, load_external_data=False).graph
-    return {
-        tensor.name: torch.from_numpy(
-            numpy_helper.to_array(tensor, base_dir=str(model.parent)).copy()
-        ).float()
-        for tensor in graph.initializer
-        if "." in tensor.name  # the tracer's own constants have no dots in their names
-    }
+    """Give the weights of one graph all together."""
+    return dict(each_weight(model))
 
 
 def load_torch_pipeline(

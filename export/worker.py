@@ -103,9 +103,21 @@ def _measure(job: Mapping[str, Any], send: Send) -> object:
     return {"measures": [asdict(measure) for measure in measures], "latent_rgb": asdict(rgb)}
 
 
+def _recheck(job: Mapping[str, Any], send: Send) -> object:
+    """Measure a bundle against torch modules that are filled from its own graphs."""
+    from export.recheck import measure_graphs
+
+    measures = measure_graphs(
+        Path(job["out"]),
+        lambda stage, fraction: send({"stage": stage, "fraction": fraction}),
+    )
+    return {"measures": [asdict(measure) for measure in measures]}
+
+
 JOBS: Mapping[str, Callable[[Mapping[str, Any], Send], object]] = {
     "build": _build,
     "measure": _measure,
+    "recheck": _recheck,
 }
 
 if __name__ == "__main__":

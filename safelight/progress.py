@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from engine import Step
 
-__all__ = ["PictureProgress", "StageProgress"]
+__all__ = ["DownloadProgress", "PictureProgress", "StageProgress"]
 
 EVERY = 1.0  # seconds between plain lines
 WIDTH = 24  # characters of the plain bar
@@ -96,3 +96,11 @@ class StageProgress(_Bar):
     def stage(self, name: str, fraction: float) -> None:
         """Show the stage and the whole job's fraction, 0 to 1."""
         self.show(fraction, name)
+
+
+class DownloadProgress(_Bar):
+    """Follow a download by its bytes."""
+
+    def show_bytes(self, name: str, done: int) -> None:
+        """Show the file that is being fetched and how many bytes of the whole there are."""
+        self.show(done, f"{name}, {done / 1e6:.1f} of {self._total / 1e6:.1f} MB")

@@ -21,6 +21,8 @@ _NAMES = {
     "model": ("SAFELIGHT_MODEL", "pocket"),
     "device": ("SAFELIGHT_DEVICE", "auto"),
     "precision": ("SAFELIGHT_PRECISION", "auto"),
+    # where `models pull` fetches from, and the only place that any verb asks
+    "hub": ("SAFELIGHT_HUB", "https://huggingface.co"),
 }
 
 

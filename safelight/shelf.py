@@ -1,10 +1,13 @@
 """The model shelf: the bundle in the package (`pocket`) and those in the user's models folder."""
 
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safelight.durable import flush_folder
 from safelight.exits import UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +74,40 @@ class Shelf:
 
         return Bundle.open(self.find(name).path, hash_cache=self._hash_cache)
 
+    def free_path(self, name: str) -> Path:
+        """Give the folder of a new bundle of this name; raises UsageError if there is one."""
+        target = self.models / check_name(name)
+        if target.exists() or target.is_symlink():
+            raise UsageError(f"there is a model '{name}' already; it is not overwritten")
+        return target
+
+    def removable(self, name: str) -> None:
+        """Raise BundleError where there is no such bundle, UsageError if it is the shipped one."""
+        if self.find(name).shipped:
+            raise UsageError(
+                f"'{name}' is shipped inside the program and is not removed",
+                hint="only models in your own models folder can be removed",
+            )
+
+    def remove(self, name: str) -> int:
+        """Remove the user's bundle of this name and nothing else; give the freed bytes.
+
+        It leaves the shelf in one step, before its files go. A link goes alone, not what it names.
+        Raises as `removable` does.
+        """
+        self.removable(name)
+        gone = self.models / f".{name}.removed-{os.getpid()}"
+        (self.models / name).rename(gone)  # whatever else is called so: only what lies here
+        flush_folder(self.models)
+        freed = _remove(gone)
+        for old in self.models.glob(".*.removed-*"):  # what a killed removal left
+            shutil.rmtree(old, ignore_errors=True)
+        return freed
+
+    def forget_hashes(self) -> None:
+        """Forget remembered hashes: one of them called a damaged file good."""
+        self._hash_cache.unlink(missing_ok=True)
+
     @staticmethod
     def _in(folder: Path, *, shipped: bool) -> Iterator[ShelfEntry]:
         try:
@@ -80,6 +117,16 @@ class Shelf:
         for child in children:
             if child.is_dir() and set(child.name) <= _NAME_CHARACTERS and child.name[0] not in "._":
                 yield ShelfEntry(child.name, child, shipped)
+
+
+def _remove(path: Path) -> int:
+    """Remove a folder or a link, and give the bytes of its files."""
+    if path.is_symlink():
+        path.unlink()
+        return 0
+    freed = sum(each.lstat().st_size for each in path.rglob("*") if each.is_file())
+    shutil.rmtree(path)
+    return freed
 
 
 def _shipped_folder() -> Path:

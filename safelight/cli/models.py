@@ -1,8 +1,14 @@
 """`safelight models`: the shelf of bundles."""
 
+from typing import Annotated, Any
+
 import typer
 
+from safelight.cli.asking import agree
+from safelight.cli.card import show
 from safelight.cli.options import Json
+from safelight.cli.proof import verify
+from safelight.cli.supply import add, pull
 from safelight.console import line, note, table
 from safelight.settings import load_settings
 from safelight.shelf import Shelf
@@ -37,28 +43,42 @@ def ls(json: Json = False) -> None:
             "bytes": bundle.bytes,
             "verified": bundle.verified,
             "shipped": entry.shipped,
+            "source": {"kind": manifest.source.kind, "name": manifest.source.name},
         }
         if json:
             line(fields)
         rows.append(_row(fields))
     if not json:
-        table(("name", "family", "size", "MB", "licence", "verified"), rows)
+        table(("name", "family", "size", "MB", "licence", "verified", "source"), rows)
 
 
-def _row(fields: dict[str, object]) -> tuple[str, ...]:
-    megabytes = f"{int(str(fields['bytes'])) / 1e6:.0f}"
-    size = f"{fields['width']}x{fields['height']}"
-    verified = "yes" if fields["verified"] else "no"
+def _row(fields: dict[str, Any]) -> tuple[str, ...]:
     return (
-        str(fields["name"]),
-        str(fields["family"]),
-        size,
-        megabytes,
-        str(fields["licence"]),
-        verified,
+        fields["name"],
+        fields["family"],
+        f"{fields['width']}x{fields['height']}",
+        f"{fields['bytes'] / 1e6:.0f}",
+        fields["licence"],
+        "yes" if fields["verified"] else "no",
+        f"{fields['source']['kind']} {fields['source']['name']}",
     )
 
 
-@app.callback()
-def root() -> None:
-    """Keep `ls` a verb of its own while it is the only one."""
+def rm(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A model of yours on the shelf.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove a model of yours from the shelf and from the disk; the shipped one stays."""
+    settings = load_settings()
+    shelf = Shelf(settings.models, settings.cache)
+    shelf.removable(name)  # before anybody is asked
+    agree(f"The model '{name}' will be removed from this disk.", yes=yes)
+    freed = shelf.remove(name)
+    note(f"'{name}' is removed; {freed / 1e6:.1f} MB are free again.")
+
+
+app.command("show")(show)
+app.command("verify")(verify)
+app.command("add")(add)
+app.command("pull")(pull)
+app.command("rm")(rm)

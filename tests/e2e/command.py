@@ -31,7 +31,9 @@ class Home:
         return [*self.wrapper, sys.executable, "-m", "safelight", *words]
 
     def env(self) -> dict[str, str]:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        # PYTHONPATH: another checkout than the installed one is tested with its own code.
+        names = ("PATH", "LANG", "PYTHONPATH")
+        kept = {name: os.environ[name] for name in names if name in os.environ}
         return kept | {
             "HOME": str(self.path / "user"),
             "SAFELIGHT_HOME": str(self.path),

@@ -6,7 +6,8 @@ import pytest
 
 from engine.manifest import Measure
 from export import ParityError
-from export.thresholds import THRESHOLDS, judge
+from export.recipes import RECIPES
+from export.thresholds import THRESHOLDS, bounds_of, judge
 
 BOUNDS = THRESHOLDS["fp16"]
 GOOD = tuple(
@@ -15,12 +16,12 @@ GOOD = tuple(
 )
 
 
-def test_both_precisions_judge_all_subjects():
+def test_both_precisions_judge_every_component_of_every_family():
     assert set(THRESHOLDS) == {"fp16", "fp32"}
-    for bounds in THRESHOLDS.values():
-        assert set(bounds) == {
-            *("text_encoder", "unet", "vae_decoder", "vae_encoder", "trajectory", "picture")
-        }
+    for recipe in RECIPES:
+        parts = {part.name for part in recipe.components}
+        for table in THRESHOLDS.values():
+            assert set(bounds_of(table, parts)) == parts | {"trajectory", "picture"}
 
 
 def test_what_is_exact_passes():

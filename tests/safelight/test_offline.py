@@ -1,3 +1,4 @@
+import os
 import socket
 import subprocess
 import sys
@@ -73,3 +74,28 @@ def test_the_hook_holds_in_a_real_process():
             [sys.executable, "-c", program], check=False, capture_output=True, text=True
         )
     assert done.returncode == 0, done.stderr
+
+
+def test_only_the_hosts_that_are_opened_are_looked_up_and_only_meanwhile(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    watch = NetworkWatch()
+    lookup = ("socket.getaddrinfo", ("hub.example", 443, 0, 0, 0))
+    connect = ("socket.connect", (None, ("192.0.2.1", 443)))
+    with watch.opened() as let_out:
+        with pytest.raises(OfflineError):
+            watch.hook(*lookup)
+        with pytest.raises(OfflineError):
+            watch.hook(*connect)
+        let_out("hub.example")
+        watch.hook(*lookup)
+        watch.hook(*connect)
+        assert os.environ["HF_HUB_OFFLINE"] == "0"
+        for event, args in OUTSIDE:
+            if event != "socket.connect":
+                with pytest.raises(OfflineError):
+                    watch.hook(event, args)
+    assert watch.outside == 2
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    for event in (lookup, connect):
+        with pytest.raises(OfflineError):
+            watch.hook(*event)

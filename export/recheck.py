@@ -1,0 +1,190 @@
+"""Repeats the parity gate on a finished bundle, without its checkpoint.
+
+Each graph, in each installed runtime, is compared with the library's own torch module, filled with
+the weights that the graph holds. What this finds is a runtime that computes something else here
+than where the bundle was made, and a graph whose nodes were changed together with its manifest.
+One component is in memory at a time, once.
+"""
+
+import gc
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from engine.manifest import Manifest, Measure, read_manifest
+from export.child import run_job
+from export.errors import ExportError, GraphError, ParityError
+from export.recipes import Part, recipe_of
+from export.runtimes import installed, open_component
+from export.thresholds import THRESHOLDS, judge
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from export.runtimes import Run
+
+__all__ = ["measure_graphs", "missing_for_recheck", "recheck_bundle"]
+
+Progress = Callable[[str, float], None]
+NEEDED = ("torch", "diffusers", "transformers", "onnx")
+CONFIG_LIMIT = 1 << 20  # bytes of a component's configuration
+SIDE_LIMIT = 24  # latents; larger pictures cost minutes and prove nothing more
+TEXTS = ("", "a red apple on a table")
+TIMESTEP = 481.5  # between two of training's, where Karras' noise levels are
+
+
+def missing_for_recheck() -> list[str]:
+    """Name the libraries that the gate needs and that are not installed."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    return missing if installed() else [*missing, "onnxruntime or openvino"]
+
+
+def recheck_bundle(folder: Path, progress: Progress) -> tuple[Measure, ...]:
+    """Measure the bundle in `folder` in a child process and judge it by its own precision's bounds.
+
+    progress: called with a stage's name and the done fraction, 0..1. Raises ExportError where
+    libraries are missing, ParityError where a graph does not compute what torch computes.
+    """
+    if missing := missing_for_recheck():
+        raise ExportError(
+            f"to repeat the parity gate needs {', '.join(missing)}",
+            hint="pip install 'safelight[cpu,export]'",
+        )
+    manifest = read_manifest(folder)
+    found = run_job({"task": "recheck", "out": str(folder.absolute())}, progress)
+    items = cast("list[dict[str, Any]]", found["measures"])
+    measures = tuple(Measure(**item) for item in items)
+    bounds = THRESHOLDS[manifest.parity.precision]
+    try:
+        judge(measures, {name: bounds[name] for name in manifest.components})
+    except ParityError as error:
+        raise ParityError(
+            str(error).replace("the checkpoint computes", "torch computes from its weights"),
+            hint="a runtime of another version, or a changed graph: export it again and compare",
+        ) from error
+    return measures
+
+
+def measure_graphs(folder: Path, progress: Progress) -> tuple[Measure, ...]:
+    """Compare every component of a bundle with torch, in each runtime. Runs in the child."""
+    import numpy as np
+
+    from export.parity import compare
+
+    manifest = read_manifest(folder)
+    parts = [
+        part for part in recipe_of(manifest.family).components if part.name in manifest.components
+    ]
+    runtimes = installed()
+    stages = [f"{way} {part.name}" for part in parts for way in ("torch", *runtimes)]
+    measures: list[Measure] = []
+    for part in parts:
+        model = folder / manifest.components[part.name].file
+        given = _inputs(part, manifest, folder)
+        results: dict[str, NDArray[np.float32]] = {}
+        for way in ("torch", *runtimes):
+            stage = f"{way} {part.name}"
+            progress(stage, stages.index(stage) / len(stages))
+            run = _torch_part(part, model) if way == "torch" else open_component(way, model)
+            results[way] = np.concatenate([each.ravel() for each in run(given).values()])
+            del run
+            gc.collect()  # modules hold cycles: two networks would be in memory at once
+        measures += [compare(part.name, way, results[way], results["torch"]) for way in runtimes]
+    return tuple(measures)
+
+
+def _inputs(part: Part, manifest: Manifest, folder: Path) -> "dict[str, NDArray[Any]]":
+    """Give fixed inputs of odd, not square sizes: a graph with a frozen shape refuses them."""
+    import numpy as np
+
+    from engine.tokenizer import Tokenizer
+
+    draw = np.random.default_rng(20)
+
+    def normal(*shape: int) -> "NDArray[np.float32]":
+        return draw.standard_normal(shape, dtype=np.float32)
+
+    side = min(manifest.default_width // manifest.vae_scale_factor, SIDE_LIMIT)
+    if part.name.startswith("text_encoder"):
+        place = folder / part.name.replace("text_encoder", "tokenizer")
+        tokenizer = Tokenizer(place, limit=manifest.token_limit)
+        return {"input_ids": np.concatenate([tokenizer.encode(text)[:1] for text in TEXTS])}
+    if part.name == "unet":
+        given: dict[str, NDArray[Any]] = {
+            "sample": normal(2, 4, side - 1, side + 2),
+            "timestep": np.array(TIMESTEP, np.float32),
+            "encoder_hidden_states": normal(2, manifest.token_limit, manifest.embed_dim),
+        }
+        if manifest.pooled_dim:
+            sizes = (manifest.default_height, manifest.default_width)
+            given["text_embeds"] = normal(2, manifest.pooled_dim)
+            given["time_ids"] = np.array([[*sizes, 0, 0, *sizes]] * 2, np.float32)
+        return given
+    if part.name == "vae_decoder":
+        return {"latent_sample": normal(1, 4, side - 1, side + 2)}
+    return {"sample": np.tanh(normal(1, 3, 8 * side, 8 * side + 8))}
+
+
+def _torch_part(part: Part, model: Path) -> "Run":
+    """Build one component by its library, with the graph's weights, as a function of arrays."""
+    from export.parity import called
+
+    net = _empty_module(part, model)
+    _fill(net, part, model)
+    return called(part, net)
+
+
+def _empty_module(part: Part, model: Path) -> Any:
+    """Build the module on the meta device: shapes without memory and without a random start."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from engine.jsonfile import read_json
+
+    config: dict[str, Any] = read_json(model.parent / "config.json", CONFIG_LIMIT, constants=True)
+    unet: Any = UNet2DConditionModel
+    vae: Any = AutoencoderKL
+    with warnings.catch_warnings(), torch.device("meta"):
+        warnings.simplefilter("ignore")
+        if part.name.startswith("text_encoder"):
+            text = CLIPTextConfig.from_dict(config | {"dtype": "float32"})
+            second = part.name == "text_encoder_2"
+            return (CLIPTextModelWithProjection if second else CLIPTextModel)(text).eval()
+        return (unet if part.name == "unet" else vae).from_config(config).eval()
+
+
+def _fill(net: Any, part: Part, model: Path) -> None:
+    """Give the part's parameters the graph's weights, one by one; every name must fit."""
+    import torch
+
+    from export.reference import each_weight
+
+    wanted = {
+        name: parameter
+        for name, parameter in net.named_parameters()
+        if name.startswith(part.prefixes or "")
+    }
+    for name, value in each_weight(model):
+        parameter = wanted.pop(name, None)
+        if parameter is None or parameter.shape != value.shape:
+            raise GraphError(
+                f"{part.name}: the graph has a weight '{name}' that its configuration does not know"
+            )
+        holder = net.get_submodule(name.rpartition(".")[0])
+        setattr(holder, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
+    if part.module == "text_encoder_penultimate":  # its last layer is in no graph, and not asked
+        for name, parameter in wanted.items():
+            empty = torch.nn.Parameter(torch.zeros(parameter.shape), requires_grad=False)
+            setattr(net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], empty)
+    elif wanted:
+        raise GraphError(f"{part.name}: the graph lacks the weight '{min(wanted)}'")
+    for module in net.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name != "position_ids":
+                raise GraphError(f"{part.name} has a buffer '{name}' of unknown content")
+            module.register_buffer(name, torch.arange(buffer.shape[-1])[None], persistent=False)

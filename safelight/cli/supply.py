@@ -1,0 +1,148 @@
+"""`safelight models add` and `models pull`: where models come from."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from safelight.cli.options import Json
+from safelight.console import line, note
+from safelight.exits import UsageError
+from safelight.offline import NetworkWatch
+from safelight.settings import load_settings
+from safelight.shelf import Shelf
+
+if TYPE_CHECKING:
+    from safelight.pull import Order
+
+__all__ = ["add", "pull"]
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+VARIANT = re.compile(r"([a-z0-9_]{1,32})?")
+TOKEN_LIMIT = 4096  # bytes of a token's file; a token has about forty
+
+
+def add(
+    source: Annotated[Path, typer.Argument(help="A bundle's folder, or optimum's ONNX export.")],
+    to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
+    json: Json = False,
+) -> None:
+    """Copy a ready bundle onto the shelf, verified; `safelight export` takes checkpoints."""
+    from safelight.intake import take_in
+    from safelight.progress import StageProgress
+
+    settings = load_settings()
+    target = Shelf(settings.models, settings.cache).free_path(to)
+    with StageProgress() as progress:
+        bundle = take_in(source, target, progress.stage)
+    if json:
+        line({"name": to, "path": str(target), "bytes": bundle.bytes, "verified": bundle.verified})
+    if bundle.verified:
+        note(f"Bundle '{to}' is on the shelf, verified; generate with --model {to}.")
+    else:
+        note(
+            f"'{to}' is on the shelf, unverified: a plain ONNX export has no hashes and no parity"
+            f" report, so nothing vouches for it; generate with --model {to}."
+        )
+
+
+def pull(
+    context: typer.Context,
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a diffusers repository.")
+    ],
+    revision: Annotated[str, typer.Option("--revision", help="Branch, tag or commit.")] = "main",
+    variant: Annotated[
+        str, typer.Option("--variant", help="Of the weights: fp16 has half the size.")
+    ] = "",
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="A new folder (checkpoints/OWNER--NAME@COMMIT of the home)."),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="Read the hub's token from this file's first line."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Fetch a checkpoint from a hub of models: the one verb that uses the network.
+
+    Safetensors only; every hash is compared; a broken download goes on where it stopped.
+    """
+    import shlex
+
+    from safelight.hub import check_endpoint, open_hub
+    from safelight.pull import Order, folder_name, is_there
+    from safelight.pull import pull as fetch
+    from safelight.repository import choose
+
+    _check_words(repository, revision, variant)
+    settings = load_settings()
+    endpoint = check_endpoint(settings["hub"])
+    watch = context.obj if isinstance(context.obj, NetworkWatch) else NetworkWatch()
+    with open_hub(endpoint, token=_token(token_file), watch=watch) as hub:
+        found = hub.repository(repository, revision)
+        order = Order(
+            hub=endpoint,
+            repository=found,
+            revision=revision,
+            variant=variant,
+            files=choose(found, variant),
+        )
+        base = settings.models.parent / "checkpoints" / folder_name(order)
+        folder = base if to is None else to.absolute()
+        _announce(order)
+        if not is_there(order, folder):
+            from safelight.progress import DownloadProgress
+
+            with DownloadProgress(order.bytes) as progress:
+                fetch(hub, order, folder, progress.show_bytes)
+    if json:
+        line(
+            {
+                "path": str(folder),
+                "repository": found.id,
+                "commit": found.commit,
+                "licence": found.licence,
+                "bytes": order.bytes,
+            }
+        )
+    note(f"It is in {folder}, every hash compared. Make a bundle of it with:")
+    note(f"  safelight export {shlex.quote(str(folder))} --to {_name(found.id)}")
+
+
+def _announce(order: "Order") -> None:
+    found = order.repository
+    note(f"{found.id} at commit {found.commit}, licence: {found.licence}")
+    note(f"{len(order.files)} files, {order.bytes / 1e6:.1f} MB from {order.hub}")
+
+
+def _check_words(repository: str, revision: str, variant: str) -> None:
+    checks = (
+        (REPOSITORY, repository, "name of a repository", "OWNER/NAME, as on the hub"),
+        (REVISION, revision, "revision", "a branch, a tag or a commit"),
+        (VARIANT, variant, "variant", "fp16 is the usual one"),
+    )
+    for pattern, text, what, hint in checks:
+        if not pattern.fullmatch(text) or ".." in text or "--" in text:
+            raise UsageError(f"'{text}' is no {what}", hint=hint)
+
+
+def _token(file: Path | None) -> str:
+    if file is None:
+        return ""
+    try:
+        with file.open("rb") as stream:
+            words = stream.read(TOKEN_LIMIT).decode("ascii").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the token file {file} cannot be read") from error
+    if not words or not words[0].isprintable():
+        raise UsageError(f"the token file {file} holds no token")
+    return words[0]
+
+
+def _name(repository: str) -> str:
+    """Suggest a name on the shelf."""
+    return re.sub(r"[^a-z0-9._-]", "-", repository.rpartition("/")[2].lower())[:64].rstrip(".")
