@@ -124,11 +124,13 @@ def _model(folder: Path) -> BPE:
 
 def _special_tokens(folder: Path) -> dict[str, AddedToken]:
     found: dict[str, object] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):  # the later one wins
         path = folder / name
         if path.is_file():
             config = read_json(path, CONFIG_LIMIT, constants=True)
             found |= {role: config[role] for role in ROLES if config.get(role) is not None}
+            if config.get("added_tokens_decoder") is not None:
+                break  # written since 2023; transformers then reads nothing of the older file
     return {role: _added(role, found.get(role, DEFAULTS[role])) for role in ROLES}
 
 

@@ -70,12 +70,19 @@ def without_surrogates(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def variant(folder: Path, *, files: tuple[str, ...], config: dict | None = None) -> Path:
+def variant(
+    folder: Path,
+    *,
+    files: tuple[str, ...],
+    config: dict | None = None,
+    special: dict | None = None,
+) -> Path:
     folder.mkdir()
     for name in files:
         shutil.copy(SHIPPED / name, folder)
-    if config is not None:
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    for name, content in (("tokenizer_config", config), ("special_tokens_map", special)):
+        if content is not None:
+            (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
 
 
@@ -98,6 +105,19 @@ def forms(tmp_path_factory) -> list[tuple[Tokenizer, CLIPTokenizer]]:
         # As Stable Diffusion 1.x ships it (2022), and 2.x, which pads with "!".
         variant(root / "sd1", files=pair, config={"bos_token": begin, "eos_token": end}),
         variant(root / "sd2", files=pair, config={"pad_token": "!"}),
+        # Files that disagree: SD 2.x has its "!" in the older one alone, and that one wins.
+        variant(
+            root / "older",
+            files=pair,
+            config={"pad_token": "<|endoftext|>"},
+            special={"pad_token": "!"},
+        ),
+        variant(
+            root / "newer",
+            files=pair,
+            config={"pad_token": "!"},
+            special={"pad_token": "<|endoftext|>"},
+        ),
     ]
     return [
         (
