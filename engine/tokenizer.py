@@ -149,13 +149,14 @@ def _tokens(folder: Path) -> tuple[dict[str, AddedToken], dict[int, AddedToken]]
             raise BundleError(f"added_tokens_decoder has the key '{key[:40]}', which is no id")
         value = cast("dict[str, object]", listed)[key]
         added[int(key)] = _added(f"added token {key}", value, special=False)
-    contents = {token.content: token for token in added.values()}
-    roles = {role: _added(role, value) for role, value in found.items()}
-    return {role: contents.get(token.content, token) for role, token in roles.items()}, added
+    return {role: _added(role, value) for role, value in found.items()}, added
 
 
 def _add(library: Library, added: Mapping[int, AddedToken]) -> dict[str, int]:
-    """Add tokens in the order of their ids, which must be what the library gives: word -> id."""
+    """Add tokens in the order of their ids, which must be what the library gives: word -> id.
+
+    A special token among them is taken anew, with the flags that it has here.
+    """
     found: dict[str, int] = {}
     if added and max(library.get_vocab().values()) >= library.get_vocab_size():
         raise BundleError("the tokenizer's ids have gaps, so no words can be added behind them")

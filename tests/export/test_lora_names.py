@@ -15,7 +15,7 @@ from diffusers.utils.state_dict_utils import (
 from export import SourceError
 from export.architectures import TINY
 from export.lora import read_lora
-from export.lora_names import addresses, locate
+from export.lora_names import addresses, ldm_unet_names, locate
 from tests.export.lora_files import (
     SDXL_LIKE,
     UNETS,
@@ -44,6 +44,20 @@ def test_ldm_names_are_those_that_diffusers_converts(family):
     checkpoint = {f"model.diffusion_model.{in_ldm(weights, name)}": name for name in names}
     assert len(checkpoint) == len(names)
     assert convert_ldm_unet_checkpoint(checkpoint, UNETS[family]) == {name: name for name in names}
+
+
+@pytest.mark.parametrize(
+    ("family", "upsamplers"),
+    [
+        ("sd1", ["output_blocks.2.1.conv", "output_blocks.5.2.conv", "output_blocks.8.2.conv"]),
+        ("sd2", ["output_blocks.2.1.conv", "output_blocks.5.2.conv", "output_blocks.8.2.conv"]),
+        ("sdxl", ["output_blocks.2.2.conv", "output_blocks.5.2.conv"]),
+    ],
+)
+def test_an_upsampler_comes_behind_the_attention_of_its_level(family, upsamplers):
+    """As in the published checkpoints; diffusers' converter takes either place."""
+    table = ldm_unet_names(shapes_of(unet(UNETS[family])))
+    assert [theirs for theirs, ours in table.items() if "upsamplers" in ours] == upsamplers
 
 
 @pytest.mark.parametrize("family", UNETS)
