@@ -2,7 +2,8 @@
 
 Text is put into Unicode's NFC, runs of white space become one blank, letters become lower case;
 then it is split into words, numbers and signs, and each piece's UTF-8 bytes are merged by rank, the
-last one marked `</w>` (Radford et al., arXiv 2103.00020, section 2.4).
+last one marked `</w>` (Radford et al., arXiv 2103.00020, section 2.4). Words that textual inversion
+added behind the vocabulary (Gal et al., arXiv 2208.01618) are found before all that.
 """
 
 import re
@@ -17,7 +18,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
 from engine.errors import BundleError, RequestError
-from engine.jsonfile import read_json
+from engine.jsonfile import Fields, read_json
 
 __all__ = ["Tokenizer"]
 
@@ -45,7 +46,7 @@ class Tokenizer:
         included. Raises BundleError when the files are missing, damaged or too large.
         """
         self.limit = limit
-        tokens = _special_tokens(folder)
+        tokens, added = _tokens(folder)
         model = _model(folder)
         ids = {role: model.token_to_id(token.content) for role, token in tokens.items()}
         for role, number in ids.items():
@@ -53,10 +54,15 @@ class Tokenizer:
                 raise BundleError(f"the tokenizer's {role} is not in its vocabulary")
         self._ids = cast("dict[str, int]", ids)
         self._library = _library(model, tokens)
+        self._several = _several(_add(self._library, added))
 
     def highest_id(self) -> int:
-        """Give the highest id of the vocabulary: the text encoder needs more rows than that."""
+        """Give the highest id, added words included: the text encoder needs more rows than that."""
         return max(self._library.get_vocab().values())
+
+    def knows(self, token: str) -> bool:
+        """Say whether this very text is an entry of the vocabulary or an added word."""
+        return self._library.token_to_id(token) is not None
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Give the ids of `text`: int64[n, limit], a row begin, limit - 2 ids or fewer, end, pad.
@@ -69,6 +75,7 @@ class Tokenizer:
                 hint="it was damaged on its way here: read or paste it again as UTF-8",
             )
         ids = self._library.encode(text, add_special_tokens=False).ids
+        ids = [each for number in ids for each in self._several.get(number, (number,))]
         room = self.limit - 2
         count = max(1, -(-len(ids) // room))
         chunks = np.full((count, self.limit), self._ids["pad_token"], dtype=np.int64)
@@ -122,17 +129,61 @@ def _model(folder: Path) -> BPE:
     return model
 
 
-def _special_tokens(folder: Path) -> dict[str, AddedToken]:
-    found: dict[str, object] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one wins
-        path = folder / name
-        if path.is_file():
-            config = read_json(path, CONFIG_LIMIT, constants=True)
-            found |= {role: config[role] for role in ROLES if config.get(role) is not None}
-    return {role: _added(role, found.get(role, DEFAULTS[role])) for role in ROLES}
+def _tokens(folder: Path) -> tuple[dict[str, AddedToken], dict[int, AddedToken]]:
+    """Read the special tokens by role, and every token that tokenizer_config.json adds by id.
+
+    As transformers has it: with a list of added tokens (since 2023) nothing is read of the older
+    special_tokens_map.json, without one that file wins.
+    """
+    config, older = (
+        read_json(folder / name, CONFIG_LIMIT, constants=True) if (folder / name).is_file() else {}
+        for name in ("tokenizer_config.json", "special_tokens_map.json")
+    )
+    listed = config.get("added_tokens_decoder")
+    found: dict[str, object] = dict(DEFAULTS)
+    for values in (config, older if listed is None else {}):
+        found |= {role: values[role] for role in ROLES if values.get(role) is not None}
+    added: dict[int, AddedToken] = {}
+    for key in Fields({} if listed is None else listed, "added_tokens_decoder").each():
+        if not re.fullmatch(r"[0-9]{1,9}", key):
+            raise BundleError(f"added_tokens_decoder has the key '{key[:40]}', which is no id")
+        value = cast("dict[str, object]", listed)[key]
+        added[int(key)] = _added(f"added token {key}", value, special=False)
+    return {role: _added(role, value) for role, value in found.items()}, added
 
 
-def _added(role: str, value: object) -> AddedToken:
+def _add(library: Library, added: Mapping[int, AddedToken]) -> dict[str, int]:
+    """Add tokens in the order of their ids, which must be what the library gives: word -> id.
+
+    A special token among them is taken anew, with the flags that it has here.
+    """
+    found: dict[str, int] = {}
+    if added and max(library.get_vocab().values()) >= library.get_vocab_size():
+        raise BundleError("the tokenizer's ids have gaps, so no words can be added behind them")
+    for number, token in sorted(added.items()):
+        library.add_tokens([token])  # pyright: ignore[reportUnknownMemberType]  untyped there
+        if library.token_to_id(token.content) != number:
+            raise BundleError(f"the added token {number} is not the next id, or its text has one")
+        found[token.content] = number
+    return found
+
+
+def _several(words: Mapping[str, int]) -> dict[int, list[int]]:
+    """Give first id -> all ids of each word that has several: word, word_1, word_2...
+
+    That is how diffusers numbers them (its loaders/textual_inversion.py).
+    """
+    found: dict[int, list[int]] = {}
+    for word, number in words.items():
+        ids = [number]
+        while (more := words.get(f"{word}_{len(ids)}")) is not None:
+            ids.append(more)
+        if len(ids) > 1:
+            found[number] = ids
+    return found
+
+
+def _added(role: str, value: object, *, special: bool = True) -> AddedToken:
     fields = cast("dict[str, object]", value) if isinstance(value, dict) else {"content": value}
     content = fields.get("content")
     if not isinstance(content, str) or not 0 < len(content) <= 100:
@@ -140,4 +191,4 @@ def _added(role: str, value: object) -> AddedToken:
     flags = {
         flag: fields.get(flag) is True for flag in ("single_word", "lstrip", "rstrip", "normalized")
     }
-    return AddedToken(content, special=True, **flags)
+    return AddedToken(content, special=special, **flags)

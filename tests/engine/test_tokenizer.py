@@ -61,21 +61,46 @@ PIECES = st.sampled_from(
             "_",
             "-",
         ),
+        *("<cat-toy>", " <Cat-Toy>", "cat-toy>", "style", "STYLE ", "lifestyle", "Ñu", "ñu", "ÑU"),
     ]
 )
 TEXT = st.lists(PIECES | st.text(max_size=6), max_size=12).map("".join)
+
+
+def listed(content: str, **flags: bool) -> dict[str, object]:
+    names = ("lstrip", "normalized", "rstrip", "single_word", "special")
+    return {"content": content} | dict.fromkeys(names, False) | flags
+
+
+LISTED = {
+    "0": listed("!", special=True),
+    "3070": listed("<|startoftext|>", normalized=True, special=True),
+    "3071": listed("<|endoftext|>", special=True),
+}
+WORDS_ADDED = {
+    "3072": listed("<Cat-Toy>", normalized=True),
+    "3073": listed("style", normalized=True, single_word=True),
+    "3074": listed("Ñu"),
+}
 
 
 def without_surrogates(text: str) -> bool:
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
-def variant(folder: Path, *, files: tuple[str, ...], config: dict | None = None) -> Path:
+def variant(
+    folder: Path,
+    *,
+    files: tuple[str, ...],
+    config: dict | None = None,
+    special: dict | None = None,
+) -> Path:
     folder.mkdir()
     for name in files:
         shutil.copy(SHIPPED / name, folder)
-    if config is not None:
-        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    for name, content in (("tokenizer_config", config), ("special_tokens_map", special)):
+        if content is not None:
+            (folder / f"{name}.json").write_text(json.dumps(content))
     return folder
 
 
@@ -98,6 +123,33 @@ def forms(tmp_path_factory) -> list[tuple[Tokenizer, CLIPTokenizer]]:
         # As Stable Diffusion 1.x ships it (2022), and 2.x, which pads with "!".
         variant(root / "sd1", files=pair, config={"bos_token": begin, "eos_token": end}),
         variant(root / "sd2", files=pair, config={"pad_token": "!"}),
+        # Files that disagree: SD 2.x has its "!" in the older one alone, and that one wins.
+        variant(
+            root / "older",
+            files=pair,
+            config={"pad_token": "<|endoftext|>"},
+            special={"pad_token": "!"},
+        ),
+        variant(
+            root / "newer",
+            files=pair,
+            config={"pad_token": "!"},
+            special={"pad_token": "<|endoftext|>"},
+        ),
+        # With a list of added tokens the older file counts for nothing, and every entry is one.
+        variant(
+            root / "listed",
+            files=pair,
+            config={"pad_token": "<|endoftext|>", "added_tokens_decoder": LISTED},
+            special={"pad_token": "!"},
+        ),
+        # Words of textual inversion behind the vocabulary, in all flags; the shipped one has 3072.
+        variant(root / "words", files=pair, config={"added_tokens_decoder": LISTED | WORDS_ADDED}),
+        variant(
+            root / "words, whole",
+            files=("tokenizer.json",),
+            config={"tokenizer_class": "CLIPTokenizer", "added_tokens_decoder": WORDS_ADDED},
+        ),
     ]
     return [
         (
@@ -145,6 +197,71 @@ def test_the_chunks_of_a_long_text_hold_all_its_ids_in_order(forms, text):
 def test_ids_are_int64_and_an_empty_text_is_one_chunk():
     ids = Tokenizer(SHIPPED, limit=LIMIT).encode("")
     assert (ids.dtype, ids.shape) == (np.int64, (1, LIMIT))
+
+
+def words(tmp_path: Path, **added: str) -> Tokenizer:
+    decoder = {key.strip("_"): listed(word, normalized=True) for key, word in added.items()}
+    files = ("vocab.json", "merges.txt")
+    folder = variant(tmp_path / "t", files=files, config={"added_tokens_decoder": decoder})
+    return Tokenizer(folder, limit=LIMIT)
+
+
+def test_a_word_of_several_ids_gives_them_all_in_order(tmp_path):
+    tokenizer = words(tmp_path, _3072="<x>", _3073="<x>_1", _3074="<x>_2", _3075="<y>", _3076="y_1")
+    plain = Tokenizer(SHIPPED, limit=LIMIT)
+    for text, expected in {
+        "<x>": [3072, 3073, 3074],
+        "<X>": [3072, 3073, 3074],
+        "<x>_2 <y>": [3074, 3075],
+        "red <x>, apple": [*inner(plain, "red"), 3072, 3073, 3074, *inner(plain, ", apple")],
+        "y_1": [3076],
+    }.items():
+        assert inner(tokenizer, text) == expected, text
+
+
+def inner(tokenizer: Tokenizer, text: str) -> list[int]:
+    row = list(tokenizer.encode(text)[0])
+    return row[1 : row.index(3071)]
+
+
+def test_a_word_of_several_ids_counts_them_all_in_a_chunk(tmp_path):
+    tokenizer = words(tmp_path, _3072="<x>", _3073="<x>_1")
+    chunks = tokenizer.encode("<x> " * LIMIT)
+    assert len(chunks) == 3  # 64 ids, 30 in a chunk
+    assert (chunks == 3072).sum() == (chunks == 3073).sum() == LIMIT
+
+
+def test_what_is_known_and_the_highest_id_count_added_words(tmp_path):
+    tokenizer = words(tmp_path, _3072="<x>")
+    assert tokenizer.highest_id() == 3072
+    assert tokenizer.knows("<x>")
+    assert tokenizer.knows("a</w>")
+    assert not tokenizer.knows("<y>")
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        {"_3073": "<x>"},
+        {"_3072": "<x>", "_3073": "<x>"},
+        {"_3072": "!"},
+        {"_0": "<x>"},
+        {"_3072": ""},
+        {"_x": "<x>"},
+        {"_3072_": "<x>", "_03073": "<y>", "_٣": "<z>"},
+    ],
+)
+def test_added_words_with_other_ids_are_refused(tmp_path, added):
+    with pytest.raises(BundleError):
+        words(tmp_path, **added)
+
+
+@pytest.mark.parametrize("value", ['["<x>"]', "7", '{"3072": "<x>", "3073": 5}'])
+def test_a_damaged_list_of_added_words_is_refused(tmp_path, value):
+    folder = variant(tmp_path / "t", files=("vocab.json", "merges.txt"))
+    (folder / "tokenizer_config.json").write_text(f'{{"added_tokens_decoder": {value}}}')
+    with pytest.raises(BundleError):
+        Tokenizer(folder, limit=LIMIT)
 
 
 def test_half_a_surrogate_pair_is_refused_without_repeating_the_prompt():

@@ -1,0 +1,108 @@
+"""Reads a LoRA's alpha where it is not a tensor: in diffusers' notes or PEFT's configuration.
+
+diffusers writes the configuration of each component into the file's metadata, PEFT writes its one
+configuration beside the file (github.com/huggingface/peft, LoraConfig).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.errors import BundleError
+from engine.jsonfile import Fields, parse_json, read_json
+from export.errors import SourceError
+from export.tensor_file import TensorFile, shown
+
+__all__ = ["Alphas", "read_alphas"]
+
+NOTE = "lora_adapter_metadata"  # diffusers/loaders/lora_base.py
+PEFT_FILE = "adapter_model.safetensors"
+PEFT_CONFIG = "adapter_config.json"
+CONFIG_LIMIT = 16 << 20  # bytes; one that names every layer of SDXL has 0.2 MiB
+ALPHA_LIMIT = 1e6  # real ones are 1 to 1024
+PREFIXES = ("unet.", "text_encoder_2.", "text_encoder.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """One component's alpha. patterns: layer, or the end of one, or `^` and a layer -> alpha."""
+
+    alpha: float
+    patterns: Mapping[str, float]
+    rooted: bool
+
+    def strength(self, layer: str, rank: int) -> float:
+        """Give what `layer`'s product is multiplied by."""
+        alpha = next(
+            (alpha for pattern, alpha in self.patterns.items() if _matches(pattern, layer)),
+            self.alpha,
+        )
+        return alpha / (math.sqrt(rank) if self.rooted else rank)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alphas:
+    """What a file's notes say of alpha: component -> configuration, '' for every component."""
+
+    configs: Mapping[str, Config]
+
+    def strength(self, component: str, name: str, rank: int) -> float:
+        """Give alpha / rank (or alpha / sqrt(rank)) of a parameter; 1 where nothing is said."""
+        config = self.configs.get(component) or self.configs.get("")
+        return config.strength(name.removesuffix(".weight"), rank) if config else 1.0
+
+
+def read_alphas(source: TensorFile) -> Alphas:
+    """Read the notes in `source` or beside it. Raises SourceError when they are not acceptable."""
+    beside = source.file.with_name(PEFT_CONFIG)
+    try:
+        if NOTE in source.metadata:
+            return _split(parse_json(source.metadata[NOTE].encode(), NOTE))
+        if source.file.name == PEFT_FILE and beside.is_file():
+            return Alphas(configs={"": _config(read_json(beside, CONFIG_LIMIT), PEFT_CONFIG)})
+    except BundleError as error:  # the strict JSON reader's own words
+        raise SourceError(f"in {source.file.name}: {error}", hint=error.hint) from error
+    return Alphas(configs={})
+
+
+def _split(notes: Mapping[str, object]) -> Alphas:
+    parts: dict[str, dict[str, object]] = {}
+    for key, value in notes.items():
+        prefix = next((prefix for prefix in PREFIXES if key.startswith(prefix)), "")
+        parts.setdefault(prefix.rstrip("."), {})[key.removeprefix(prefix)] = value
+    return Alphas(
+        configs={part: _config(fields, f"{NOTE} {part}") for part, fields in parts.items()}
+    )
+
+
+def _config(values: Mapping[str, object], where: str) -> Config:
+    for switch, kind in (("use_dora", "DoRA"), ("lora_bias", "LoRA with biases")):
+        if values.get(switch):
+            raise SourceError(f"this file is a {kind}; only LoRA and LoCon can be merged")
+    fields = Fields({"lora_alpha": 8, **values}, where)  # 8 is LoraConfig's own default
+    patterns: dict[str, float] = {}
+    if values.get("alpha_pattern"):
+        table = values["alpha_pattern"]
+        if not isinstance(table, dict):
+            raise SourceError(f"{where}: 'alpha_pattern' is no object")
+        for pattern, alpha in table.items():
+            if not re.fullmatch(r"\^?[\w.]+", str(pattern)):
+                raise SourceError(f"{where}: the pattern '{shown(str(pattern))}' is no layer")
+            patterns[str(pattern)] = _alpha(alpha, where)
+    return Config(
+        alpha=fields.number("lora_alpha", -ALPHA_LIMIT, ALPHA_LIMIT),
+        patterns=patterns,
+        rooted=values.get("use_rslora") is True,
+    )
+
+
+def _alpha(value: object, where: str) -> float:
+    return Fields({"alpha": value}, where).number("alpha", -ALPHA_LIMIT, ALPHA_LIMIT)
+
+
+def _matches(pattern: str, layer: str) -> bool:
+    spellings = (layer, f"text_model.{layer}")  # newer modules of CLIP leave the beginning out
+    if pattern.startswith("^"):
+        return pattern[1:] in spellings
+    return any(f".{spelling}".endswith(f".{pattern}") for spelling in spellings)
