@@ -83,6 +83,10 @@ def export_checkpoint(
     with _beside(out) as folder:
         job = source.job() | {"out": str(folder.absolute())}
         _copy_side_files(checkpoint, folder)
+        if checkpoint.pieces.words:
+            from export.additions import teach
+
+            teach(checkpoint.pieces.words, folder)
         built = run_job(job | {"task": "build"}, lambda s, f: progress(s, f * BUILD_SHARE))
         measured = run_job(
             job | {"task": "measure"},

@@ -11,7 +11,7 @@ from export.errors import MissingError, SourceError
 from export.recipes import Recipe
 from export.weightfiles import Tensor
 
-__all__ = ["Checkpoint", "Configs", "Pieces", "Tensors", "fingerprint", "make_checkpoint"]
+__all__ = ["Checkpoint", "Configs", "Pieces", "Tensors", "Word", "fingerprint", "make_checkpoint"]
 
 Configs = Mapping[str, Mapping[str, object]]
 Tensors = Mapping[str, Mapping[str, Tensor]]
@@ -22,6 +22,15 @@ ADDED = "text_time"  # what SDXL adds to the timestep: pooled text, and six size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """A word of a textual inversion. rows: how many it has; first: text encoder -> its first id."""
+
+    token: str
+    rows: int
+    first: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pieces:
     """What was found, before it is looked at as a whole. label: the folder's or file's name. kind:
     as in the manifest.
@@ -29,7 +38,7 @@ class Pieces:
     index: what model_index.json says. configs: part -> configuration, `scheduler` included.
     tensors: part -> parameter name -> Tensor. files: tokenizer and notices, name in the bundle ->
     content. origins: what the fingerprint covers, by name. places: part -> the folder or file that
-    it was read from.
+    it was read from. words: what the tokenizers have to learn.
     """
 
     label: str
@@ -41,6 +50,7 @@ class Pieces:
     files: Mapping[str, bytes]
     origins: Mapping[str, Path]
     places: Mapping[str, Path]
+    words: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

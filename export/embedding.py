@@ -18,7 +18,7 @@ from engine.errors import EngineError
 from engine.jsonfile import read_json
 from engine.tokenizer import Tokenizer
 from export.errors import SourceError
-from export.source import TOKENIZER_FILES, TOKENIZER_LIMIT
+from export.folder import TOKENIZER_FILES, TOKENIZER_LIMIT
 from export.tensor_file import TensorFile, open_tensors, shown
 
 __all__ = ["ROWS_LIMIT", "TOKEN_LIMIT", "read_embedding", "with_token"]

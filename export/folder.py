@@ -10,7 +10,7 @@ from export.errors import MissingError, SourceError
 from export.recipes import RECIPES, Recipe
 from export.weightfiles import HEADER_LIMIT, PICKLES, Tensor, index_tensors, refuse_pickle
 
-__all__ = ["CONFIG_LIMIT", "open_folder", "weight_files"]
+__all__ = ["CONFIG_LIMIT", "TOKENIZER_FILES", "TOKENIZER_LIMIT", "open_folder", "weight_files"]
 
 CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
 TOKENIZER_LIMIT = 64 << 20  # bytes of one tokenizer file

@@ -1,4 +1,4 @@
-"""What a bundle is made of, as a person names it: a checkpoint, and what replaces parts of it."""
+"""What a bundle is made of, as a person names it: a checkpoint, and what changes it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,25 @@ __all__ = ["Ingredients"]
 class Ingredients:
     """source: a diffusers folder or a single .safetensors file. vae: a file or folder whose VAE
     takes the place of the checkpoint's own. prediction: "epsilon" or "v_prediction", for a single
-    file that does not say it.
+    file that does not say it. loras: (file, scale), merged. embeddings: (word, file) of textual
+    inversions.
     """
 
     source: Path
     vae: Path | None = None
     prediction: str | None = None
+    loras: tuple[tuple[Path, float], ...] = ()
+    embeddings: tuple[tuple[str, Path], ...] = ()
 
     def open(self) -> Checkpoint:
         """Open the checkpoint with everything applied. Raises SourceError, MissingError."""
-        return open_checkpoint(self.source, vae=self.vae, prediction=self.prediction)
+        checkpoint = open_checkpoint(self.source, vae=self.vae, prediction=self.prediction)
+        if self.loras or self.embeddings:
+            from export.additions import with_embeddings, with_loras
+
+            checkpoint = with_loras(checkpoint, self.loras)
+            checkpoint = with_embeddings(checkpoint, self.embeddings)
+        return checkpoint
 
     def job(self) -> dict[str, Any]:
         """Give them as JSON for the export process."""
@@ -32,14 +41,18 @@ class Ingredients:
             "source": str(self.source.absolute()),
             "vae": None if self.vae is None else str(self.vae.absolute()),
             "prediction": self.prediction,
+            "loras": [[str(file.absolute()), scale] for file, scale in self.loras],
+            "embeddings": [[token, str(file.absolute())] for token, file in self.embeddings],
         }
 
     @classmethod
     def from_job(cls, job: Mapping[str, Any]) -> Self:
         """Take them from the export process's job."""
-        vae = job.get("vae")
+        vae = job["vae"]
         return cls(
             source=Path(job["source"]),
             vae=None if vae is None else Path(vae),
-            prediction=job.get("prediction"),
+            prediction=job["prediction"],
+            loras=tuple((Path(file), scale) for file, scale in job["loras"]),
+            embeddings=tuple((token, Path(file)) for token, file in job["embeddings"]),
         )

@@ -12,6 +12,8 @@ from export.errors import SourceError
 from export.weightfiles import Tensor
 
 __all__ = [
+    "RESNET",
+    "UNET_TOP",
     "clip_config",
     "open_clip_config",
     "open_clip_tensors",
@@ -27,7 +29,7 @@ Rename = Callable[[str], str]
 HEAD = 64  # channels of an attention head, but for the UNet of SD 1.x
 SD1_HEADS = 8
 
-_UNET_TOP = {
+UNET_TOP = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
     "label_emb.0.0": "add_embedding.linear_1",
@@ -36,7 +38,7 @@ _UNET_TOP = {
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
 }
-_RESNET = {
+RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",
     "emb_layers.1": "time_emb_proj",
@@ -117,8 +119,8 @@ def unet_names(shapes: Shapes) -> Rename:
 
     def rename(name: str) -> str:
         module, _, leaf = name.rpartition(".")
-        if module in _UNET_TOP:
-            return f"{_UNET_TOP[module]}.{leaf}"
+        if module in UNET_TOP:
+            return f"{UNET_TOP[module]}.{leaf}"
         side, number, rest = name.split(".", 2)
         if side == "middle_block":
             place = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}[number]
@@ -307,7 +309,7 @@ def _inner(rest: str, place: str) -> str:
     if place.startswith("attentions"):
         return rest
     module, _, leaf = rest.rpartition(".")
-    return f"{_RESNET[module]}.{leaf}"
+    return f"{RESNET[module]}.{leaf}"
 
 
 def _vae_level(rest: Sequence[str]) -> str:

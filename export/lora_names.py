@@ -9,6 +9,7 @@ every way, with underscores, and a layer is looked up among the spellings.
 from collections.abc import Iterable, Iterator, Mapping
 
 from export.errors import SourceError
+from export.ldm import RESNET, UNET_TOP
 
 __all__ = ["Addresses", "addresses", "ldm_unet_names", "locate"]
 
@@ -31,24 +32,6 @@ PREFIXES = {
     "text_encoder.": "text_encoder",
     "diffusion_model.": UNET,
 }
-# LDM's openaimodel.py numbers the layers of its blocks; diffusers names them.
-LDM_RESNET = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
-    "skip_connection": "conv_shortcut",
-}
-LDM_SINGLE = {
-    "time_embed.0": "time_embedding.linear_1",
-    "time_embed.2": "time_embedding.linear_2",
-    "label_emb.0.0": "add_embedding.linear_1",  # SDXL: size and crop
-    "label_emb.0.2": "add_embedding.linear_2",
-    "input_blocks.0.0": "conv_in",
-    "out.0": "conv_norm_out",
-    "out.2": "conv_out",
-}
 # Before 0.22 diffusers kept LoRA in attention processors, also for CLIP, under the UNet's names.
 OLD_CLIP = {
     "self_attn_q_proj": "self_attn_to_q",
@@ -65,7 +48,7 @@ def ldm_unet_names(names: Iterable[str]) -> dict[str, str]:
     inside is named alike in both, except for resnets, whose layers are given one by one.
     """
     modules = {module for name in names for module in _beginnings(name)}
-    found = {theirs: ours for theirs, ours in LDM_SINGLE.items() if ours in modules}
+    found = {theirs: ours for theirs, ours in UNET_TOP.items() if ours in modules}
     found |= _down(modules) | _middle(modules) | _up(modules)
     return found
 
@@ -117,7 +100,7 @@ def _layer(modules: set[str], theirs: str, block: str, layer: int) -> dict[str, 
 def _resnet(modules: set[str], theirs: str, ours: str) -> dict[str, str]:
     return {
         f"{theirs}.{old}": f"{ours}.{new}"
-        for old, new in LDM_RESNET.items()
+        for old, new in RESNET.items()
         if f"{ours}.{new}" in modules
     }
 

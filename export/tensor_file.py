@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import MissingError, SourceError
-from export.source import PICKLE_HINT, PICKLES, _check_header
+from export.weightfiles import PICKLES, check_header, refuse_pickle
 
 __all__ = ["TensorFile", "open_tensors", "shown"]
 
@@ -50,12 +50,10 @@ class TensorFile:
 def open_tensors(file: Path) -> TensorFile:
     """Look at a safetensors file. Raises SourceError, and MissingError when it is not there."""
     if file.suffix.lower() in PICKLES:
-        raise SourceError(
-            f"'{file.name}' is a pickle: loading it runs whatever code is inside", hint=PICKLE_HINT
-        )
+        raise refuse_pickle(f"'{file.name}'")
     if not file.is_file():
         raise MissingError(f"there is no file '{file.name}'")
-    _check_header(file)
+    check_header(file)
     shapes: dict[str, tuple[int, ...]] = {}
     with _opened(file) as opened:
         for key in opened.keys():  # noqa: SIM118  a method of the library, no mapping

@@ -4,10 +4,24 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from export.errors import SourceError
 
-__all__ = ["HEADER_LIMIT", "PICKLES", "Tensor", "header_metadata", "index_tensors", "refuse_pickle"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "HEADER_LIMIT",
+    "PICKLES",
+    "Addition",
+    "Tensor",
+    "check_header",
+    "header_metadata",
+    "index_tensors",
+    "refuse_pickle",
+]
 
 HEADER_LIMIT = 16 << 20  # bytes of a safetensors header; SDXL's whole file has 0.4 MiB
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
@@ -17,11 +31,20 @@ PICKLE_HINT = (
 )
 
 
+class Addition(Protocol):
+    """Something that is added to a weight, read when it is needed."""
+
+    def delta(self) -> "NDArray[np.float32]":
+        """Give it in the weight's shape."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tensor:
     """Where one weight lies: file, key in it, dtype as safetensors names it, shape of the weight.
 
     rows: only these of the stored tensor (first, end). transposed: it is stored the other way.
+    additions: what is added to it. appended: rows f32[n, width] that come behind the stored ones.
     """
 
     file: Path
@@ -30,6 +53,8 @@ class Tensor:
     shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     transposed: bool = False
+    additions: tuple[Addition, ...] = ()
+    appended: "NDArray[np.float32] | None" = None
 
 
 def refuse_pickle(name: str) -> SourceError:
@@ -44,7 +69,7 @@ def index_tensors(files: Iterable[Path]) -> Iterator[tuple[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     for file in files:
-        _check_header(file)
+        check_header(file)
         try:
             with safe_open(file, framework="np") as opened:
                 for key in opened.keys():  # noqa: SIM118  a method of the library, no mapping
@@ -65,7 +90,8 @@ def header_metadata(file: Path) -> Mapping[str, str]:
         return opened.metadata() or {}
 
 
-def _check_header(file: Path) -> None:
+def check_header(file: Path) -> None:
+    """Raise SourceError unless a file begins as safetensors do, with a header of bounded size."""
     size = file.stat().st_size
     with file.open("rb") as opened:
         start = opened.read(8)

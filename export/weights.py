@@ -134,7 +134,23 @@ def read_weight(tensor: Tensor) -> NDArray[np.floating]:
         part = opened.get_slice(tensor.key)
         rows = slice(None) if tensor.rows is None else slice(*tensor.rows)
         stored = part[rows].float().numpy() if wide else part[rows]
-    return stored.T if tensor.transposed else stored
+    return _changed(stored.T if tensor.transposed else stored, tensor)
+
+
+def _changed(stored: NDArray[np.floating], tensor: Tensor) -> NDArray[np.floating]:
+    """Apply what the person adds, in f32, and round to what the checkpoint has."""
+    if tensor.appended is not None:
+        stored = np.concatenate([stored, tensor.appended.astype(stored.dtype)])
+    if not tensor.additions:
+        return stored
+    whole = stored.astype(np.float32)
+    for addition in tensor.additions:
+        whole += addition.delta().reshape(whole.shape)
+    with np.errstate(over="ignore"):  # looked at below
+        rounded = whole.astype(stored.dtype)
+    if not np.isfinite(rounded).all():
+        raise SourceError(f"with what is added, '{tensor.key}' holds numbers beyond fp16's")
+    return rounded
 
 
 def _narrow(graph: ir.Graph, name: str, tensor: Tensor) -> None:

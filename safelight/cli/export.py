@@ -34,6 +34,18 @@ def export(
         Path | None,
         typer.Option("--vae", help="A VAE in the place of its own: .safetensors file or folder."),
     ] = None,
+    lora: Annotated[
+        list[str] | None,
+        typer.Option("--lora", help="FILE or FILE:SCALE, merged into the weights; any number."),
+    ] = None,
+    embedding: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedding",
+            help="FILE or FILE:WORD of a textual inversion; the word is the file's name if none is"
+            " given. Any number.",
+        ),
+    ] = None,
     prediction: Annotated[
         Prediction | None,
         typer.Option("--prediction", help="What the unet predicts, if the file does not say it."),
@@ -61,7 +73,11 @@ def export(
         ) from error
     shelf.models.mkdir(parents=True, exist_ok=True, mode=0o700)
     ingredients = Ingredients(
-        source=source, vae=vae, prediction=None if prediction is None else prediction.value
+        source=source,
+        vae=vae,
+        prediction=None if prediction is None else prediction.value,
+        loras=tuple(_lora(text) for text in lora or ()),
+        embeddings=tuple(_embedding(text) for text in embedding or ()),
     )
     with StageProgress() as progress:
         manifest = export_checkpoint(
@@ -70,3 +86,24 @@ def export(
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
     note(f"Bundle '{name}' is on the shelf and matches torch; generate with --model {name}.")
+
+
+def _lora(text: str) -> tuple[Path, float]:
+    """Read FILE or FILE:SCALE; a file whose own name ends like that wins."""
+    file, colon, scale = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text), 1.0
+    try:
+        return Path(file), float(scale)
+    except ValueError:
+        raise UsageError(
+            f"'{scale}' is no scale of a LoRA", hint="--lora FILE or --lora FILE:0.8"
+        ) from None
+
+
+def _embedding(text: str) -> tuple[str, Path]:
+    """Read FILE or FILE:WORD; a file whose own name ends like that wins."""
+    file, colon, word = text.rpartition(":")
+    if not colon or Path(text).exists():
+        return Path(text).stem, Path(text)
+    return word, Path(file)

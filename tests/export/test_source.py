@@ -33,6 +33,7 @@ def test_a_good_one_is_recognised_with_its_sizes(source):
     assert checkpoint.sizes == {
         "token_limit": 20,
         "embed_dim": 32,
+        "text_dim": 32,
         "latent_side": 8,
         "unet_factor": 2,
     }
@@ -106,7 +107,8 @@ def test_a_huge_header_is_not_read(source):
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"_class_name": "StableDiffusionXLPipeline"}, "'StableDiffusionXLPipeline' cannot"),
+        ({"_class_name": "StableDiffusion3Pipeline"}, "'StableDiffusion3Pipeline' cannot"),
+        ({"_class_name": "StableDiffusionXLPipeline"}, "text_encoder_2 is missing"),
         ({"_class_name": None}, "'None' cannot"),
         ({"unet": ["diffusers", "UNet3DConditionModel"]}, "UNet2DConditionModel is needed"),
         ({"text_encoder": None}, "text_encoder is missing"),
