@@ -103,7 +103,7 @@ def export_checkpoint(
             folder,
             facts=_dict(built) | _dict(measured),
             parity=Parity(precision=precision, measures=measures),
-            labels=(name, licence or "unknown"),
+            labels=(name, licence or checkpoint.pieces.licence),
             options=options,
         )
         (folder / MANIFEST_NAME).write_bytes(write_manifest(manifest))
@@ -188,7 +188,7 @@ def _manifest(
         source=Source(
             kind=checkpoint.pieces.kind,
             name=checkpoint.pieces.label,
-            revision="",
+            revision=checkpoint.pieces.revision,
             sha256=str(facts["sha256"]),
         ),
         licence=labels[1],

@@ -38,7 +38,8 @@ class Pieces:
     index: what model_index.json says. configs: part -> configuration, `scheduler` included.
     tensors: part -> parameter name -> Tensor. files: tokenizer and notices, name in the bundle ->
     content. origins: what the fingerprint covers, by name. places: part -> the folder or file that
-    it was read from. words: what the tokenizers have to learn.
+    it was read from. words: what the tokenizers have to learn. revision, licence: as the hub named
+    them, where it came from one.
     """
 
     label: str
@@ -51,6 +52,8 @@ class Pieces:
     origins: Mapping[str, Path]
     places: Mapping[str, Path]
     words: tuple[Word, ...] = ()
+    revision: str = ""
+    licence: str = "unknown"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

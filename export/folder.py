@@ -15,6 +15,8 @@ __all__ = ["CONFIG_LIMIT", "TOKENIZER_FILES", "TOKENIZER_LIMIT", "open_folder", 
 CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
 TOKENIZER_LIMIT = 64 << 20  # bytes of one tokenizer file
 NOTICE_LIMIT = 1 << 20  # bytes of one licence or notice file
+SOURCE_NAME = "safelight-source.json"  # written by `models pull`
+NOTE_LIMIT = 1 << 20  # bytes of it
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -46,9 +48,12 @@ def open_folder(folder: Path) -> Pieces:
     for name in tokenizers:
         encoder = name.replace("tokenizer", "text_encoder")
         _check_tokenizer(folder / name, configs[encoder], encoder)
+    label, revision, licence = _origin(folder)
     return Pieces(
-        label=folder.name,
-        kind="diffusers",
+        label=label or folder.name,
+        kind="hub" if label else "diffusers",
+        revision=revision,
+        licence=licence,
         recipe=recipe,
         index=index,
         configs=configs,
@@ -56,6 +61,19 @@ def open_folder(folder: Path) -> Pieces:
         files={name: path.read_bytes() for name, path in files.items()},
         origins=_origins(folder, files, configs, tensors),
         places={part: folder / part for part in tensors},
+    )
+
+
+def _origin(folder: Path) -> tuple[str, str, str]:
+    """Give repository, commit and licence that `models pull` noted, or nothing and "unknown"."""
+    note = folder / SOURCE_NAME
+    if not note.is_file():
+        return "", "", "unknown"
+    fields = Fields(read_json(note, NOTE_LIMIT), SOURCE_NAME)
+    return (
+        fields.text("repository", r"[\w.-]{1,96}(/[\w.-]{1,96})?"),
+        fields.text("commit", r"[0-9a-f]{40}"),
+        fields.text("licence", r"[^\x00-\x1f]{1,100}"),
     )
 
 

@@ -6,12 +6,14 @@ are fixed; no user's prompt is ever used.
 """
 
 import gc
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
@@ -22,10 +24,10 @@ from export.checkpoint import Checkpoint
 from export.originals import load_original
 from export.preview import fit_latent_rgb
 from export.recipes import Part
-from export.runtimes import Run, installed, open_component
+from export.runtimes import Run, fitting, installed, open_component
 from export.weights import MODEL_NAME
 
-__all__ = ["called", "compare", "measure_bundle"]
+__all__ = ["called", "compare", "largest_part", "measure_bundle"]
 
 Array = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
@@ -42,7 +44,7 @@ def measure_bundle(
     checkpoint: Checkpoint, folder: Path, progress: Progress
 ) -> tuple[tuple[Measure, ...], LatentRgb]:
     """Compare every component, a short guided trajectory and its picture with torch."""
-    runtimes = installed()
+    runtimes = fitting(installed(), largest_part(checkpoint), psutil.virtual_memory().available)
     parts = [part.name for part in checkpoint.recipe.components]
     stages = [f"{way} {part}" for way in ("torch", *runtimes) for part in parts]
 
@@ -69,6 +71,15 @@ def measure_bundle(
         lambda x: decode({"latent_sample": x / scaling})["sample"], reference["trajectory"]
     )
     return tuple(measures), rgb
+
+
+def largest_part(checkpoint: Checkpoint) -> int:
+    """Give the bytes in f32 of the part with the most weights."""
+    sizes = (
+        sum(4 * math.prod(tensor.shape) for tensor in tensors.values())
+        for tensors in checkpoint.tensors.values()
+    )
+    return max(sizes)
 
 
 def _opener(runtime: str, folder: Path) -> Opener:

@@ -85,7 +85,9 @@ def export(
         )
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
-    note(f"Bundle '{name}' is on the shelf and matches torch; generate with --model {name}.")
+    runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
+    note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
+    note(f"generate with --model {name}.")
 
 
 def _lora(text: str) -> tuple[Path, float]:

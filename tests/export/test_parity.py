@@ -5,11 +5,14 @@ import shutil
 import numpy as np
 import onnx
 import pytest
+from safetensors.numpy import load_file
 
 from engine.manifest import Measure
-from export import ParityError
+from export import Ingredients, ParityError
 from export.child import run_job
-from export.parity import compare
+from export.parity import compare, largest_part
+from export.runtimes import fitting
+from export.source import open_checkpoint
 from export.thresholds import THRESHOLDS, judge
 
 X = np.linspace(-2, 2, 101, dtype=np.float32)
@@ -38,7 +41,7 @@ def test_what_is_not_finite_or_of_another_shape_never_passes(bad):
 
 
 def measures(source, bundle) -> tuple[Measure, ...]:
-    job = {"task": "measure", "source": str(source), "out": str(bundle)}
+    job = Ingredients(source=source).job() | {"task": "measure", "out": str(bundle)}
     found = run_job(job, lambda stage, fraction: None)["measures"]
     return tuple(Measure(**item) for item in found)
 
@@ -58,3 +61,18 @@ def test_one_wrong_weight_in_the_unet_fails_the_unet_alone(tmp_path, tiny_checkp
         judge(found, THRESHOLDS["fp16"])
     good = tuple(m for m in found if m.subject not in {"unet", "trajectory", "picture"})
     judge(good, {name: THRESHOLDS["fp16"][name] for name in {m.subject for m in good}})
+
+
+def test_a_runtime_without_room_is_left_out_and_one_is_always_measured():
+    both = ("onnxruntime", "openvino")
+    assert fitting(both, weights=10, available=29) == both
+    assert fitting(both, weights=10, available=28) == ("onnxruntime",)
+    assert fitting(both, weights=10, available=1) == ("onnxruntime",)
+    assert fitting(("openvino",), weights=10, available=1) == ("openvino",)
+
+
+def test_the_largest_part_is_counted_in_f32(tiny_checkpoint):
+    checkpoint = open_checkpoint(tiny_checkpoint)
+    file = tiny_checkpoint / "unet/diffusion_pytorch_model.safetensors"
+    stored = sum(value.size for value in load_file(file).values())
+    assert largest_part(checkpoint) == 4 * stored

@@ -31,6 +31,10 @@ def test_what_was_pulled_is_the_checkpoint_that_was_published(tiny_checkpoint, t
             files=choose(found, ""),
         )
         pull(opened, order, folder, lambda name, done: seen.append(done))
-    assert fingerprint(open_checkpoint(folder)) == fingerprint(open_checkpoint(tiny_checkpoint))
+    pulled = open_checkpoint(folder)
+    assert fingerprint(pulled) == fingerprint(open_checkpoint(tiny_checkpoint))
+    pieces = pulled.pieces
+    assert (pieces.kind, pieces.label) == ("hub", REPOSITORY)
+    assert (pieces.revision, pieces.licence) == (found.commit, found.licence)
     assert seen[-1] == order.bytes
     assert seen == sorted(seen)

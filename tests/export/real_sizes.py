@@ -1,7 +1,7 @@
-"""Measures an export of Stable Diffusion 1.5's architecture with random weights.
+"""Measures an export of a real architecture with random weights.
 
-`python -m tests.export.sd15 WORKFOLDER RESULT.json` needs 5 GB of disk and some minutes; it made
-the committed benchmarks/results/export-sd15.json.
+`python -m tests.export.real_sizes sd15|sdxl WORKFOLDER RESULT.json` needs 5 GB of disk and some
+minutes, for XL 11 GB; it made the committed benchmarks/results/export-*.json.
 """
 
 import json
@@ -14,18 +14,22 @@ from dataclasses import asdict
 from pathlib import Path
 
 from export import Ingredients, Options, export_checkpoint
-from export.architectures import SD15, write_random_checkpoint
+from export.architectures import SD15, SDXL, write_random_checkpoint
 
 __all__ = ["measure_export"]
 
 KIB = 1024  # bytes; Linux counts ru_maxrss in KiB
 
 
-def measure_export(work: Path) -> dict[str, object]:
+ARCHITECTURES = {"sd15": SD15, "sdxl": SDXL}
+TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl": "Stable Diffusion XL"}
+
+
+def measure_export(family: str, work: Path) -> dict[str, object]:
     """Export it inside `work` and give seconds by stage, peak memory in bytes, and the parity."""
-    source = work / "sd15-random"
+    source = work / f"{family}-random"
     if not source.exists():
-        write_random_checkpoint(source, SD15, seed=1)
+        write_random_checkpoint(source, ARCHITECTURES[family], seed=1)
     stages: list[tuple[str, float]] = []
     build_peak = 0
 
@@ -40,7 +44,7 @@ def measure_export(work: Path) -> dict[str, object]:
     manifest = export_checkpoint(
         Ingredients(source=source),
         work / "bundle",
-        name="sd15-random",
+        name=f"{family}-random",
         licence="random weights",
         progress=progress,
         options=Options(),
@@ -52,7 +56,7 @@ def measure_export(work: Path) -> dict[str, object]:
         if stage != "done"
     }
     return {
-        "scenario": "export of Stable Diffusion 1.5's architecture, random fp16 weights",
+        "scenario": f"export of {TITLES[family]}'s architecture, random fp16 weights",
         "machine": {"cores": os.cpu_count(), "cpu": cpu(), "platform": platform.machine()},
         "libraries": dict(manifest.exporter),
         "load_average_1min": round(os.getloadavg()[0], 1),
@@ -77,5 +81,5 @@ def cpu() -> str:
 
 
 if __name__ == "__main__":
-    found = measure_export(Path(sys.argv[1]))
-    Path(sys.argv[2]).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    found = measure_export(sys.argv[1], Path(sys.argv[2]))
+    Path(sys.argv[3]).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
