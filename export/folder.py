@@ -18,6 +18,7 @@ NOTICE_LIMIT = 1 << 20  # bytes of one licence or notice file
 SOURCE_NAME = "safelight-source.json"  # written by `models pull`
 NOTE_LIMIT = 1 << 20  # bytes of it
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model")
+VARIANTS = ("", ".fp16")
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -111,12 +112,14 @@ def _config(folder: Path, part: str, name: str, *, constants: bool = False) -> d
 def weight_files(part: Path) -> list[Path]:
     """Give the safetensors files of a part. Raises SourceError, MissingError."""
     for stem in WEIGHT_STEMS:
-        index = part / f"{stem}.safetensors.index.json"
-        for name in (f"{stem}.safetensors", f"{stem}.fp16.safetensors"):
-            if (part / name).is_file():
-                return [part / name]
-        if index.is_file():
-            return _shards(index)
+        whole = [part / f"{stem}{variant}.safetensors" for variant in VARIANTS]
+        indexes = [part / f"{stem}.safetensors.index{variant}.json" for variant in VARIANTS]
+        # Plain before fp16, and one whole file before shards, as the libraries choose.
+        for path, index in zip(whole, indexes, strict=True):
+            if path.is_file():
+                return [path]
+            if index.is_file():
+                return _shards(index)
     pickles = sorted(path.name for path in part.iterdir() if path.suffix in PICKLES)
     if pickles:
         raise refuse_pickle(f"{part.name}/{pickles[0]}")

@@ -79,7 +79,7 @@ def _from_folder(checkpoint: Checkpoint, part: str, folder: Path) -> nn.Module:
     # Loaded as it is stored and widened weight by weight: otherwise both are there at once.
     narrow = all(tensor.dtype == "F16" for tensor in stored)
     options["dtype" if part in TEXT else "torch_dtype"] = torch.float16 if narrow else torch.float32
-    if any(".fp16." in tensor.file.name for tensor in stored):
+    if any(".fp16" in tensor.file.name for tensor in stored):
         options["variant"] = "fp16"
     return makers[part].from_pretrained(folder, **options).float()
 

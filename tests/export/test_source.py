@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from export import MissingError, SourceError
 from export.checkpoint import fingerprint
+from export.originals import load_original
 from export.source import open_checkpoint
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -179,6 +180,26 @@ def test_shards_are_read_as_one(source):
         )
     parts = open_checkpoint(source)
     assert set(parts.tensors["unet"]) == set(whole.tensors["unet"])
+
+
+def test_shards_in_half_precision_are_found_and_loaded(source):
+    """As `diffusion_pytorch_model.safetensors.index.fp16.json` names them in large repositories."""
+    weights = load_file(source / UNET)
+    keys = sorted(weights)
+    stem = "diffusion_pytorch_model"
+    names = [f"{stem}.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    shard(source, {key: names[number % 2] for number, key in enumerate(keys)})
+    (source / f"{UNET}.index.json").rename(source / f"unet/{stem}.safetensors.index.fp16.json")
+    for half, name in enumerate(names):
+        save_file(
+            {key: weights[key] for key in keys[half::2]},
+            source / "unet" / name,
+            metadata={"format": "pt"},
+        )
+    checkpoint = open_checkpoint(source)
+    assert set(checkpoint.tensors["unet"]) == set(weights)
+    loaded = load_original(checkpoint, "unet").state_dict()
+    assert np.array_equal(loaded[keys[0]].numpy(), weights[keys[0]].astype(np.float32))
 
 
 @pytest.mark.parametrize("name", ["../vae/x.safetensors", "/etc/passwd", "x.bin"])
