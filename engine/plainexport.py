@@ -44,6 +44,11 @@ LATENT_RGB = LatentRgb(
 
 def describe_plain_export(folder: Path) -> Manifest:
     """Read what the loop needs from the folder's configurations. Raises BundleError."""
+    if (folder / "text_encoder_2").exists():
+        raise BundleError(
+            f"'{folder.name}' is a plain export of Stable Diffusion XL, which is not run as it is",
+            hint="`safelight export` makes a bundle from its checkpoint",
+        )
     components = {name: _component(folder, name) for name in NEEDED}
     for name in OPTIONAL:
         if (folder / name / "model.onnx").is_file():

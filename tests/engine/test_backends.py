@@ -15,7 +15,7 @@ from engine.backends.fake import FakeBackend
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.backends.openvino import OpenVinoBackend
 from engine.errors import BundleError, DeviceError
-from tests.engine.tiny_graph import DEPTH, multiplied, write_product, write_timestep
+from tests.engine.tiny_graph import DEPTH, multiplied, write_product, write_timestep, write_two
 
 X = np.random.default_rng(1).standard_normal((2, DEPTH), dtype=np.float32)
 SHAPES = {"x": X.shape}
@@ -50,6 +50,20 @@ def test_the_output_is_one_buffer_and_inputs_are_copied(backend, tmp_path):
     second = session.run({"x": x})
     assert np.shares_memory(first, second)
     assert not second.any()
+
+
+def test_all_outputs_come_by_name_in_order_and_are_the_callers_own(backend, tmp_path):
+    session = backend.load(write_two(tmp_path / "model.onnx"), SHAPES)
+    found = session.run_all({"x": X})
+    assert list(found) == ["y", "z"]
+    assert np.abs(found["y"] - multiplied(X)).max() < 1e-4
+    assert np.array_equal(found["z"], X[:, 0])
+    kept = {name: value.copy() for name, value in found.items()}
+    session.run_all({"x": np.zeros_like(X)})
+    session.run({"x": np.zeros_like(X)})
+    assert all(np.array_equal(found[name], kept[name]) for name in kept)
+    first = session.run({"x": X})
+    assert np.abs(first - multiplied(X)).max() < 1e-4
 
 
 @pytest.mark.parametrize(

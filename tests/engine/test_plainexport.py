@@ -59,6 +59,12 @@ def test_another_make_is_refused(plain, part, values, match):
         describe_plain_export(plain)
 
 
+def test_a_plain_export_of_xl_is_told(plain):
+    shutil.copytree(plain / "text_encoder", plain / "text_encoder_2")
+    with pytest.raises(BundleError, match="plain export of Stable Diffusion XL"):
+        describe_plain_export(plain)
+
+
 @pytest.mark.parametrize("location", ["../unet/model.onnx_data", "/etc/passwd", "gone"])
 def test_weights_from_elsewhere_are_refused(plain, location):
     path = plain / "text_encoder/model.onnx"

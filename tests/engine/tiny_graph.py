@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["DEPTH", "WEIGHT", "multiplied", "write_product", "write_timestep"]
+__all__ = ["DEPTH", "WEIGHT", "multiplied", "write_product", "write_timestep", "write_two"]
 
 DEPTH = 2048
 # fp16 holds each weight exactly; their sum over DEPTH products needs fp32 arithmetic.
@@ -23,6 +23,24 @@ def write_product(path: Path, *, external: bool = False) -> Path:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
     weight = numpy_helper.from_array(WEIGHT, "weight")
     _save(path, helper.make_graph(nodes, "product", [x], [y], [weight]), external=external)
+    return path
+
+
+def write_two(path: Path) -> Path:
+    """Write x f32[batch, DEPTH] -> y = x @ W, z = the first number of each row, in that order."""
+    nodes = [
+        helper.make_node("Cast", ["weight"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["x", "first"], ["z"], axis=1),
+        helper.make_node("MatMul", ["x", "wide"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", DEPTH])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
+    z = helper.make_tensor_value_info("z", TensorProto.FLOAT, ["batch"])
+    values = [
+        numpy_helper.from_array(WEIGHT, "weight"),
+        numpy_helper.from_array(np.array(0, np.int64), "first"),
+    ]
+    _save(path, helper.make_graph(nodes, "two", [x], [y, z], values), external=False)
     return path
 
 
