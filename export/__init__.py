@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from export.errors import ExportError, GraphError, MissingError, ParityError, SourceError
 
 if TYPE_CHECKING:
-    from export.build import Options, export_checkpoint
+    from export.build import Options, export_checkpoint, is_current
     from export.ingredients import Ingredients
     from export.recheck import missing_for_recheck, recheck_bundle
 
@@ -21,6 +21,7 @@ __all__ = [
     "ParityError",
     "SourceError",
     "export_checkpoint",
+    "is_current",
     "missing_for_recheck",
     "recheck_bundle",
 ]
@@ -30,6 +31,7 @@ _HOMES = {
     "Ingredients": "ingredients",
     "Options": "build",
     "export_checkpoint": "build",
+    "is_current": "build",
     "missing_for_recheck": "recheck",
     "recheck_bundle": "recheck",
 }

@@ -27,16 +27,18 @@ from engine.manifest import (
     Parity,
     Source,
     TensorSpec,
+    read_manifest,
     write_manifest,
 )
-from export.checkpoint import Checkpoint
+from export.checkpoint import Checkpoint, fingerprint
 from export.child import run_job
 from export.errors import ExportError, SourceError
 from export.ingredients import Ingredients
 from export.recipes import Part, Port
 from export.thresholds import THRESHOLDS, Bound, bounds_of, judge
+from export.versions import library_versions
 
-__all__ = ["Options", "export_checkpoint"]
+__all__ = ["Options", "export_checkpoint", "is_current"]
 
 Progress = Callable[[str, float], None]
 STEPS = 25  # what a request takes when nobody says otherwise; DPM++ 2M changes little beyond
@@ -54,12 +56,14 @@ class Options:
     guidance_scale None: the family's own.
 
     thresholds: precision -> subject -> Bound, the gate's table. now: the clock for `created`.
+    hash_cache: a file that remembers the source's hashes, so that `is_current` is quick.
     """
 
     steps: int = STEPS
     guidance_scale: float | None = None
     thresholds: Mapping[str, Mapping[str, Bound]] = field(default_factory=lambda: THRESHOLDS)
     now: Callable[[], datetime] = _now
+    hash_cache: Path | None = None
 
 
 def export_checkpoint(
@@ -82,6 +86,8 @@ def export_checkpoint(
     checkpoint = source.open()
     with _beside(out) as folder:
         job = source.job() | {"out": str(folder.absolute())}
+        cache = options.hash_cache
+        job["hash_cache"] = None if cache is None else str(cache.absolute())
         _copy_side_files(checkpoint, folder)
         if checkpoint.pieces.words:
             from export.additions import teach
@@ -112,6 +118,27 @@ def export_checkpoint(
         _flush_folder(out.parent)
     progress("done", 1.0)
     return manifest
+
+
+def is_current(
+    source: Ingredients, bundle: Path, *, licence: str | None, hash_cache: Path | None
+) -> bool:
+    """Say whether `bundle` is what an export of `source` would make: same files, same libraries.
+
+    Raises SourceError, MissingError for a source that cannot be exported, BundleError for a damaged
+    manifest.
+    """
+    _check_libraries()
+    if not (bundle / MANIFEST_NAME).is_file():
+        return False
+    manifest = read_manifest(bundle)
+    checkpoint = source.open()
+    return (
+        manifest.source.sha256 == fingerprint(checkpoint, hash_cache)
+        and dict(manifest.exporter) == library_versions()
+        and manifest.prediction_type == checkpoint.training.prediction_type
+        and manifest.licence == (licence or checkpoint.pieces.licence)
+    )
 
 
 def _check_libraries() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.hashes import HashCache
 from engine.jsonfile import Fields
 from engine.training import Training
 from export.errors import MissingError, SourceError
@@ -97,13 +98,15 @@ def make_checkpoint(pieces: Pieces) -> Checkpoint:
     )
 
 
-def fingerprint(checkpoint: Checkpoint) -> str:
-    """Give the sha256 over names and contents of all that was read of the checkpoint, as hex."""
+def fingerprint(checkpoint: Checkpoint, hash_cache: Path | None = None) -> str:
+    """Give the sha256 over names and contents of all that was read of the checkpoint, as hex.
+
+    hash_cache: a file that remembers hashes by size, times and inode.
+    """
     whole = hashlib.sha256()
-    for name, path in sorted(checkpoint.pieces.origins.items()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{name}\0{digest}\n".encode())
+    with HashCache.open(hash_cache) as hashes:
+        for name, path in sorted(checkpoint.pieces.origins.items()):
+            whole.update(f"{name}\0{hashes.sha256(path)}\n".encode())
     return whole.hexdigest()
 
 

@@ -10,18 +10,17 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
 from export import errors
 from export.checkpoint import fingerprint
 from export.ingredients import Ingredients
+from export.versions import library_versions
 
 __all__ = ["main"]
 
 Send = Callable[[Mapping[str, object]], None]
-LIBRARIES = ("diffusers", "onnx-ir", "onnxscript", "safetensors", "torch", "transformers")
 # Tracing time in proportion: a UNet has several times the nodes of the others together.
 WEIGHT = {"unet": 6}
 
@@ -58,6 +57,7 @@ def _claim_stdout() -> IO[str]:
 
 def _build(job: Mapping[str, Any], send: Send) -> object:
     """Trace every component and write it into the bundle's folder."""
+    cache = job["hash_cache"]
     checkpoint = Ingredients.from_job(job).open()
     send({"stage": "match weights", "fraction": 0.0})
     from export.graph import trace
@@ -85,8 +85,8 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
         done += share
     return {
         "precisions": {name: precision_of(tensors) for name, tensors in found.items()},
-        "sha256": fingerprint(checkpoint),
-        "versions": {name: version(name) for name in LIBRARIES},
+        "sha256": fingerprint(checkpoint, None if cache is None else Path(cache)),
+        "versions": library_versions(),
     }
 
 

@@ -44,7 +44,7 @@ class Shelf:
 
     def __init__(self, models: Path, cache: Path) -> None:
         self.models = models
-        self._hash_cache = cache / "hashes.json"
+        self.hash_cache = cache / "hashes.json"
 
     def entries(self) -> Iterator[ShelfEntry]:
         """Yield every bundle on the shelf by name, broken ones too (opening says what is wrong)."""
@@ -72,7 +72,7 @@ class Shelf:
         """Open a bundle and verify its hashes (cached by size, time and inode)."""
         from engine import Bundle
 
-        return Bundle.open(self.find(name).path, hash_cache=self._hash_cache)
+        return Bundle.open(self.find(name).path, hash_cache=self.hash_cache)
 
     def free_path(self, name: str) -> Path:
         """Give the folder of a new bundle of this name; raises UsageError if there is one."""
@@ -106,7 +106,7 @@ class Shelf:
 
     def forget_hashes(self) -> None:
         """Forget remembered hashes: one of them called a damaged file good."""
-        self._hash_cache.unlink(missing_ok=True)
+        self.hash_cache.unlink(missing_ok=True)
 
     @staticmethod
     def _in(folder: Path, *, shipped: bool) -> Iterator[ShelfEntry]:

@@ -62,16 +62,13 @@ def export(
     name = check_name(to)
     shelf = Shelf(settings.models, settings.cache)
     target = shelf.models / name
-    if target.exists():
-        raise UsageError(f"there is a model '{name}' already; it is not overwritten")
     try:
-        from export import Ingredients, export_checkpoint
+        from export import Ingredients, Options, export_checkpoint, is_current
     except ImportError as error:
         raise UsageError(
             "export needs torch, diffusers, transformers, onnx and onnxscript",
             hint="pip install 'safelight[export]'",
         ) from error
-    shelf.models.mkdir(parents=True, exist_ok=True, mode=0o700)
     ingredients = Ingredients(
         source=source,
         vae=vae,
@@ -79,15 +76,31 @@ def export(
         loras=tuple(_lora(text) for text in lora or ()),
         embeddings=tuple(_embedding(text) for text in embedding or ()),
     )
-    with StageProgress() as progress:
-        manifest = export_checkpoint(
-            ingredients, target, name=name, licence=licence, progress=progress.stage
-        )
+    hashes = shelf.hash_cache
+    if target.exists():
+        if not is_current(ingredients, target, licence=licence, hash_cache=hashes):
+            raise UsageError(
+                f"there is a model '{name}' already, made of something else; it is not overwritten",
+                hint=f"choose another name, or `safelight models rm {name}` first",
+            )
+        note(f"Nothing has changed: '{name}' is what this export would make.")
+        manifest = shelf.open(name).manifest
+    else:
+        shelf.models.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with StageProgress() as progress:
+            manifest = export_checkpoint(
+                ingredients,
+                target,
+                name=name,
+                licence=licence,
+                progress=progress.stage,
+                options=Options(hash_cache=hashes),
+            )
+        runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
+        note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
+        note(f"generate with --model {name}.")
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
-    runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
-    note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
-    note(f"generate with --model {name}.")
 
 
 def _lora(text: str) -> tuple[Path, float]:

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import torch
 from safetensors.numpy import load_file
 
 from engine.bundle import Bundle
+from engine.manifest import read_manifest, write_manifest
 from export import (
     GraphError,
     Ingredients,
@@ -20,6 +23,7 @@ from export import (
     ParityError,
     SourceError,
     export_checkpoint,
+    is_current,
 )
 from export.architectures import TINY
 from export.build import Options
@@ -293,3 +297,24 @@ def test_errors_form_one_tree():
     assert issubclass(MissingError, SourceError)
     assert TINY["unet"]["sample_size"] == 8
     assert not issubclass(ParityError, GraphError)
+
+
+def test_what_was_made_of_the_same_files_with_the_same_libraries_is_current(
+    tmp_path, tiny_checkpoint, tiny_bundle
+):
+    source = Ingredients(source=tiny_checkpoint)
+    given = {"licence": "CC0-1.0", "hash_cache": tmp_path / "hashes.json"}
+    assert is_current(source, tiny_bundle, **given)
+    assert not is_current(source, tiny_bundle, **(given | {"licence": "MIT"}))
+    other = tmp_path / "other"
+    copy_with(tiny_checkpoint, other, scheduler={"beta_end": 0.013})
+    assert not is_current(Ingredients(source=other), tiny_bundle, **given)
+    swapped = Ingredients(source=tiny_checkpoint, vae=other / "vae")
+    assert not is_current(swapped, tiny_bundle, **given)
+    older = Path(shutil.copytree(tiny_bundle, tmp_path / "older"))
+    manifest = read_manifest(older)
+    changed = replace(manifest, exporter={**manifest.exporter, "torch": "1.0"})
+    (older / "safelight.json").write_bytes(write_manifest(changed))
+    assert not is_current(source, older, **given)
+    (older / "safelight.json").unlink()  # a plain export is made of nobody knows what
+    assert not is_current(source, older, **given)
