@@ -96,9 +96,10 @@ def fill(model: ir.Model, tensors: Mapping[str, Tensor]) -> None:
         return False if any(id(value) in weights for value in node.inputs) else None
 
     _simplify(model, should_fold)
+    order = {id(node): place for place, node in enumerate(graph)}
     for name, tensor in used.items():
         if tensor.dtype == "F16" and name in graph.initializers:
-            _narrow(graph, name, tensor)
+            _narrow(graph, name, tensor, order)
     _strip(model)
 
 
@@ -153,8 +154,12 @@ def _changed(stored: NDArray[np.floating], tensor: Tensor) -> NDArray[np.floatin
     return rounded
 
 
-def _narrow(graph: ir.Graph, name: str, tensor: Tensor) -> None:
+def _narrow(graph: ir.Graph, name: str, tensor: Tensor, order: Mapping[int, int]) -> None:
+    """Store a weight in fp16, with a cast right before its first use: at the graph's beginning all
+    widened weights would be there at once in a runtime that folds nothing.
+    """
     wide = graph.initializers.pop(name)
+    users = [usage.node for usage in wide.uses()]
     narrow = ir.Value(name=name, shape=wide.shape, type=ir.TensorType(ir.DataType.FLOAT16))
     narrow.const_value = _lazy(tensor, narrow, np.float16)
     cast = ir.node("Cast", [narrow], {"to": ir.DataType.FLOAT}, name=f"{name}/widen")
@@ -162,7 +167,7 @@ def _narrow(graph: ir.Graph, name: str, tensor: Tensor) -> None:
     out.name, out.shape, out.type = f"{name}/fp32", wide.shape, ir.TensorType(ir.DataType.FLOAT)
     wide.replace_all_uses_with(out)
     graph.initializers.add(narrow)
-    graph.insert_before(graph[0], cast)
+    graph.insert_before(min(users, key=lambda node: order[id(node)]), cast)
 
 
 def _strip(model: ir.Model) -> None:

@@ -33,7 +33,10 @@ class FoldedPage:
         for index, framed in records:
             folded = None
             if framed is not None and self.size <= _MOST_BYTES:
-                folded = fold_json(framed[LENGTH_BYTES:].rstrip(b"\0"))
+                # What words are looked for in lies behind this key; before it is half the text,
+                # names and beginnings of files. Where it is not found, all of it counts.
+                start = max(LENGTH_BYTES, framed.find(b'"data":', LENGTH_BYTES))
+                folded = fold_json(framed[start:].rstrip(b"\0"))
             if folded is None:
                 self._open.add(index)
                 continue

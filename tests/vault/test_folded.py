@@ -138,7 +138,7 @@ def test_closing_forgets(opened):
 
 def test_what_finds_no_room_is_found_all_the_same(opened, monkeypatch):
     opened, _ = opened
-    monkeypatch.setattr(folded, "_MOST_BYTES", 700)
+    monkeypatch.setattr(folded, "_MOST_BYTES", 60)
     opened._s.ledger._folded.forget()
     for _ in range(2):
         assert found(opened, "red") == ["red pear", "red apple"]
@@ -147,7 +147,7 @@ def test_what_finds_no_room_is_found_all_the_same(opened, monkeypatch):
 
 def test_a_record_edited_often_takes_its_room_once(opened, monkeypatch):
     opened, _ = opened
-    monkeypatch.setattr(folded, "_MOST_BYTES", 2000)
+    monkeypatch.setattr(folded, "_MOST_BYTES", 150)
     opened._s.ledger._folded.forget()
     first = next(iter(opened.list())).id
     for turn in range(20):

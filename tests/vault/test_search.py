@@ -20,10 +20,15 @@ def may_match(query: Query, raw: bytes) -> bool:
     return 5 in page.holding(query.raw)
 
 
-@given(st.lists(LETTERS, max_size=3), LETTERS)
-def test_what_matches_may_match(values, text):
+OTHER = st.dictionaries(st.sampled_from(["rest", "x", "data"]), LETTERS, max_size=2)
+
+
+@given(st.lists(LETTERS, max_size=3), LETTERS, OTHER, OTHER, st.sampled_from([(",", ":"), None]))
+def test_what_matches_may_match(values, text, before, after, separators):
+    """Whatever stands around the application's object, and however the JSON is spaced."""
     data = {"key": values}
-    raw = json.dumps({"data": data}, ensure_ascii=False, separators=(",", ":")).encode()
+    document = {"rest": before, "data": data, "more": after}
+    raw = json.dumps(document, ensure_ascii=False, separators=separators).encode()
     query = Query(text)
     assert may_match(query, raw) or not query.matches(data)
 
