@@ -16,7 +16,7 @@ from vault.search import fold_json
 
 __all__ = ["FoldedPage", "FoldedPages"]
 
-_MOST_BYTES = 64 << 20  # of text: about 130,000 records; beyond, a page is read each time
+_MOST_BYTES = 64 << 20  # of text: about 160,000 records; beyond, a page is read each time
 
 
 class FoldedPage:
