@@ -47,6 +47,7 @@ def _onnxruntime(model: Path) -> Run:
     # anew would hold them three times, 20 GB for SDXL. The engine's own sessions optimise.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False  # it plans a block of all widened weights for each shape
     options.add_session_config_entry("session.disable_prepacking", "1")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
