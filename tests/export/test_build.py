@@ -66,7 +66,8 @@ def test_the_manifest_says_what_the_loop_needs(tiny_bundle):
     assert (manifest.defaults.steps, manifest.defaults.guidance_scale) == (12, 4.0)
     assert manifest.created == "2026-11-24T12:00:00Z"
     assert manifest.exporter["torch"] == torch.__version__
-    assert {m.subject for m in manifest.parity.measures} == set(THRESHOLDS["fp16"])
+    subjects = {m.subject for m in manifest.parity.measures}
+    assert subjects == {*manifest.components, "trajectory", "picture"}
     assert {m.runtime for m in manifest.parity.measures} == {"onnxruntime", "openvino"}
 
 

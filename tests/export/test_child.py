@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from export import GraphError, MissingError
+from export import GraphError, Ingredients, MissingError
 from export.child import OFFLINE, run_job
 
 
@@ -14,8 +14,8 @@ def quiet(stage: str, fraction: float) -> None:
     """Hear the progress and say nothing."""
 
 
-def job(source, out, task: str = "build") -> dict[str, str]:
-    return {"task": task, "source": str(source), "out": str(out)}
+def job(source, out, task: str = "build") -> dict[str, object]:
+    return Ingredients(source=source).job() | {"task": task, "out": str(out), "hash_cache": None}
 
 
 def test_an_error_comes_back_as_what_it_was(tmp_path):

@@ -38,13 +38,14 @@ def settings():
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def work(tmp_path_factory):
+    """A folder of the module's own: which files share a process is not known."""
     folder = tmp_path_factory.mktemp("work")
     write_shelf(folder)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shelf(work, settings):
     return open_shelf(work, settings)
