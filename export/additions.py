@@ -93,4 +93,7 @@ def teach(words: Sequence[Word], bundle: Path) -> None:
 
 
 def _table(tensors: Mapping[str, Tensor]) -> str:
-    return next(name for name in tensors if name.endswith(TABLE))
+    for name, tensor in tensors.items():
+        if name.endswith(TABLE) and len(tensor.shape) == 2:
+            return name
+    raise SourceError("the text encoder has no table of tokens")

@@ -5,6 +5,7 @@ The networks are read off the weights' own shapes, so that any size of a known m
 What shapes cannot tell is fixed by make: 8 attention heads in SD 1.x, heads of 64 elsewhere.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -84,8 +85,10 @@ def unet_config(shapes: Shapes) -> dict[str, object]:
     middle = _depth(shapes, "middle_block")
     if depths[-1] not in {0, middle} or not any(depths):
         raise SourceError(f"the unet has {middle} attention blocks in its middle: another make")
-    first = next(name for name in shapes if name.endswith("attn2.to_k.weight"))
-    linear = len(shapes[first.replace("transformer_blocks.0.attn2.to_k", "proj_in")]) == 2
+    level = next(place for place, depth in enumerate(depths) if depth)
+    attention = f"input_blocks.{1 + level * (layers + 1)}.1"
+    linear = len(_shape(shapes, f"{attention}.proj_in.weight")) == 2
+    text = _shape(shapes, f"{attention}.transformer_blocks.0.attn2.to_k.weight")
     config: dict[str, object] = {
         "_class_name": "UNet2DConditionModel",
         "in_channels": _shape(shapes, "input_blocks.0.0.weight")[1],
@@ -100,7 +103,7 @@ def unet_config(shapes: Shapes) -> dict[str, object]:
         "layers_per_block": layers,
         "transformer_layers_per_block": [*(depth or 1 for depth in depths[:-1]), middle],
         "attention_head_dim": [width // HEAD for width in widths] if linear else SD1_HEADS,
-        "cross_attention_dim": shapes[first][1],
+        "cross_attention_dim": text[1],
         "norm_num_groups": 32,
         "use_linear_projection": linear,
     }
@@ -108,7 +111,7 @@ def unet_config(shapes: Shapes) -> dict[str, object]:
         config |= {
             "addition_embed_type": "text_time",
             "addition_time_embed_dim": 256,
-            "projection_class_embeddings_input_dim": shapes["label_emb.0.0.weight"][1],
+            "projection_class_embeddings_input_dim": _shape(shapes, "label_emb.0.0.weight")[1],
         }
     return config
 
@@ -245,7 +248,7 @@ def open_clip_tensors(tensors: Mapping[str, Tensor], layers: int) -> dict[str, T
 
 def _open_clip_layer(number: int, rest: str, tensor: Tensor) -> dict[str, Tensor]:
     layer = f"encoder.layers.{number}"
-    if rest in {"attn.in_proj_weight", "attn.in_proj_bias"}:
+    if rest in {"attn.in_proj_weight", "attn.in_proj_bias"} and tensor.shape:
         width, leaf = tensor.shape[0] // 3, rest.rpartition("_")[2]
         return {
             f"{layer}.self_attn.{name}_proj.{leaf}": replace(
@@ -287,7 +290,7 @@ def _unet_grid(shapes: Shapes) -> tuple[int, int]:
     downs = sorted(
         int(name.split(".")[1])
         for name in shapes
-        if name.startswith("input_blocks.") and name.endswith(".0.op.weight")
+        if re.fullmatch(r"input_blocks\.\d{1,4}\.0\.op\.weight", name)
     )
     if not downs:
         raise SourceError("the file's unet has no levels: it is of another make")
