@@ -75,16 +75,9 @@ def record_of(opened: Opened) -> Record:
     """Return the record that an application sees; raises DamagedError for bent metadata."""
     created, trashed, data, blobs = decode_record(opened.text)
     slot = opened.slot
-    return Record(
-        id=slot.record_id.hex(),
-        position=opened.position,
-        kind=kind_of(slot.kind),
-        revision=slot.revision,
-        created=created,
-        trashed=trashed,
-        metadata=data,
-        blobs={blob.name: blob for blob in blobs},
-    )
+    kind, record_id = kind_of(slot.kind), slot.record_id.hex()
+    revision, place = slot.revision, opened.position
+    return Record(record_id, place, kind, revision, created, trashed, data, blobs)
 
 
 def _seal_file(vault_id: bytes, slot: RecordSlot, name: bytes, blob: BlobDraft) -> bytearray:

@@ -228,11 +228,11 @@ def select_slots(
             for index, slot in slots
             if slot and slot.word >> _REVISION_BITS & _KIND_AND_TRASHED in wanted
         ]
-    words = [word >> _REVISION_BITS & _KIND_AND_TRASHED for *_, word in _SLOT.iter_unpack(page)]
+    unpacked = list(_SLOT.iter_unpack(page[: max(0, before) * SLOT_BYTES]))
     return [
-        (index, RecordSlot._make(_SLOT.unpack_from(page, index * SLOT_BYTES)))
-        for index in range(min(before, len(words)) - 1, -1, -1)
-        if words[index] in wanted
+        (index, RecordSlot._make(unpacked[index]))
+        for index in range(len(unpacked) - 1, -1, -1)
+        if unpacked[index][3] >> _REVISION_BITS & _KIND_AND_TRASHED in wanted
     ]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from vault.change import Change
 from vault.context import ID_BYTES
+from vault.envelope import record_of
 from vault.errors import DamagedError
 from vault.folded import FoldedPage, FoldedPages
 from vault.index import Index, RecordRow, StateRow
@@ -30,7 +31,9 @@ from vault.keytree import (
     select_slots,
 )
 from vault.notes import decode_notes
+from vault.opened import OpenedPages, copied
 from vault.pending import open_pending
+from vault.records import Record
 from vault.sealed_record import Opened, open_frames, open_rows
 from vault.secret import wipe
 from vault.slots import slots_digest
@@ -55,7 +58,7 @@ class Ledger:
         self.index = index
         self._opener = opener
         self.root_key = bytearray()
-        self._folded = FoldedPages()
+        self._folded, self._opened = FoldedPages(), OpenedPages()
         self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
 
     def forget(self) -> None:
@@ -63,7 +66,11 @@ class Ledger:
         wipe(self.root_key)
         self.root = Root()
         self._pages.clear()
+        self._forget_texts()
+
+    def _forget_texts(self) -> None:
         self._folded.forget()
+        self._opened.forget()
 
     @contextmanager
     def reading(self) -> Generator[None]:
@@ -90,7 +97,7 @@ class Ledger:
             self.index.put_root(sealed)
             self.index.put_state(StateRow(self.vault_id, *at))
         if change.renewal is not None:
-            self._folded.forget()
+            self._forget_texts()
         self.root, self.root_tag, self.at = root, root_tag(sealed), at
         self._take(root_key)
         for number, page in pages.items():
@@ -108,7 +115,7 @@ class Ledger:
         slots = self.index.slots()
         root_key, own = bytes(self.root_key), None
         if state.epoch != self.at[0]:
-            self._folded.forget()
+            self._forget_texts()
             root_key, own = self._opener.root_key(slots, state.epoch)
         sealed = self.index.root()
         root = open_root(root_key, self.vault_id, at, sealed)
@@ -244,7 +251,7 @@ class Ledger:
         trashed: bool,
         count: int,
         words: Sequence[bytes] | None = None,
-    ) -> tuple[list[Opened], int]:
+    ) -> tuple[list[Record], int]:
         """Return up to `count` records below position `before`, newest first, and where to go on.
 
         Looks through at most 64 pages, so the list may be short, or empty with more to come; the
@@ -262,9 +269,24 @@ class Ledger:
                 wanted += [(start + index, slot) for index, slot in found[: count - len(wanted)]]
             if len(wanted) == count or read:
                 break
-        fitting = self._fitting(wanted)
-        ended = len(fitting) == len(wanted) < count
-        return self._open(fitting), max(0, number) * PAGE_SLOTS if ended else fitting[-1][0]
+        records = self._records(wanted)
+        ended = len(records) == len(wanted) < count
+        return records, max(0, number) * PAGE_SLOTS if ended else records[-1].position
+
+    def _records(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Record]:
+        """Return the first of the wanted records, as many as fit into memory."""
+        entries, records = self.root.pages, dict[int, Record]()
+        for number in self.pages_of(position for position, _ in wanted):
+            records.update(self._opened.get(number, entries[number]))
+        missing = [each for each in wanted if each[0] not in records]
+        if missing:
+            fitting = self._fitting(missing)
+            opened = [(record_of(each), len(each.text)) for each in self._open(fitting)]
+            self._opened.keep(opened, entries)
+            records.update((record.position, record) for record, _ in opened)
+            if len(fitting) < len(missing):
+                wanted = [each for each in wanted if each[0] > missing[len(fitting)][0]]
+        return [copied(records[position]) for position, _ in wanted]
 
     def _holding(self, number: int, words: Sequence[bytes]) -> tuple[list[int], bool]:
         """Return the indices that may hold all words, and whether the page had to be read."""

@@ -6,10 +6,12 @@ Metadata is JSON with the vault's own keys outside and the application's object 
 
 import base64
 import json
+import re
 from binascii import a2b_base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -35,6 +37,12 @@ METADATA_BYTES = 1 << 20  # of JSON, UTF-8
 _BLOB_VALUES, _BLOB_TYPES = itemgetter("name", "kind", "type", "length"), (str, int, str, int)
 _SEAL_VALUES, _SEAL_TYPES = itemgetter("file", "prefix", "revision"), (str, str, int)
 _KINDS = {int(kind): kind for kind in Kind}
+_MISSHAPEN = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
+_WRITTEN_HEAD = re.compile(
+    rf'{{"schema":{SCHEMA_VERSION},"created":"([^"\\]*)","trashed":(?:null|"([^"\\]*)"),"blobs":\['
+)
+_WRITTEN_DATA = '],"data":{'
+_read = json.JSONDecoder().raw_decode  # (text, where a value begins) -> the value, where it ends
 NAME_LENGTH = 64  # characters of a blob's name or media type
 BLOBS_A_RECORD = 64
 
@@ -178,13 +186,52 @@ def _encode_blob(seal: BlobSeal) -> dict[str, JSON]:
     }
 
 
-def decode_record(text: bytes) -> tuple[str, str | None, dict[str, JSON], list[Blob]]:
+class _WrittenBlobs(Mapping[str, Blob]):
+    """The blobs of a record by name, parsed when they are first asked for: most lists never do."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @cached_property
+    def _blobs(self) -> dict[str, Blob]:
+        try:
+            return {blob.name: blob for blob in map(_decode_blob, json.loads(self._text))}
+        except _MISSHAPEN:
+            raise _misshapen() from None
+
+    def __getitem__(self, name: str) -> Blob:
+        return self._blobs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._blobs)
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    def __repr__(self) -> str:
+        return "Blobs(***)"
+
+
+def decode_record(text: bytes) -> tuple[str, str | None, dict[str, JSON], Mapping[str, Blob]]:
     """Return created, trashed, the application's object and the blobs of a record's JSON.
 
-    What its files are sealed with is left alone: a list shows none of it, and it is half the work.
-    Raises DamagedError for another shape.
+    JSON as `Metadata.encode` writes it without foreign keys is cut where its parts meet, and the
+    blobs are left unparsed: half the time of a list. Anything else is parsed whole. Raises
+    DamagedError for another shape; of blobs left unparsed, when they are asked for.
     """
-    return _parse(text, _decode_blob)[:4]
+    try:
+        written = text.decode()
+        head = _WRITTEN_HEAD.match(written)
+        # No string can hold this mark, since JSON escapes its quotes.
+        end = written.find(_WRITTEN_DATA, head.end()) if head else -1
+        if head and end >= 0:
+            data, last = _read(written, end + len(_WRITTEN_DATA) - 1)
+            if last == len(written) - 1 and written[last] == "}":
+                return head[1], head[2], data, _WrittenBlobs(written[head.end() - 1 : end + 1])
+    except (ValueError, RecursionError):
+        pass  # `_parse` says what is wrong, if anything is
+    created, trashed, data, blobs, _ = _parse(text, _decode_blob)
+    return created, trashed, data, {blob.name: blob for blob in blobs}
 
 
 def _parse(
@@ -201,15 +248,19 @@ def _parse(
         blobs = [decode(blob) for blob in document.pop("blobs")]
         times = type(created) is str and (trashed is None or type(trashed) is str)
         if not times or type(data) is not dict:
-            raise ValueError  # noqa: TRY301 - as the shapes that pop and match refuse
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
-        raise DamagedError("a record's metadata has a shape that nobody writes") from None
+            raise ValueError
+    except _MISSHAPEN:
+        raise _misshapen() from None
     if schema != SCHEMA_VERSION:
         raise UnsupportedFormatError(
             f"a record has another metadata schema than {SCHEMA_VERSION}",
             hint="Use a newer release.",
         )
     return created, trashed, cast(dict[str, JSON], data), blobs, document
+
+
+def _misshapen() -> DamagedError:
+    return DamagedError("a record's metadata has a shape that nobody writes")
 
 
 def _decode_blob(document: JSON) -> Blob:

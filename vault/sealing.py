@@ -119,20 +119,20 @@ def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> bytearra
     cipher, base_nonce, commitment = _schedule(key, context, bytes(sealed[:SALT_BYTES]))
     if not hmac.compare_digest(commitment, sealed[SALT_BYTES:PREFIX_BYTES]):
         raise DamagedError("a sealed blob has another key or context: damaged, swapped or replayed")
-    body = memoryview(sealed)[PREFIX_BYTES:]
-    count = len(body) // _SEALED_CHUNK + 1  # the last one is always shorter than a whole chunk
-    if len(body) - (count - 1) * _SEALED_CHUNK < TAG_BYTES:
+    size = len(sealed) - PREFIX_BYTES
+    count = size // _SEALED_CHUNK + 1  # the last one is always shorter than a whole chunk
+    if size - (count - 1) * _SEALED_CHUNK < TAG_BYTES:
         raise DamagedError("a sealed blob lacks its last chunk")
-    opened = bytearray(len(body) - count * TAG_BYTES)
-    starts = range(0, len(opened) + 1, CHUNK_BYTES)
-    with memoryview(opened) as target:
-        for start, nonce in zip(starts, _nonces(base_nonce, count), strict=True):
-            at = start // CHUNK_BYTES * _SEALED_CHUNK
-            chunk, place = body[at : at + _SEALED_CHUNK], target[start : start + CHUNK_BYTES]
-            try:
-                cipher.decrypt_into(nonce, chunk, None, place)
-            except InvalidTag:
-                raise DamagedError("a sealed blob does not open: damaged or altered") from None
+    opened = bytearray(size - count * TAG_BYTES)
+    at, start, decrypt_into = PREFIX_BYTES, 0, cipher.decrypt_into
+    with memoryview(sealed) as body, memoryview(opened) as target:
+        try:
+            for nonce in _nonces(base_nonce, count):
+                chunk, place = body[at : at + _SEALED_CHUNK], target[start : start + CHUNK_BYTES]
+                decrypt_into(nonce, chunk, None, place)
+                at, start = at + _SEALED_CHUNK, start + CHUNK_BYTES
+        except InvalidTag:
+            raise DamagedError("a sealed blob does not open: damaged or altered") from None
     return opened
 
 
@@ -149,21 +149,26 @@ def _seal_with_salt(
     count = len(chunks)
     sealed = bytearray(PREFIX_BYTES + sum(map(len, chunks)) + TAG_BYTES * count)
     sealed[:PREFIX_BYTES] = salt + commitment
-    body, start = memoryview(sealed), PREFIX_BYTES
     opened = bytearray(CHUNK_BYTES)
-    target = memoryview(opened)
+    encrypt_into, decrypt_into, is_opened = (
+        cipher.encrypt_into,
+        checker.decrypt_into,
+        opened.startswith,  # compares without a copy
+    )
+    start = PREFIX_BYTES
     nonces, same_nonces = _nonces(base_nonce, count), _nonces(same_nonce, count)
-    for nonce, same, chunk in zip(nonces, same_nonces, chunks, strict=True):
-        end = start + len(chunk) + TAG_BYTES
-        part = body[start:end]
-        cipher.encrypt_into(nonce, chunk, None, part)
-        try:
-            checker.decrypt_into(same, part, None, target[: len(chunk)])
-        except InvalidTag:
-            raise _unsound() from None
-        if not opened.startswith(chunk):  # compares without a copy
-            raise _unsound()
-        start = end
+    with memoryview(sealed) as body, memoryview(opened) as target:
+        for nonce, same, chunk in zip(nonces, same_nonces, chunks, strict=True):
+            end = start + len(chunk) + TAG_BYTES
+            part = body[start:end]
+            encrypt_into(nonce, chunk, None, part)
+            try:
+                decrypt_into(same, part, None, target[: len(chunk)])
+            except InvalidTag:
+                raise _unsound() from None
+            if not is_opened(chunk):
+                raise _unsound()
+            start = end
     return sealed
 
 

@@ -358,8 +358,7 @@ class Vault:
                 batch, cursor = self._s.ledger.batch(
                     cursor, numbers, trashed=trashed, count=count, words=words
                 )
-            for opened in batch:
-                record = record_of(opened)
+            for record in batch:
                 if query is None or query.matches(record.metadata):
                     yield record
                     left -= 1

@@ -31,6 +31,7 @@ def kept(opened: vault.Vault) -> list[int]:
 
 def test_a_second_search_reads_only_the_rows_that_it_finds(opened, monkeypatch):
     opened, _ = opened
+    opened._s.ledger._opened.forget()
     index = opened._s.ledger.index
     real, asked = index.records, []
 
@@ -119,6 +120,7 @@ def test_a_purge_leaves_no_text_in_memory(opened, elsewhere):
     opened, place = opened
     first = next(iter(opened.list())).id
     assert kept(opened) == [0]
+    assert first in repr(opened._s.ledger._opened._pages)
     if elsewhere:
         with place.open() as other:
             other.purge([first])
@@ -126,6 +128,7 @@ def test_a_purge_leaves_no_text_in_memory(opened, elsewhere):
     else:
         opened.purge([first])
     assert kept(opened) == []
+    assert first not in repr(opened._s.ledger._opened._pages)
     assert found(opened, "e") == PROMPTS[1::-1]
 
 
@@ -133,7 +136,7 @@ def test_closing_forgets(opened):
     opened, _ = opened
     ledger = opened._s.ledger
     opened.close()
-    assert ledger._folded._pages == {}
+    assert ledger._folded._pages == ledger._opened._pages == {}
 
 
 def test_what_finds_no_room_is_found_all_the_same(opened, monkeypatch):

@@ -31,7 +31,8 @@ def files_by_record(place):
     with place.open() as opened:
         session = opened._s
         with session.shared(), session.ledger.reading():
-            batch, _ = session.ledger.batch(1 << 62, {1}, trashed=False, count=1000)
+            records, _ = session.ledger.batch(1 << 62, {1}, trashed=False, count=1000)
+            batch = [session.ledger.at_position(record.position) for record in records]
     names = {}
     for each in batch:
         (seal,) = Metadata.decode(each.text).blobs
