@@ -9,12 +9,41 @@ from engine.errors import RequestError, unknown_name
 
 __all__ = ["DEFAULT_ETA", "NOISES", "SAMPLERS", "SCHEDULES", "GenerationRequest"]
 
-SAMPLERS = ("ddim", "dpmpp_2m", "dpmpp_2m_sde", "euler", "euler_a", "heun", "lcm", "unipc")
+SAMPLERS = (
+    "ddim",
+    "ddpm",
+    "deis",
+    "dpm2",
+    "dpm2_a",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s_a",
+    "dpmpp_3m_sde",
+    "dpmpp_sde",
+    "euler",
+    "euler_a",
+    "heun",
+    "lcm",
+    "lms",
+    "pndm",
+    "tcd",
+    "unipc",
+)
 SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
 NOISES = ("philox", "torch")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
-DEFAULT_ETA: Final[Mapping[str, float]] = {"dpmpp_2m_sde": 1.0, "euler_a": 1.0, "lcm": 1.0}
+DEFAULT_ETA: Final[Mapping[str, float]] = {
+    "ddpm": 1.0,
+    "dpm2_a": 1.0,
+    "dpmpp_2m_sde": 1.0,
+    "dpmpp_2s_a": 1.0,
+    "dpmpp_3m_sde": 1.0,
+    "dpmpp_sde": 1.0,
+    "euler_a": 1.0,
+    "lcm": 1.0,
+    "tcd": 0.3,  # the authors' gamma for few steps
+}
 
 MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule

@@ -68,13 +68,13 @@ class Convention:
     `consistency` every k-th of the timesteps that a latent consistency model was distilled at.
     whole: timesteps are rounded to integers. variance_preserving: latents start as plain noise and
     live at x / sqrt(sigma**2 + 1). final: where the last step ends; `zero`, `sigmas_type` (as
-    final_sigmas_type says) or `alpha` (as set_alpha_to_one says).
+    final_sigmas_type says), `alpha` (as set_alpha_to_one says) or `lowest` (the training's).
     """
 
     layout: Literal["consistency", "intervals", "points"]
     whole: bool
     variance_preserving: bool
-    final: Literal["alpha", "sigmas_type", "zero"]
+    final: Literal["alpha", "lowest", "sigmas_type", "zero"]
 
 
 _DPM: Final = Convention(
@@ -84,14 +84,25 @@ _EULER: Final = Convention(
     layout="points", whole=False, variance_preserving=False, final="sigmas_type"
 )
 _PLAIN: Final = Convention(layout="points", whole=False, variance_preserving=False, final="zero")
+_DDIM: Final = Convention(layout="points", whole=True, variance_preserving=True, final="alpha")
 CONVENTIONS: Final[Mapping[str, Convention]] = {
-    "ddim": Convention(layout="points", whole=True, variance_preserving=True, final="alpha"),
+    "ddim": _DDIM,
+    "ddpm": Convention(layout="points", whole=True, variance_preserving=True, final="zero"),
+    "deis": Convention(layout="intervals", whole=True, variance_preserving=True, final="lowest"),
+    "dpm2": _PLAIN,
+    "dpm2_a": _PLAIN,
     "dpmpp_2m": _DPM,
     "dpmpp_2m_sde": _DPM,
+    "dpmpp_2s_a": _PLAIN,
+    "dpmpp_3m_sde": _PLAIN,
+    "dpmpp_sde": _PLAIN,
     "euler": _EULER,
     "euler_a": _PLAIN,
     "heun": _PLAIN,
     "lcm": Convention(layout="consistency", whole=True, variance_preserving=True, final="zero"),
+    "lms": _PLAIN,
+    "pndm": _DDIM,
+    "tcd": Convention(layout="consistency", whole=True, variance_preserving=True, final="lowest"),
     "unipc": _DPM,
 }
 
@@ -154,8 +165,8 @@ def _consistency_timesteps(training: Training, steps: int) -> Float64:
     distilled = training.original_inference_steps
     if steps > distilled:
         raise RequestError(
-            f"steps is {steps}; sampler 'lcm' takes at most {distilled}",
-            hint="a latent consistency model needs 1 to 8 steps",
+            f"steps is {steps}; a consistency model takes at most {distilled}",
+            hint="it needs 1 to 8",
         )
     levels = np.arange(distilled, 0, -1) * (training.num_train_timesteps // distilled) - 1
     chosen = np.floor(np.linspace(0, distilled, steps, endpoint=False)).astype(np.int64)
@@ -200,7 +211,9 @@ def _round(name: str, training: Training, timesteps: Float64, convention: Conven
 def _final(name: str, training: Training, convention: Convention) -> float:
     """Say where the last step ends: 0, or the lowest level of the training."""
     lowest = float(training.sigmas[0])
-    if convention.final == "sigmas_type" and training.final_sigmas_type == "sigma_min":
+    if convention.final == "lowest" or (
+        convention.final == "sigmas_type" and training.final_sigmas_type == "sigma_min"
+    ):
         return lowest
     # the other spacings of ddim are not diffusers' own and may reach that level by themselves
     ends_above = name in ("leading", "trailing") and not training.set_alpha_to_one

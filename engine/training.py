@@ -24,27 +24,27 @@ SPACINGS: Final = ("leading", "linspace", "trailing")
 MAX_TIMESTEPS: Final = 10_000  # ten times what any known model was trained with
 
 # scheduler class -> our sampler, and the spacing that the class takes where its file names none.
-# PNDM, LMS, DEIS, SA and the single-step DPM solvers integrate the same equation: dpmpp_2m stands
-# in. TCD without noise is ddim.
+# SA and the single-step DPM solvers integrate the same equation: dpmpp_2m stands in. So it does for
+# PNDM, which needs twice the steps; and ddim for DDPM, which is made for all of the training's.
 _CLASSES: Final[Mapping[str, tuple[str, str]]] = {
     "DDIMParallelScheduler": ("ddim", "leading"),
     "DDIMScheduler": ("ddim", "leading"),
     "DDPMParallelScheduler": ("ddim", "leading"),
     "DDPMScheduler": ("ddim", "leading"),
-    "DEISMultistepScheduler": ("dpmpp_2m", "linspace"),
+    "DEISMultistepScheduler": ("deis", "linspace"),
     "DPMSolverMultistepScheduler": ("dpmpp_2m", "linspace"),
-    "DPMSolverSDEScheduler": ("dpmpp_2m_sde", "linspace"),
+    "DPMSolverSDEScheduler": ("dpmpp_sde", "linspace"),
     "DPMSolverSinglestepScheduler": ("dpmpp_2m", "linspace"),
     "EulerAncestralDiscreteScheduler": ("euler_a", "linspace"),
     "EulerDiscreteScheduler": ("euler", "linspace"),
     "HeunDiscreteScheduler": ("heun", "linspace"),
-    "KDPM2AncestralDiscreteScheduler": ("euler_a", "linspace"),
-    "KDPM2DiscreteScheduler": ("heun", "linspace"),
+    "KDPM2AncestralDiscreteScheduler": ("dpm2_a", "linspace"),
+    "KDPM2DiscreteScheduler": ("dpm2", "linspace"),
     "LCMScheduler": ("lcm", "leading"),
-    "LMSDiscreteScheduler": ("dpmpp_2m", "linspace"),
+    "LMSDiscreteScheduler": ("lms", "linspace"),
     "PNDMScheduler": ("dpmpp_2m", "leading"),
     "SASolverScheduler": ("dpmpp_2m", "linspace"),
-    "TCDScheduler": ("ddim", "leading"),
+    "TCDScheduler": ("tcd", "leading"),
     "UniPCMultistepScheduler": ("unipc", "linspace"),
 }
 
@@ -124,7 +124,9 @@ class Training:
             or fields.flag("use_lu_lambdas", default=False),
             use_beta_sigmas=fields.flag("use_beta_sigmas", default=False),
             final_sigmas_type=fields.choice("final_sigmas_type", ("sigma_min", "zero"), "zero"),
-            set_alpha_to_one=fields.flag("set_alpha_to_one", default=True),
+            set_alpha_to_one=fields.flag(
+                "set_alpha_to_one", default=class_name != "PNDMScheduler"
+            ),
             rescale_betas_zero_snr=fields.flag("rescale_betas_zero_snr", default=False),
             clip_sample=fields.flag("clip_sample", default=False),
             solver_order=fields.whole("solver_order", 2, 1, 3),

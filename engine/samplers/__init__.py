@@ -11,10 +11,12 @@ from typing import Final
 import numpy as np
 
 from engine.errors import RequestError, unknown_name
-from engine.samplers.dpmpp import dpmpp_2m, dpmpp_2m_sde
+from engine.samplers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m_sde
 from engine.samplers.euler import ancestral, euler
 from engine.samplers.heun import heun
-from engine.samplers.lcm import lcm
+from engine.samplers.lcm import lcm, tcd
+from engine.samplers.midpoint import dpm2, dpm2_a, dpmpp_2s_a, dpmpp_sde
+from engine.samplers.multistep import deis, lms, pndm
 from engine.samplers.row import Options, Row, pack
 from engine.samplers.table import Schedule, Table
 from engine.samplers.unipc import unipc
@@ -24,12 +26,22 @@ __all__ = ["CELLS", "METHODS", "Schedule", "Table", "tabulate"]
 
 METHODS: Final[Mapping[str, Callable[[Schedule, Options], list[Row]]]] = {
     "ddim": ancestral,
+    "ddpm": ancestral,
+    "deis": deis,
+    "dpm2": dpm2,
+    "dpm2_a": dpm2_a,
     "dpmpp_2m": dpmpp_2m,
     "dpmpp_2m_sde": dpmpp_2m_sde,
+    "dpmpp_2s_a": dpmpp_2s_a,
+    "dpmpp_3m_sde": dpmpp_3m_sde,
+    "dpmpp_sde": dpmpp_sde,
     "euler": euler,
     "euler_a": ancestral,
     "heun": heun,
     "lcm": lcm,
+    "lms": lms,
+    "pndm": pndm,
+    "tcd": tcd,
     "unipc": unipc,
 }
 
@@ -64,6 +76,8 @@ def tabulate(
         lower_order_final=training.lower_order_final,
         euler_at_final=training.euler_at_final,
         timestep_scaling=training.timestep_scaling,
+        prediction_type=training.prediction_type,
+        training_sigmas=training.sigmas,
     )
     final_scale = 1.0
     if CONVENTIONS[sampler].variance_preserving:

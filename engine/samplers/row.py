@@ -1,7 +1,8 @@
 """One row of a sampler's table as the paper writes it, and the packing of rows into a table."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ class Options:
     eta: 0 deterministic .. 1 fully stochastic. s_noise: factor on added noise, 1 in theory.
     order: of a multistep method. solver: a variant's name, empty for the usual one.
     lower_order_final: few-step runs end with a first-order step. timestep_scaling: of the boundary
-    condition of a latent consistency model.
+    condition of a latent consistency model. prediction_type: what the network was trained for.
+    training_sigmas: f64[T], the noise level of each timestep, rising.
     """
 
     eta: float = 1.0
@@ -28,6 +30,13 @@ class Options:
     lower_order_final: bool = True
     euler_at_final: bool = False
     timestep_scaling: float = 10.0
+    prediction_type: str = "epsilon"
+    training_sigmas: NDArray[np.float64] = field(default_factory=lambda: np.ones(1))
+
+    def timestep_at(self, sigma: float) -> float:
+        """Give the timestep of a level between those of the training, linear in log sigma."""
+        levels = np.log(self.training_sigmas)
+        return float(np.interp(math.log(sigma), levels, np.arange(len(levels))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,12 +52,17 @@ CONFIGS = {
 
 DIFFUSERS = {
     "ddim": diffusers.DDIMScheduler,
+    "ddpm": diffusers.DDPMScheduler,
+    "deis": diffusers.DEISMultistepScheduler,
     "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
     "dpmpp_2m_sde": diffusers.DPMSolverMultistepScheduler,
     "euler": diffusers.EulerDiscreteScheduler,
     "euler_a": diffusers.EulerAncestralDiscreteScheduler,
     "heun": diffusers.HeunDiscreteScheduler,
     "lcm": diffusers.LCMScheduler,
+    "lms": diffusers.LMSDiscreteScheduler,
+    "pndm": diffusers.PNDMScheduler,
+    "tcd": diffusers.TCDScheduler,
     "unipc": diffusers.UniPCMultistepScheduler,
 }
 
@@ -138,6 +143,10 @@ def scheduler(sampler, config, schedule_name, steps):
         flags["timestep_spacing"] = schedule_name
     elif schedule_name != "sgm_uniform":
         flags[f"use_{schedule_name}_sigmas"] = True
+    if sampler == "pndm":
+        # as every Stable Diffusion has it; and ours takes the default of DDIM where none is given
+        flags["skip_prk_steps"] = True
+        flags["set_alpha_to_one"] = config.get("set_alpha_to_one", True)
     if sampler == "dpmpp_2m_sde":
         flags["algorithm_type"] = "sde-dpmsolver++"
     with quiet():
@@ -152,9 +161,9 @@ def _made(sampler, items):
 
 @contextlib.contextmanager
 def quiet():
-    """Let diffusers call np.array(tensor): torch 2.13's tensors predate numpy's copy keyword."""
+    """Let diffusers call numpy on tensors: torch 2.13's predate what numpy 2 asks of arrays."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        warnings.filterwarnings("ignore", "__array_", DeprecationWarning)
         yield
 
 
@@ -177,17 +186,21 @@ def exact_alphas_cumprod(config):
     return np.cumprod(1.0 - root**2)
 
 
-def diffusers_trajectory(made, noise, prediction_type, eta=0.0):
+def diffusers_trajectory(made, noise, prediction_type, eta=None):
     """Sample as StableDiffusionPipeline does: the latents after each network evaluation."""
     stream = (torch.from_numpy(n) for n in itertools.chain(noise, itertools.repeat(noise[-1])))
     x = next(stream) * made.init_noise_sigma
     made.register_to_config(prediction_type=prediction_type)
     module = sys.modules[type(made).__module__]
-    extra = {"eta": eta} if isinstance(made, diffusers.DDIMScheduler) else {}
+    extra = {} if eta is None else {"eta": eta}
     seen = []
     # Some classes only draw by themselves: what they draw with is replaced by the injected noise.
-    with mock.patch.object(
-        module, "randn_tensor", side_effect=lambda *_, **__: next(stream), create=True
+    # DEIS calls numpy's log on tensors, which numpy 2 warns of.
+    with (
+        quiet(),
+        mock.patch.object(
+            module, "randn_tensor", side_effect=lambda *_, **__: next(stream), create=True
+        ),
     ):
         for timestep in made.timesteps:
             seen_by_network = made.scale_model_input(x, timestep)
@@ -240,11 +253,16 @@ def k_diffusion(name):
 
 def k_trajectory(function, grid: Schedule, noise, prediction_type, **options):
     """Run a k-diffusion sampler on our grid: the latents at each step's start and the result."""
-    timestep_of = dict(zip(grid.sigmas.tolist(), grid.timesteps.tolist(), strict=False))
+    alphas = exact_alphas_cumprod(CONFIGS["sd15"])
+    trained = np.log((1 - alphas) / alphas) / 2
 
     def model(x, sigma):
         level = float(sigma[0])
-        out = denoised_by(prediction_type, x.numpy(), level, timestep_of[level])
+        timestep = np.interp(np.log(level), trained, np.arange(len(trained)))
+        (laid,) = np.nonzero(np.isclose(grid.sigmas[:-1], level, rtol=1e-9, atol=0))
+        if len(laid):
+            timestep = grid.timesteps[laid[0]]
+        out = denoised_by(prediction_type, x.numpy(), level, timestep)
         return torch.from_numpy(out)
 
     stream = (torch.from_numpy(n) for n in noise)
@@ -280,6 +298,54 @@ def textbook_ddim(grid: Schedule, noise, prediction_type, eta):
         z = np.sqrt(a_next) * x0 + np.sqrt(max(0.0, 1 - a_next - spread**2)) * eps
         if spread:
             z = z + spread * next(stream)
+        seen.append(z)
+    return seen
+
+
+def textbook_plms(grid: Schedule, noise, prediction_type):
+    """PLMS, arXiv 2202.09778: predictions combined (for "sample" slopes), its first step twice."""
+    x = next(iter(noise)) * grid.initial_scale
+    sigmas, outs, seen = grid.sigmas, [], []
+
+    def predicted(x, i):
+        if prediction_type == "sample":
+            return (x - denoised_by("sample", x, sigmas[i], grid.timesteps[i])) / sigmas[i]
+        return network(x / np.sqrt(1 + sigmas[i] ** 2), grid.timesteps[i])
+
+    def stepped(x, i, out):
+        if prediction_type == "v_prediction":
+            a = 1 / (1 + sigmas[i] ** 2)
+            out = np.sqrt(a) * out + np.sqrt(1 - a) * np.sqrt(a) * x
+        return x + (sigmas[i + 1] - sigmas[i]) * out
+
+    for i in range(len(grid.timesteps)):
+        outs.append(predicted(x, i))
+        a, b, c, d = [*outs[::-1], 0, 0, 0][:4]
+        mean = (a, (3 * a - b) / 2, (23 * a - 16 * b + 5 * c) / 12)
+        mean = (*mean, (55 * a - 59 * b + 37 * c - 9 * d) / 24)[min(i, 3)]
+        seen.append(stepped(x, i, mean))
+        if i == 0 and len(grid.timesteps) > 1:
+            seen.append(stepped(x, 0, (a + predicted(seen[-1], 1)) / 2))
+        x = seen[-1]
+    return seen
+
+
+def textbook_tcd(grid: Schedule, noise, prediction_type, eta):
+    """Trajectory consistency sampling, arXiv 2402.19159 algorithm 4, from the paper's variables."""
+    stream = iter(noise)
+    trained = exact_alphas_cumprod(CONFIGS["sd15"])
+    alphas = 1.0 / (1.0 + grid.sigmas**2)
+    z = next(stream)
+    seen = []
+    for i, timestep in enumerate(grid.timesteps):
+        last = i + 1 == len(grid.timesteps)
+        middle = trained[0 if last else int((1 - eta) * grid.timesteps[i + 1])]
+        x0 = denoised_by(prediction_type, z / np.sqrt(alphas[i]), grid.sigmas[i], timestep)
+        eps = (z - np.sqrt(alphas[i]) * x0) / np.sqrt(1 - alphas[i])
+        z = np.sqrt(middle) * x0 + np.sqrt(1 - middle) * eps
+        if eta and not last:
+            share = alphas[i + 1] / middle
+            z = np.sqrt(share) * z + np.sqrt(1 - share) * next(stream)
         seen.append(z)
     return seen
 

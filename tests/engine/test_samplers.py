@@ -12,12 +12,20 @@ from engine.schedule import CONVENTIONS, PREDICTION_TYPES, SPACINGS, Training, s
 from tests.engine import oracle
 
 K_SAMPLERS = {
+    "dpm2": "sample_dpm_2",
+    "dpm2_a": "sample_dpm_2_ancestral",
     "dpmpp_2m": "sample_dpmpp_2m",
     "dpmpp_2m_sde": "sample_dpmpp_2m_sde",
+    "dpmpp_2s_a": "sample_dpmpp_2s_ancestral",
+    "dpmpp_3m_sde": "sample_dpmpp_3m_sde",
+    "dpmpp_sde": "sample_dpmpp_sde",
     "euler": "sample_euler",
     "euler_a": "sample_euler_ancestral",
     "heun": "sample_heun",
+    "lms": "sample_lms",
 }
+# diffusers has no class of these, or one that lays other middles than the paper: k-diffusion's.
+K_ALONE = ("dpm2", "dpm2_a", "dpmpp_2s_a", "dpmpp_3m_sde", "dpmpp_sde", "lms")
 
 
 def configs_for(prediction):
@@ -28,18 +36,55 @@ def configs_for(prediction):
 
 def diffusers_can(sampler, name, prediction, steps):
     """Say whether diffusers itself integrates this cell, and does it right."""
-    if name == "sgm_uniform":
-        return False  # no class lays it
-    if sampler == "ddim":
-        # karras, exponential, beta: not offered. linspace, and trailing where steps do not divide
-        # 1000: it steps to t - 1000 // steps, which is not the timestep it visits next.
-        return name == "leading" or (name == "trailing" and 1000 % steps == 0)
-    if sampler == "euler_a":
-        # neither spacings by sigma nor prediction_type "sample" (NotImplementedError)
-        return name in ("leading", "linspace", "trailing") and prediction != "sample"
-    if sampler == "lcm":
+    if name == "sgm_uniform" or sampler in K_ALONE:
+        return False  # no class lays it, or it is k-diffusion's
+    if (sampler, steps) == ("deis", 1):
+        # by sigma its one step has no length
         return name in ("leading", "linspace", "trailing")
+    if sampler in ("ddim", "pndm"):
+        # karras, exponential, beta: not offered. linspace, and trailing where steps do not divide
+        # 1000: they step to t - 1000 // steps, which is not the timestep that they visit next.
+        fits = name == "leading" or (name == "trailing" and 1000 % steps == 0)
+        return fits and (sampler, prediction) != ("pndm", "sample")  # ValueError
+    if sampler in ("ddpm", "euler_a", "lcm", "tcd"):
+        # no spacings by sigma, and euler_a no prediction_type "sample" (NotImplementedError)
+        offered = name in ("leading", "linspace", "trailing")
+        return offered and (sampler, prediction) != ("euler_a", "sample")
     return True
+
+
+def last_of_each_step(table, trajectory):
+    """Leave out what lies within a step."""
+    last = np.append(np.diff(table.steps) > 0, True)
+    return [x for x, ends in zip(trajectory, last, strict=True) if ends]
+
+
+def brownian(noise, grid):
+    """Give dpmpp_sde's oracle the two noises of a step, which lie on one Brownian path.
+
+    Of the whole step's path the first look takes the time from sigma to the middle.
+    """
+    stream = (torch.from_numpy(n) for n in noise[1:])
+    first = []
+
+    def sampler(sigma, sigma_next):
+        if len(first) == 0:
+            first.append((next(stream), sigma_next))
+            return first[0][0]
+        earlier, middle = first.pop()
+        share = (sigma - middle) / (sigma - sigma_next)
+        return share.sqrt() * earlier + (1 - share).sqrt() * next(stream)
+
+    return {"noise_sampler": sampler}
+
+
+def by_k_diffusion(sampler, table, grid, noise, prediction, **options):
+    """Give our trajectory and k-diffusion's, which it reports once a step."""
+    function = getattr(oracle.k_diffusion("sampling"), K_SAMPLERS[sampler])
+    if sampler == "dpmpp_sde":
+        options |= brownian(noise, grid)
+    got = last_of_each_step(table, oracle.ours(table, noise, prediction))
+    return got, oracle.k_trajectory(function, grid, noise, prediction, **options)
 
 
 @pytest.mark.parametrize(("sampler", "name", "prediction"), CELLS)
@@ -57,8 +102,17 @@ def test_cell_equals_its_oracle(sampler, name, prediction):
             if diffusers_can(sampler, name, prediction, steps):
                 made = oracle.scheduler(sampler, config, name, steps)
                 expected = oracle.diffusers_trajectory(made, noise, prediction)
-            elif sampler == "ddim":
+            elif sampler in ("ddim", "ddpm"):
                 expected = oracle.textbook_ddim(grid, noise, prediction, eta)
+            elif sampler == "tcd":
+                expected = oracle.textbook_tcd(grid, noise, prediction, eta)
+            elif sampler == "pndm":
+                got = oracle.ours(table, noise, prediction)
+                expected = oracle.textbook_plms(grid, noise, prediction)
+            elif sampler == "dpmpp_3m_sde" and steps == 1:
+                continue  # k-diffusion reads h before it is set: UnboundLocalError
+            elif sampler in K_ALONE:
+                got, expected = by_k_diffusion(sampler, table, grid, noise, prediction)
             elif sampler == "lcm":
                 expected = oracle.textbook_lcm(grid, noise, prediction)
             elif sampler == "euler_a":
@@ -74,34 +128,27 @@ def test_cell_equals_its_oracle(sampler, name, prediction):
 @pytest.mark.parametrize("sampler", K_SAMPLERS)
 @pytest.mark.parametrize("prediction", PREDICTION_TYPES)
 def test_k_diffusion_agrees_on_every_schedule(sampler, prediction):
-    function = getattr(oracle.k_diffusion("sampling"), K_SAMPLERS[sampler])
     for name in SPACINGS:
         for steps in oracle.STEPS:
-            if sampler == "dpmpp_2m_sde" and steps == 1:
+            if sampler in ("dpmpp_2m_sde", "dpmpp_3m_sde") and steps == 1:
                 continue  # k-diffusion reads h before it is set: UnboundLocalError
             training = Training(prediction_type=prediction)
-            noise = oracle.noises(steps + 7, steps)
+            noise = oracle.noises(steps + 7, 2 * steps)
             table = tabulate(sampler, training, name, steps, 1.0)
             grid = schedule(name, training, steps, sampler)
-            got = oracle.ours(table, noise, prediction)
-            if sampler == "heun":  # k-diffusion reports once a step, after its second evaluation
-                last_of_step = np.append(np.diff(table.steps) > 0, True)
-                got = [x for x, last in zip(got, last_of_step, strict=True) if last]
-            oracle.assert_agree(got, oracle.k_trajectory(function, grid, noise, prediction))
+            oracle.assert_agree(*by_k_diffusion(sampler, table, grid, noise, prediction))
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("s_noise", [1.0, 0.9])
-@pytest.mark.parametrize("sampler", ["euler_a", "dpmpp_2m_sde"])
+@pytest.mark.parametrize("sampler", sorted({*K_SAMPLERS} & {*DEFAULT_ETA}))
 def test_eta_and_s_noise_mean_what_k_diffusion_means(sampler, eta, s_noise):
-    function = getattr(oracle.k_diffusion("sampling"), K_SAMPLERS[sampler])
     training = Training()
-    noise = oracle.noises(3, 12)
+    noise = oracle.noises(3, 24)
     table = tabulate(sampler, training, "karras", 12, eta, s_noise)
     grid = schedule("karras", training, 12, sampler)
     options = {"eta": eta, "s_noise": s_noise}
-    expected = oracle.k_trajectory(function, grid, noise, "epsilon", **options)
-    oracle.assert_agree(oracle.ours(table, noise, "epsilon"), expected)
+    oracle.assert_agree(*by_k_diffusion(sampler, table, grid, noise, "epsilon", **options))
 
 
 @pytest.mark.parametrize("eta", [0.3, 1.0])
@@ -118,6 +165,53 @@ def test_ddim_with_noise_equals_diffusers(eta):
     got = oracle.preserving(oracle.ours(table, noise, "epsilon"), "ddim", table, last)
     oracle.assert_agree(got, expected)
     assert table.final_scale == pytest.approx(1 / np.sqrt(1 + last**2), rel=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8])
+def test_tcd_equals_diffusers(eta, steps):
+    config = oracle.CONFIGS["sd15"]
+    training = Training.from_config(config)
+    noise = oracle.noises(6, steps)
+    table = tabulate("tcd", training, "leading", steps, eta)
+    made = oracle.scheduler("tcd", config, "leading", steps)
+    expected = oracle.diffusers_trajectory(made, noise, "epsilon", eta)
+    last = schedule("leading", training, steps, "tcd").sigmas[-1]
+    got = oracle.preserving(oracle.ours(table, noise, "epsilon"), "tcd", table, last)
+    oracle.assert_agree(got, expected)
+
+
+def test_both_noises_of_a_step_lie_on_one_brownian_path():
+    """torchsde's tree gives dpmpp_sde's oracle a step's noises; what is new in each is ours."""
+    pytest.importorskip("torchsde", reason="the oracle's noise needs torchsde")
+    sampling = oracle.k_diffusion("sampling")
+    training, steps = Training(), 10
+    grid = schedule("karras", training, steps, "dpmpp_sde")
+    start = oracle.noises(1, 0)
+    tree = sampling.BrownianTreeNoiseSampler(
+        torch.from_numpy(start[0]), 0.99 * grid.sigmas[-2], 1.01 * grid.sigmas[0], seed=11
+    )
+    calls = list[tuple[float, float, torch.Tensor]]()
+
+    def noise_sampler(sigma, sigma_next):
+        calls.append((float(sigma), float(sigma_next), tree(sigma, sigma_next).double()))
+        return calls[-1][2]
+
+    expected = oracle.k_trajectory(
+        sampling.sample_dpmpp_sde, grid, start, "epsilon", noise_sampler=noise_sampler
+    )
+    fresh = list(start)
+    for (sigma, middle, first), (_, sigma_next, whole) in zip(calls[::2], calls[1::2], strict=True):
+        share = (sigma - middle) / (sigma - sigma_next)
+        new = (whole - share**0.5 * first) / (1 - share) ** 0.5
+        fresh += [first.numpy(), new.numpy()]
+    table = tabulate("dpmpp_sde", training, "karras", steps, 1.0)
+    got = last_of_each_step(table, oracle.ours(table, fresh, "epsilon"))
+    oracle.assert_agree(got, expected)
+    # fresh pieces are what they should be: independent of the first half, and of unit variance
+    firsts, news = np.array(fresh[1::2]), np.array(fresh[2::2])
+    assert abs(float(np.mean(firsts * news))) < 4 / np.sqrt(firsts.size)
+    assert float(np.mean(news**2)) == pytest.approx(1, abs=4 * np.sqrt(2 / news.size))
 
 
 def test_sde_with_a_brownian_tree_equals_k_diffusion():
@@ -158,6 +252,9 @@ VARIANTS = [
     ("unipc", {"solver_order": 1}),
     ("unipc", {"solver_order": 3}),
     ("unipc", {"final_sigmas_type": "sigma_min", "solver_order": 3, "solver_type": "bh1"}),
+    ("deis", {"solver_order": 1}),
+    ("deis", {"solver_order": 3}),
+    ("deis", {"solver_order": 3, "lower_order_final": False}),
     ("unipc", {"final_sigmas_type": "sigma_min"}),
     ("unipc", {"final_sigmas_type": "sigma_min", "lower_order_final": False}),
 ]
@@ -213,7 +310,7 @@ def test_unknown_names_and_meaningless_values_are_refused():
         tabulate("euler_a", Training(), "karras", 4, 1.0, float("inf"))
 
 
-@pytest.mark.parametrize("sampler", sorted({*METHODS} - {"lcm"}))  # lcm is the identity at t = 0
+@pytest.mark.parametrize("sampler", sorted({*METHODS} - {"lcm"}))  # the identity at t = 0
 def test_a_denoiser_that_knows_the_answer_is_believed(sampler):
     """Each table, run with a constant prediction, ends exactly there."""
     for name in SPACINGS:
@@ -222,7 +319,10 @@ def test_a_denoiser_that_knows_the_answer_is_believed(sampler):
         for row in range(len(table.sigmas)):
             ages = zip(table.x[row], reversed(x), strict=False)
             x.append(sum(c * v for c, v in ages) + answer * table.denoised[row].sum())
-        assert x[-1] == pytest.approx(answer, abs=1e-5)  # no noise: its mean is 0
+        # no noise: its mean is 0. deis stops at the lowest level, and has that much of x left
+        levels = schedule(name, Training(), 9, sampler).sigmas
+        left = (x[0] - answer) * levels[-1] / levels[0] if sampler == "deis" else 0.0
+        assert x[-1] == pytest.approx(answer + left, abs=1e-5)
 
 
 def test_short_rows_are_filled_with_zeros():

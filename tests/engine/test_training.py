@@ -45,6 +45,7 @@ def test_published_configurations_are_read(model):
 
 DEFAULTS = [
     ("DDIMScheduler", {}, "ddim", "leading"),
+    ("DEISMultistepScheduler", {}, "deis", "linspace"),
     ("DPMSolverMultistepScheduler", {}, "dpmpp_2m", "linspace"),
     (
         "DPMSolverMultistepScheduler",
@@ -56,8 +57,12 @@ DEFAULTS = [
     ("EulerAncestralDiscreteScheduler", {}, "euler_a", "linspace"),
     ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, "euler", "trailing"),
     ("HeunDiscreteScheduler", {"use_beta_sigmas": True}, "heun", "beta"),
+    ("KDPM2AncestralDiscreteScheduler", {}, "dpm2_a", "linspace"),
+    ("KDPM2DiscreteScheduler", {"use_karras_sigmas": True}, "dpm2", "karras"),
     ("LCMScheduler", {}, "lcm", "leading"),
+    ("LMSDiscreteScheduler", {}, "lms", "linspace"),
     ("PNDMScheduler", {}, "dpmpp_2m", "leading"),
+    ("TCDScheduler", {}, "tcd", "leading"),
     ("UniPCMultistepScheduler", {"use_exponential_sigmas": True}, "unipc", "exponential"),
 ]
 
@@ -70,6 +75,7 @@ def test_the_class_names_sampler_and_schedule(class_name, keys, sampler, spacing
         with oracle.quiet():
             made = getattr(diffusers, class_name)()
         assert made.config.timestep_spacing == training.timestep_spacing
+        assert made.config.get("set_alpha_to_one", True) == training.set_alpha_to_one
 
 
 def test_a_missing_or_zero_offset_becomes_one_as_in_the_pipeline():
