@@ -18,7 +18,7 @@ from engine.jsonfile import read_json
 from engine.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from engine.onnxheader import read_onnx_header
 from engine.plainexport import data_file, describe_plain_export
-from engine.request import GenerationRequest
+from engine.request import DEFAULT_SCHEDULE, GenerationRequest
 from engine.tokenizer import Tokenizer
 from engine.training import Training
 
@@ -121,7 +121,7 @@ class Bundle:
             "height": self.manifest.default_height,
             "steps": defaults.steps,
             "sampler": defaults.sampler,
-            "schedule": defaults.schedule,
+            "schedule": DEFAULT_SCHEDULE.get(given.get("sampler", ""), defaults.schedule),
             "guidance_scale": defaults.guidance_scale,
         }
         return GenerationRequest(prompt=prompt, seed=seed, **(fields | given))

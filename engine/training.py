@@ -124,9 +124,7 @@ class Training:
             or fields.flag("use_lu_lambdas", default=False),
             use_beta_sigmas=fields.flag("use_beta_sigmas", default=False),
             final_sigmas_type=fields.choice("final_sigmas_type", ("sigma_min", "zero"), "zero"),
-            set_alpha_to_one=fields.flag(
-                "set_alpha_to_one", default=class_name != "PNDMScheduler"
-            ),
+            set_alpha_to_one=fields.flag("set_alpha_to_one", default=class_name != "PNDMScheduler"),
             rescale_betas_zero_snr=fields.flag("rescale_betas_zero_snr", default=False),
             clip_sample=fields.flag("clip_sample", default=False),
             solver_order=fields.whole("solver_order", 2, 1, 3),

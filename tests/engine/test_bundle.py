@@ -150,3 +150,13 @@ def test_a_request_takes_what_is_given_and_the_rest_from_the_bundle():
     assert (request.width, request.height, request.seed) == (128, 128, 7)
     with pytest.raises(RequestError, match="steps"):
         bundle.request(prompt="", seed=0, steps=-1)
+
+
+def test_a_sampler_that_needs_another_spacing_brings_it_along():
+    bundle = Bundle.open(SHIPPED, hash_cache=None)
+    own = bundle.manifest.defaults.schedule
+    chosen = bundle.request(prompt="", seed=0, sampler="dpmpp_3m_sde")
+    assert chosen.schedule == "exponential"
+    assert own != "exponential"
+    given = bundle.request(prompt="", seed=0, sampler="dpmpp_3m_sde", schedule=own)
+    assert given.schedule == own
