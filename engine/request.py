@@ -52,8 +52,8 @@ DEFAULT_ETA: Final[Mapping[str, float]] = {
     "tcd": 0.3,  # the authors' gamma for few steps
 }
 
-# A parabola through predictions overshoots where the last levels lie far apart, as those evenly laid
-# by timestep do: noise is left. Everybody runs it on this one.
+# A parabola through predictions overshoots where the last levels lie far apart, as in spacings by
+# timestep, and leaves noise.
 DEFAULT_SCHEDULE: Final[Mapping[str, str]] = {"dpmpp_3m_sde": "exponential"}
 
 MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card

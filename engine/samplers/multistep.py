@@ -81,13 +81,14 @@ def _in_log_sigma(visited: Float64, target: float) -> Float64:
     The integral of exp(u) * p(u) is exp(u) * (p - p' + p'' - ...), and exp(u) * visited[0] = sigma.
     """
     found = list[float]()
+    end_u = math.log(target / visited[0]) if target else 0.0
     for polynomial in _lagrange(np.log(visited / visited[0])):
         total = polynomial
         for order in range(1, polynomial.degree() + 1):
             total = total + (-1) ** order * polynomial.deriv(order)
         # at sigma 0 the exponential beats every power of u
-        end = target * total(math.log(target / visited[0])) if target else 0.0
-        found.append(float(end - visited[0] * total(0.0)))
+        ends = np.array([target, -visited[0]]) * total(np.array([end_u, 0.0]))
+        found.append(float(ends.sum()))
     return np.array(found)
 
 
