@@ -34,6 +34,14 @@ def export(
         Path | None,
         typer.Option("--vae", help="A VAE in the place of its own: .safetensors file or folder."),
     ] = None,
+    tiny_vae: Annotated[
+        Path | None,
+        typer.Option(
+            "--tiny-vae",
+            help="A tiny autoencoder (TAESD) beside the VAE: .safetensors file or folder. Then"
+            " `generate --decoder tiny` decodes with it.",
+        ),
+    ] = None,
     lora: Annotated[
         list[str] | None,
         typer.Option("--lora", help="FILE or FILE:SCALE, merged into the weights; any number."),
@@ -75,6 +83,7 @@ def export(
         prediction=None if prediction is None else prediction.value,
         loras=tuple(_lora(text) for text in lora or ()),
         embeddings=tuple(_embedding(text) for text in embedding or ()),
+        tiny_vae=tiny_vae,
     )
     hashes = shelf.hash_cache
     if target.exists():
@@ -99,6 +108,8 @@ def export(
         runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
         note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
         note(f"generate with --model {name}.")
+        if "safety_checker" in manifest.components:
+            note('Its safety checker is on; safety_checker = "off" in the configuration stops it.')
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
 
