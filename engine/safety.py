@@ -33,6 +33,7 @@ PREPARATION_FILE = "feature_extractor/preprocessor_config.json"
 CONFIG_LIMIT = 1 << 20  # bytes of a configuration; real ones have 2 KiB
 MAX_EDGE = 4096  # pixels; CLIP's have 224 and 336
 BICUBIC = 3  # Pillow's number of the filter
+SCALE = 1.0 / 255.0  # from levels to 0..1
 # Of the pictures that CLIP was trained on, over 0..1 (github.com/openai/CLIP, clip.py).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -57,7 +58,9 @@ class Preparation:
         """Read a preprocessor_config.json. Raises BundleError for what is prepared otherwise."""
         fields = Fields(dict(config), PREPARATION_FILE)
         steps = all(config.get(step, True) is True for step in STEPS)
-        if not steps or config.get("resample", BICUBIC) != BICUBIC:
+        scale = fields.number("rescale_factor", 0.0, 1.0) if "rescale_factor" in config else SCALE
+        other = abs(scale / SCALE - 1.0) > 1e-6  # files have it in various numbers of digits
+        if not steps or other or config.get("resample", BICUBIC) != BICUBIC:
             raise BundleError(
                 f"{PREPARATION_FILE} prepares pictures in another way than CLIP's: bicubic resize,"
                 " centre crop and normalisation are needed"

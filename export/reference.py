@@ -21,9 +21,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from export.errors import GraphError
 
-UNDOTTED = ("concept_embeds", "special_care_embeds")
-
 __all__ = ["each_weight", "graph_weights", "load_torch_pipeline"]
+
+UNDOTTED = ("concept_embeds", "special_care_embeds")
 
 
 def each_weight(model: Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -6,6 +6,7 @@ In the bundle its thresholds stand in its config.json: deciding is the engine's.
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -38,6 +39,15 @@ KEPT = (
     "num_hidden_layers",
     "patch_size",
 )
+# Of numbers that decide how large it is; CLIP's ViT-H has a half of each at most.
+BOUNDS = {
+    "hidden_size": 8192,
+    "image_size": 4096,
+    "intermediate_size": 32768,
+    "num_attention_heads": 256,
+    "num_hidden_layers": 128,
+    "patch_size": 256,
+}
 
 
 def with_safety_checker(checkpoint: Checkpoint) -> Checkpoint:
@@ -106,13 +116,15 @@ def _folder(checkpoint: Checkpoint) -> Path | None:
 
 def _config(config: Mapping[str, object]) -> dict[str, object]:
     """Keep what the network is built of, with what transformers takes where nothing is said."""
-    vision = Fields(dict(config), f"{PART}/config.json").fields("vision_config")
-    raw = config["vision_config"]
-    assert isinstance(raw, dict)  # noqa: S101  Fields has looked
-    kept = {key: raw[key] for key in KEPT if key in vision.each()}
+    fields = Fields(dict(config), f"{PART}/config.json")
+    vision = fields.fields("vision_config")
+    for key, most in BOUNDS.items():
+        if key in vision.each():
+            vision.integer(key, 1, most)
+    raw = cast("dict[str, object]", config["vision_config"])
     return {
-        "projection_dim": config.get("projection_dim", 512),
-        "vision_config": {"image_size": 224, **kept},
+        "projection_dim": fields.integer("projection_dim", 1, 65536),
+        "vision_config": {"image_size": 224} | {key: raw[key] for key in KEPT if key in raw},
     }
 
 

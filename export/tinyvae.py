@@ -193,10 +193,16 @@ def _check(config: Mapping[str, object], label: str) -> None:
             f"'{label}' has {channels} latent channels; {CHANNELS} are needed",
             hint="taesd fits Stable Diffusion 1.x and 2.x, taesdxl fits XL, the others fit neither",
         )
+    for key, wanted in (("in_channels", 3), ("out_channels", 3), ("upsampling_scaling_factor", 2)):
+        if key in known:
+            fields.integer(key, wanted, wanted)
     for half in HALVES:
-        for key in (f"num_{half}_blocks", f"{half}_block_out_channels"):
-            stages = len(fields.items(key)) if key in known else STAGES
-            if stages != STAGES:
+        for key, most in ((f"num_{half}_blocks", 64), (f"{half}_block_out_channels", 4096)):
+            stages = fields.items(key) if key in known else [1] * STAGES
+            if len(stages) != STAGES:
                 raise SourceError(
-                    f"'{label}' has {stages} resolutions; {STAGES} are needed (8 pixels a latent)"
+                    f"'{label}' has {len(stages)} resolutions; {STAGES} are needed (8 pixels a"
+                    " latent)"
                 )
+            for each in stages:
+                Fields({key: each}, f"{PART}/config.json").integer(key, 0, most)

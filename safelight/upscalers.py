@@ -111,6 +111,7 @@ def _check_ports(
     for kind, ports in (("input", inputs), ("output", outputs)):
         if len(ports) != 1:
             raise BundleError(f"'{label}' has {len(ports)} {kind}s; one is needed", hint=HINT)
+    for kind, ports in (("input", inputs), ("output", outputs)):
         (spec,) = ports.values()
         if not spec.dtype.startswith("float") or len(spec.shape) not in {0, 4}:
             raise BundleError(
@@ -130,7 +131,7 @@ def _try(model: Path, label: str, inputs: "Mapping[str, TensorSpec]", backend: "
     """Run a small picture of noise through it and give how much it enlarges."""
     import numpy as np
 
-    from engine.errors import BundleError
+    from engine.errors import BundleError, EngineError
     from engine.upscale import SCALES
 
     ((name, spec),) = inputs.items()
@@ -141,7 +142,12 @@ def _try(model: Path, label: str, inputs: "Mapping[str, TensorSpec]", backend: "
     if height * width > 1 << 22:
         raise BundleError(f"'{label}' takes pictures of {width}x{height} alone, which is too large")
     noise = np.random.default_rng(23).random((1, 3, height, width), dtype=np.float32)
-    (found,) = backend.load(model, {name: noise.shape}).run_all({name: noise}).values()
+    try:
+        (found,) = backend.load(model, {name: noise.shape}).run_all({name: noise}).values()
+    except EngineError as error:
+        raise BundleError(
+            f"'{label}' does not run in {backend.name}: {error}", hint=HINT
+        ) from error
     scale = found.shape[-1] // width if found.ndim == 4 else 0
     if scale not in SCALES or found.shape != (1, 3, height * scale, width * scale):
         raise BundleError(

@@ -137,7 +137,7 @@ def test_a_flagged_picture_is_sealed_black_and_says_so(bundle, vault, tmp_path):
         assert vault.get(event.record_id).metadata["flagged"] is flagged
         for name in ("picture", "thumbnail"):
             with Image.open(io.BytesIO(vault.read(event.record_id, name))) as image:
-                assert (np.asarray(image.convert("RGB")).max() == 0) is flagged
+                assert bool(np.asarray(image.convert("RGB")).any()) is not flagged
 
 
 def test_incognito_gives_bytes_and_keeps_nothing(bundle):
