@@ -35,6 +35,7 @@ CONFIG_LIMIT = 1 << 20  # bytes of a component's configuration
 SIDE_LIMIT = 24  # latents; larger pictures cost minutes and prove nothing more
 TEXTS = ("", "a red apple on a table")
 DECIDING = ("concept_embeds_weights", "special_care_embeds_weights")  # in no graph: thresholds
+BUFFER = "position_ids"
 TIMESTEP = 481.5  # between two of training's, where Karras' noise levels are
 
 
@@ -179,6 +180,8 @@ def _fill(net: Any, part: Part, model: Path) -> None:
         if name.startswith(part.prefixes or "") and not name.endswith(DECIDING)
     }
     for name, value in each_weight(model):
+        if name.endswith(BUFFER):
+            continue  # counted anew below
         parameter = wanted.pop(name, None)
         if parameter is None or parameter.shape != value.shape:
             raise GraphError(
@@ -194,6 +197,6 @@ def _fill(net: Any, part: Part, model: Path) -> None:
         raise GraphError(f"{part.name}: the graph lacks the weight '{min(wanted)}'")
     for module in net.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            if name != "position_ids":
+            if name != BUFFER:
                 raise GraphError(f"{part.name} has a buffer '{name}' of unknown content")
             module.register_buffer(name, torch.arange(buffer.shape[-1])[None], persistent=False)
