@@ -142,3 +142,8 @@ def test_a_spoilt_configuration_is_one_sentence(tiny_checkpoint, tmp_path):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"latent_channels": "4"}))
     with pytest.raises(SourceError, match=r"in 'taesd': .*latent_channels"):
         opened(tiny_checkpoint, tmp_path / "taesd")
+
+
+def test_the_export_process_is_told_of_it(tiny_checkpoint, tmp_path):
+    given = Ingredients(source=tiny_checkpoint, tiny_vae=tmp_path / "taesd")
+    assert Ingredients.from_job(json.loads(json.dumps(given.job()))) == given
