@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack
 from engine.errors import BundleError
 from engine.hashes import HashCache
 from engine.jsonfile import read_json
-from engine.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from engine.manifest import MANIFEST_NAME, UPSCALER, FileEntry, Manifest, read_manifest
 from engine.onnxheader import read_onnx_header
 from engine.plainexport import data_file, describe_plain_export
 from engine.request import DEFAULT_SCHEDULE, GenerationRequest
@@ -41,6 +41,7 @@ class RequestFields(TypedDict, total=False):
     count: int
     eta: float
     noise: str
+    decoder: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +79,15 @@ class Bundle:
                 manifest = describe_plain_export(path)
                 identity = _identity(files, hashes)
         config = path / "scheduler" / "scheduler_config.json"
+        drawn = manifest.family != UPSCALER  # which has no noise levels: any do
         return cls(
             path=path,
             manifest=manifest,
             verified=verified,
             hash=identity,
-            training=Training.from_config(read_json(config, CONFIG_LIMIT, constants=True)),
+            training=Training.from_config(
+                read_json(config, CONFIG_LIMIT, constants=True) if drawn else {}
+            ),
         )
 
     @property

@@ -41,9 +41,13 @@ class Components:
             shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, 6)}
         return self._get("unet", shapes)
 
-    def vae_decoder(self, height: int, width: int) -> "Session":
-        """Give the decoder of one picture, height and width in pixels."""
-        return self._get("vae_decoder", {"latent_sample": self.latent_shape(height, width)})
+    def decoder(self, component: str, height: int, width: int) -> "Session":
+        """Give the decoder of this name for one picture, height and width in pixels."""
+        return self._get(component, {"latent_sample": self.latent_shape(height, width)})
+
+    def safety_checker(self, side: int) -> "Session":
+        """Give the safety checker of one prepared picture, f32[1, 3, side, side]."""
+        return self._get("safety_checker", {"clip_input": (1, 3, side, side)})
 
     def latent_shape(self, height: int, width: int) -> tuple[int, ...]:
         """Give (1, channels, h, w) of one picture's latents; height and width in pixels."""

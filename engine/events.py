@@ -16,8 +16,9 @@ class Step:
     """One network evaluation is done: `index` of `count` (from 0), of picture `picture` (from 0).
 
     seconds: what this evaluation took. preview() -> uint8[H/8, W/8, 3], a coarse look at the
-    denoised latents made on demand; call it before the next event is asked for, since it reads
-    the loop's own buffer. It is the only copy and costs nothing when not called.
+    denoised latents made on demand, or uint8[H, W, 3] where previews by the tiny decoder were asked
+    for; call it before the next event is asked for, since it reads the loop's own buffer. It is the
+    only copy and costs nothing when not called. No safety checker looks at it.
     """
 
     picture: int
@@ -45,6 +46,7 @@ class Picture:
     backend, device, precision: what really ran, for example openvino, CPU, bf16. reason: why
     that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',).
     libraries: name -> version of what computed. model: the bundle's name. model_hash: Bundle.hash.
+    flagged: the bundle's own safety checker flagged the picture, so that its pixels are black.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
@@ -58,6 +60,7 @@ class Picture:
     seconds: Seconds
     repairs: tuple[str, ...] = ()
     libraries: tuple[tuple[str, str], ...] = ()
+    flagged: bool = False
 
 
 Event = Step | Picture

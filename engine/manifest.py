@@ -22,6 +22,7 @@ __all__ = [
     "MANIFEST_NAME",
     "PRECISIONS",
     "PREDICTION_TYPES",
+    "UPSCALER",
     "Component",
     "Defaults",
     "FileEntry",
@@ -39,11 +40,12 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST_NAME = "safelight.json"
 MANIFEST_LIMIT = 1 << 20  # bytes; ours have about 8 KiB
-FAMILIES = ("sd1", "sd2", "sdxl")
+UPSCALER = "upscaler"  # a family without diffusion, and the name of its one component
+FAMILIES = ("sd1", "sd2", "sdxl", UPSCALER)
 PRECISIONS = ("fp16", "fp32")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 DTYPES = ("float16", "float32", "int32", "int64")
-SOURCE_KINDS = ("diffusers", "hub", "optimum", "safetensors")
+SOURCE_KINDS = ("diffusers", "hub", "onnx", "optimum", "safetensors")
 MAX_BYTES = 1 << 40  # of one file; bounds what a reader allocates or waits for
 HEX = r"[0-9a-f]{64}"
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

@@ -5,16 +5,18 @@ are looked at, everything else is skipped by its length; every length is checked
 """
 
 import mmap
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import BundleError
-from engine.manifest import TensorSpec
+from engine.manifest import NAME, TensorSpec
 
 __all__ = ["OnnxHeader", "read_onnx_header"]
 
 DEPTH_LIMIT = 8  # nested graphs of If and Loop; real models have 2
+SIZE_LIMIT = 1 << 31  # of one dimension, as the manifest has it
 TEXT_LIMIT = 1024  # bytes of a name; real ones have 60
 PORTS_LIMIT = 64  # inputs or outputs of one graph; an SDXL UNet with ControlNet has 20
 # TensorProto.DataType of what diffusion networks take and give.
@@ -160,8 +162,9 @@ def _port(message: _Message) -> tuple[str, TensorSpec]:
 
 def _size(dim: _Message, axis: int) -> int | str:
     for number, value in dim.fields():
-        if number == 1 and isinstance(value, int):
+        # Some exporters write 0 or -1 for a free size, or a formula for its name.
+        if number == 1 and isinstance(value, int) and 0 < value <= SIZE_LIMIT:
             return value
-        if number == 2 and not isinstance(value, int):
+        if number == 2 and not isinstance(value, int) and re.fullmatch(NAME, value.text()):
             return value.text()
     return f"axis{axis}"

@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from engine.backends import Array, Session
 from engine.components import Components
 from engine.conditioning import Conditioner, Conditioning
+from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.denoiser import Denoiser
 from engine.devices import Choice
-from engine.errors import BundleError, NotFiniteError
+from engine.errors import BundleError, NotFiniteError, unknown_name
 from engine.events import Event, Picture, Seconds, Step
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
 from engine.loop import integrate
+from engine.manifest import UPSCALER
 from engine.noise import noise_source
 from engine.pixels import preview, to_pixels
 from engine.request import GenerationRequest
+from engine.safety import COMPONENT as SAFETY_CHECKER
+from engine.safety import SafetyChecker
 from engine.samplers import Table, tabulate
 
 if TYPE_CHECKING:
@@ -29,17 +33,24 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline"]
 
 Float32 = NDArray[np.float32]
+LATENT_RGB = "latent_rgb"  # previews by the bundle's linear map
+PREVIEWS = (LATENT_RGB, TINY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Job:
-    """One picture to make: its own request, its place among `count`, and what they share."""
+    """One picture to make: its own request, its place among `count`, and what they share.
+
+    preview_decoder: None makes previews by the bundle's linear map.
+    """
 
     request: GenerationRequest
     index: int
     table: Table
     token_ids: list[NDArray[np.int64]]
     cancelled: Callable[[], bool]
+    decoder: Decoder
+    preview_decoder: Decoder | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +65,9 @@ class Pipeline:
     """Makes pictures with one bundle on one back end.
 
     bundle: opened and verified. choice: from `engine.choose`, or a Backend. clock: seconds, for
-    what events report. It holds loaded networks: keep it for the next request. One request at a
-    time; it prints nothing, saves nothing, and knows no policy.
+    what events report. check_safety: pictures that the bundle's own safety checker flags come out
+    black; without one in the bundle nothing is checked. It holds loaded networks: keep it for the
+    next request. One request at a time; it prints nothing, saves nothing, and knows no policy.
     """
 
     def __init__(
@@ -64,8 +76,11 @@ class Pipeline:
         choice: "Choice | Backend",
         *,
         clock: Callable[[], float] = time.perf_counter,
+        check_safety: bool = True,
     ) -> None:
         """Read the tokenizer. Raises BundleError; networks are loaded by `load` or a request."""
+        if bundle.manifest.family == UPSCALER:
+            raise BundleError(f"'{bundle.name}' is an upscaler, which draws no pictures")
         chosen = choice if isinstance(choice, Choice) else Choice(backend=choice, reason="given")
         self._bundle = bundle
         self._backend = chosen.backend
@@ -74,6 +89,8 @@ class Pipeline:
         self._tokenizers = bundle.tokenizers()
         self._stock = self._stages(chosen.backend)
         self._repair: _Stages | None = None
+        has_checker = check_safety and SAFETY_CHECKER in bundle.manifest.components
+        self._checker = SafetyChecker(bundle) if has_checker else None
 
     @property
     def model(self) -> str:
@@ -85,19 +102,29 @@ class Pipeline:
 
         guided: for a guidance_scale other than 1. Loading what is loaded takes no time.
         """
-        return self._load(1 + guided, self._bundle.manifest.token_limit, height, width)
+        decoder = self._decoder(VAE)
+        return self._load(1 + guided, self._bundle.manifest.token_limit, (height, width), decoder)
 
     def generate(
-        self, request: GenerationRequest, cancelled: Callable[[], bool] = lambda: False
+        self,
+        request: GenerationRequest,
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        previews: str = LATENT_RGB,
     ) -> Iterator[Event]:
         """Yield a Step after every evaluation of the network, and a Picture at each one's end.
 
         Each picture of `count` is made alone with its own seed, so the others do not change it.
         cancelled is asked between evaluations: when it says yes, the events end; pictures that
         were yielded stay good. A picture that overflowed is made once more in fp32, and its steps
-        are reported once more. Raises RequestError at once; BundleError, DeviceError and
+        are reported once more. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
+        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError and
         NotFiniteError while events are taken.
         """
+        if previews not in PREVIEWS:
+            raise unknown_name("preview", previews, PREVIEWS)
+        decoder = self._decoder(request.decoder)
+        preview_decoder = self._decoder(TINY) if previews == TINY else None
         table = tabulate(
             request.sampler,
             self._bundle.training,
@@ -114,6 +141,8 @@ class Pipeline:
                 table=table,
                 token_ids=token_ids,
                 cancelled=cancelled,
+                decoder=decoder,
+                preview_decoder=preview_decoder,
             )
             for index in range(request.count)
         )
@@ -132,7 +161,8 @@ class Pipeline:
             return None
         request = job.request
         tokens = job.token_ids[0][0].size
-        load = self._load(len(job.token_ids), tokens, request.height, request.width)
+        size = (request.height, request.width)
+        load = self._load(len(job.token_ids), tokens, size, job.decoder)
         repairs: tuple[str, ...] = ()
         start = self._clock()
         conditioning = self._embed(self._stock, job)
@@ -149,24 +179,38 @@ class Pipeline:
         if latents is None or job.cancelled():
             return None
         start = self._clock()
-        decoded = self._decode(request, self._stock, latents)
+        decoded = self._decode(job.decoder, request, self._stock, latents)
         if not finite(decoded):
             repairs = (*repairs, DECODE_REPAIR)
-            decoded = self._decode(request, self._exact("picture"), latents)
+            decoded = self._decode(job.decoder, request, self._exact("picture"), latents)
             if not finite(decoded):
                 raise _not_finite("picture")
         pixels = to_pixels(decoded)
+        flagged = self._is_flagged(pixels)
         decode = self._clock() - start
         seconds = Seconds(load=load, text=text, denoise=denoise, decode=decode)
-        return self._describe(job, pixels, seconds, repairs)
+        picture = self._describe(job, pixels, seconds, repairs)
+        return replace(picture, pixels=np.zeros_like(pixels), flagged=True) if flagged else picture
 
-    def _load(self, halves: int, tokens: int, height: int, width: int) -> float:
+    def _load(self, halves: int, tokens: int, size: tuple[int, int], decoder: Decoder) -> float:
         start = self._clock()
         components = self._stock.components
         components.text_encoders()
-        components.unet(halves, tokens, height, width)
-        components.vae_decoder(height, width)
+        components.unet(halves, tokens, *size)
+        components.decoder(decoder.component, *size)
+        if self._checker is not None:
+            self._fp32().components.safety_checker(self._checker.side)
         return self._clock() - start
+
+    def _decoder(self, name: str) -> Decoder:
+        return find_decoder(name, self._bundle.manifest, self._bundle.path)
+
+    def _is_flagged(self, pixels: NDArray[np.uint8]) -> bool:
+        if self._checker is None:
+            return False
+        # In fp32: the decision is about the third decimal of a cosine, which bf16 does not have.
+        session = self._fp32().components.safety_checker(self._checker.side)
+        return self._checker.flags(pixels, session)
 
     def _embed(self, stages: _Stages, job: _Job) -> Conditioning:
         return stages.conditioner.embed(job.token_ids, stages.components.text_encoders())
@@ -198,14 +242,16 @@ class Pipeline:
                 index=index,
                 count=len(table.sigmas),
                 seconds=self._clock() - start,
-                preview=self._preview(denoised),
+                preview=self._preview(denoised, job),
             )
         return latents.copy()
 
-    def _decode(self, request: GenerationRequest, stages: _Stages, latents: Float32) -> Float32:
-        decoder = stages.components.vae_decoder(request.height, request.width)
-        scaled = latents / np.float32(self._bundle.manifest.scaling_factor)
-        decoded = decoder.run({"latent_sample": scaled})
+    def _decode(
+        self, decoder: Decoder, request: GenerationRequest, stages: _Stages, latents: Float32
+    ) -> Float32:
+        network = stages.components.decoder(decoder.component, request.height, request.width)
+        scaled = latents / np.float32(decoder.scaling_factor)
+        decoded = network.run({"latent_sample": scaled})
         if decoded.shape != (1, 3, request.height, request.width):
             raise BundleError(
                 f"the decoder gives {decoded.shape}; (1, 3, {request.height}, {request.width}) "
@@ -213,13 +259,27 @@ class Pipeline:
             )
         return decoded
 
-    def _preview(self, denoised: Float32) -> Callable[[], NDArray[np.uint8]]:
-        return lambda: preview(denoised, self._bundle.manifest.latent_rgb)
+    def _preview(self, denoised: Float32, job: _Job) -> Callable[[], NDArray[np.uint8]]:
+        decoder = job.preview_decoder
+        if decoder is None:
+            return lambda: preview(denoised, self._bundle.manifest.latent_rgb)
+
+        def look() -> NDArray[np.uint8]:
+            latents = np.nan_to_num(denoised, posinf=0.0, neginf=0.0)
+            decoded = self._decode(decoder, job.request, self._stock, latents)
+            return to_pixels(np.nan_to_num(decoded, nan=-1.0))
+
+        return look
 
     def _exact(self, what: str) -> _Stages:
         """Give the stages in fp32. Raises NotFiniteError when that is what has just failed."""
         if self._backend.precision == "fp32":
             raise _not_finite(what)
+        return self._fp32()
+
+    def _fp32(self) -> _Stages:
+        if self._backend.precision == "fp32":
+            return self._stock
         if self._repair is None:
             self._repair = self._stages(self._backend.exact())
         return self._repair

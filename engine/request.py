@@ -8,6 +8,7 @@ from typing import Final
 from engine.errors import RequestError, unknown_name
 
 __all__ = [
+    "DECODERS",
     "DEFAULT_ETA",
     "DEFAULT_SCHEDULE",
     "NOISES",
@@ -38,6 +39,7 @@ SAMPLERS = (
 )
 SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
 NOISES = ("philox", "torch")
+DECODERS = ("tiny", "vae")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
 DEFAULT_ETA: Final[Mapping[str, float]] = {
@@ -71,7 +73,8 @@ class GenerationRequest:
     guidance_scale: 1 means off (the negative prompt then has no effect). sampler, schedule:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
-    equals torch's CPU generator, `philox` its CUDA generator.
+    equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
+    own, `tiny` the quick one that a bundle may hold.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -87,6 +90,7 @@ class GenerationRequest:
     count: int = 1
     eta: float = math.nan
     noise: str = "torch"
+    decoder: str = "vae"
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
@@ -119,6 +123,7 @@ class GenerationRequest:
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
+            ("decoder", self.decoder, DECODERS),
         ):
             if got not in allowed:
                 raise unknown_name(what, got, allowed)

@@ -16,7 +16,8 @@ class Ingredients:
     """source: a diffusers folder or a single .safetensors file. vae: a file or folder whose VAE
     takes the place of the checkpoint's own. prediction: "epsilon" or "v_prediction", for a single
     file that does not say it. loras: (file, scale), merged. embeddings: (word, file) of textual
-    inversions.
+    inversions. tiny_vae: a file or folder of a tiny autoencoder, for quick decoding. A safety
+    checker that the source has comes along by itself.
     """
 
     source: Path
@@ -24,6 +25,7 @@ class Ingredients:
     prediction: str | None = None
     loras: tuple[tuple[Path, float], ...] = ()
     embeddings: tuple[tuple[str, Path], ...] = ()
+    tiny_vae: Path | None = None
 
     def open(self) -> Checkpoint:
         """Open the checkpoint with everything applied. Raises SourceError, MissingError."""
@@ -33,6 +35,14 @@ class Ingredients:
 
             checkpoint = with_loras(checkpoint, self.loras)
             checkpoint = with_embeddings(checkpoint, self.embeddings)
+        if self.tiny_vae is not None:
+            from export.tinyvae import with_tiny_vae
+
+            checkpoint = with_tiny_vae(checkpoint, self.tiny_vae)
+        if "safety_checker" in checkpoint.pieces.index:
+            from export.safetychecker import with_safety_checker
+
+            checkpoint = with_safety_checker(checkpoint)
         return checkpoint
 
     def job(self) -> dict[str, Any]:
@@ -43,16 +53,18 @@ class Ingredients:
             "prediction": self.prediction,
             "loras": [[str(file.absolute()), scale] for file, scale in self.loras],
             "embeddings": [[token, str(file.absolute())] for token, file in self.embeddings],
+            "tiny_vae": None if self.tiny_vae is None else str(self.tiny_vae.absolute()),
         }
 
     @classmethod
     def from_job(cls, job: Mapping[str, Any]) -> Self:
         """Take them from the export process's job."""
-        vae = job["vae"]
+        vae, tiny_vae = job["vae"], job["tiny_vae"]
         return cls(
             source=Path(job["source"]),
             vae=None if vae is None else Path(vae),
             prediction=job["prediction"],
             loras=tuple((Path(file), scale) for file, scale in job["loras"]),
             embeddings=tuple((token, Path(file)) for token, file in job["embeddings"]),
+            tiny_vae=None if tiny_vae is None else Path(tiny_vae),
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from export.companion_modules import MODULES as COMPANION_MODULES
 from export.errors import SourceError
 from export.recipes import Part
 
@@ -160,6 +161,7 @@ MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
     "unet_added": AddedUnet,
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
+    **COMPANION_MODULES,
 }
 
 

@@ -22,6 +22,8 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from export.checkpoint import Checkpoint
+from export.companion_modules import load_companion
+from export.companions import COMPANIONS
 from export.errors import SourceError
 from export.weightfiles import Tensor
 
@@ -38,6 +40,8 @@ TEXT: Mapping[str, Any] = {
 
 def load_original(checkpoint: Checkpoint, part: str) -> nn.Module:
     """Load `part` ("text_encoder", "text_encoder_2", "unet", "vae") in fp32. Raises SourceError."""
+    if part in {each.folder for each in COMPANIONS}:
+        return load_companion(checkpoint, part)
     place = checkpoint.pieces.places[part]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from engine.manifest import LatentRgb, Measure
 from engine.tokenizer import Tokenizer
 from export.checkpoint import Checkpoint
+from export.companion_modules import CALLS as COMPANION_CALLS
+from export.companions import COMPANIONS, fixed_input
 from export.originals import load_original
 from export.preview import fit_latent_rgb
 from export.recipes import Part
@@ -130,6 +132,22 @@ def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[s
     del run
     run = _let_go() or open_part("vae_encoder")
     (results["vae_encoder"],) = run({"sample": inputs["picture"]}).values()
+    del run
+    return results | _companions(open_part, checkpoint)
+
+
+def _companions(open_part: Opener, checkpoint: Checkpoint) -> dict[str, Array]:
+    """Run what the bundle holds beside its family's components."""
+    results: dict[str, Array] = {}
+    side = min(checkpoint.sizes["latent_side"], SIDE_LIMIT)
+    for part in checkpoint.recipe.components:
+        if part not in COMPANIONS:
+            continue
+        given = fixed_input(part.name, side, checkpoint.sizes.get("clip_side", 0))
+        run = _let_go() or open_part(part.name)
+        found = run({part.inputs[0].name: given})
+        results[part.name] = np.concatenate([array.ravel() for array in found.values()])
+        del run
     return results
 
 
@@ -229,6 +247,7 @@ CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor,
     "unet_added": _unet,
     "vae_decoder": lambda net, x: (net.decode(x["latent_sample"]).sample,),
     "vae_encoder": lambda net, x: (net.encode(x["sample"]).latent_dist.parameters,),
+    **COMPANION_CALLS,
 }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from engine.manifest import Manifest, Measure, read_manifest
 from export.child import run_job
+from export.companions import COMPANIONS, fixed_input
 from export.errors import ExportError, GraphError, ParityError
 from export.recipes import Part, recipe_of
 from export.runtimes import installed, open_component
@@ -33,6 +34,8 @@ NEEDED = ("torch", "diffusers", "transformers", "onnx")
 CONFIG_LIMIT = 1 << 20  # bytes of a component's configuration
 SIDE_LIMIT = 24  # latents; larger pictures cost minutes and prove nothing more
 TEXTS = ("", "a red apple on a table")
+DECIDING = ("concept_embeds_weights", "special_care_embeds_weights")  # in no graph: thresholds
+BUFFER = "position_ids"
 TIMESTEP = 481.5  # between two of training's, where Karras' noise levels are
 
 
@@ -75,9 +78,8 @@ def measure_graphs(folder: Path, progress: Progress) -> tuple[Measure, ...]:
     from export.parity import compare
 
     manifest = read_manifest(folder)
-    parts = [
-        part for part in recipe_of(manifest.family).components if part.name in manifest.components
-    ]
+    known = (*recipe_of(manifest.family).components, *COMPANIONS)
+    parts = [part for part in known if part.name in manifest.components]
     runtimes = installed()
     stages = [f"{way} {part.name}" for part in parts for way in ("torch", *runtimes)]
     measures: list[Measure] = []
@@ -108,6 +110,10 @@ def _inputs(part: Part, manifest: Manifest, folder: Path) -> "dict[str, NDArray[
         return draw.standard_normal(shape, dtype=np.float32)
 
     side = min(manifest.default_width // manifest.vae_scale_factor, SIDE_LIMIT)
+    if part in COMPANIONS:
+        (name, spec), *_ = manifest.components[part.name].inputs.items()
+        clip_side = spec.shape[-1]
+        return {name: fixed_input(part.name, side, clip_side if isinstance(clip_side, int) else 0)}
     if part.name.startswith("text_encoder"):
         place = folder / part.name.replace("text_encoder", "tokenizer")
         tokenizer = Tokenizer(place, limit=manifest.token_limit)
@@ -151,6 +157,10 @@ def _empty_module(part: Part, model: Path) -> Any:
     vae: Any = AutoencoderKL
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
+        if part in COMPANIONS:
+            from export.companion_modules import empty_companion
+
+            return empty_companion(part.folder, config).eval()
         if part.name.startswith("text_encoder"):
             text = CLIPTextConfig.from_dict(config | {"dtype": "float32"})
             second = part.name == "text_encoder_2"
@@ -167,9 +177,11 @@ def _fill(net: Any, part: Part, model: Path) -> None:
     wanted = {
         name: parameter
         for name, parameter in net.named_parameters()
-        if name.startswith(part.prefixes or "")
+        if name.startswith(part.prefixes or "") and not name.endswith(DECIDING)
     }
     for name, value in each_weight(model):
+        if name.endswith(BUFFER):
+            continue  # counted anew below
         parameter = wanted.pop(name, None)
         if parameter is None or parameter.shape != value.shape:
             raise GraphError(
@@ -185,6 +197,6 @@ def _fill(net: Any, part: Part, model: Path) -> None:
         raise GraphError(f"{part.name}: the graph lacks the weight '{min(wanted)}'")
     for module in net.modules():
         for name, buffer in module.named_buffers(recurse=False):
-            if name != "position_ids":
+            if name != BUFFER:
                 raise GraphError(f"{part.name} has a buffer '{name}' of unknown content")
             module.register_buffer(name, torch.arange(buffer.shape[-1])[None], persistent=False)

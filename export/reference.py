@@ -23,11 +23,14 @@ from export.errors import GraphError
 
 __all__ = ["each_weight", "graph_weights", "load_torch_pipeline"]
 
+UNDOTTED = ("concept_embeds", "special_care_embeds")
+
 
 def each_weight(model: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the weights of one graph by name: its named initialisers, in fp32, one at a time."""
     for tensor in onnx.load(model, load_external_data=False).graph.initializer:
-        if "." in tensor.name:  # the tracer's own constants have no dots in their names
+        # The tracer's own constants have no dots in their names, as two of these weights have.
+        if "." in tensor.name or tensor.name in UNDOTTED:
             array = numpy_helper.to_array(tensor, base_dir=str(model.parent))
             yield tensor.name, torch.from_numpy(array.copy()).float()
 

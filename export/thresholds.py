@@ -29,6 +29,9 @@ SUBJECTS = {
     "unet": EXACT,
     "vae_decoder": EXACT,
     "vae_encoder": EXACT,
+    "tiny_vae_decoder": EXACT,
+    "tiny_vae_encoder": EXACT,
+    "safety_checker": EXACT,
     "trajectory": DRIFTED,
     "picture": DRIFTED,
 }

@@ -20,7 +20,7 @@ from safelight.exits import UsageError
 if TYPE_CHECKING:
     from engine import Bundle
 
-__all__ = ["take_in"]
+__all__ = ["Progress", "beside", "copy_files", "take_in"]
 
 FILES_LIMIT = 1024  # files in a bundle, as the engine has it; ours have 20
 ENTRIES_LIMIT = 4096  # files and folders looked at, hidden ones too
@@ -41,8 +41,8 @@ def take_in(source: Path, target: Path, progress: Progress) -> "Bundle":
 
     _check_kind(source, target.name)
     files = list(_files(source))
-    with _beside(target) as partial:
-        _copy(source, files, partial, progress)
+    with beside(target) as partial:
+        copy_files(source, files, partial, progress)
         progress("verify the copy", COPY_SHARE)
         bundle = Bundle.open(partial, hash_cache=None)
         for folder in (*(path for path in partial.rglob("*") if path.is_dir()), partial):
@@ -110,7 +110,8 @@ def _files(source: Path) -> Iterator[str]:
                 )
 
 
-def _copy(source: Path, files: list[str], partial: Path, progress: Progress) -> None:
+def copy_files(source: Path, files: list[str], partial: Path, progress: Progress) -> None:
+    """Copy named files of a folder into another one and bring them to the disk."""
     total = sum((source / name).stat().st_size for name in files) or 1
     done = 0
     for name in files:
@@ -128,7 +129,7 @@ def _copy(source: Path, files: list[str], partial: Path, progress: Progress) -> 
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
+def beside(target: Path) -> Iterator[Path]:
     """Give a new folder beside `target`, and remove it unless it was renamed away."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     for old in target.parent.glob(f".{target.name}.partial-*"):

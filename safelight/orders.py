@@ -31,6 +31,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "count": (int,),
     "eta": (int, float),
     "noise": (str,),
+    "decoder": (str,),
 }
 
 

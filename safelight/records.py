@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["attempt_metadata", "generated_line", "listed_line", "picture_metadata", "shown_line"]
 
 # Settings that `generate --json` prints flat beside the model (CONTRACT: JSON of `generate`).
-_SETTINGS = ("seed", "width", "height", "steps", "sampler", "schedule", "guidance_scale")
+_SETTINGS = ("seed", "width", "height", "steps", "sampler", "schedule", "guidance_scale", "decoder")
 
 
 def picture_metadata(picture: "Picture") -> dict[str, Any]:
@@ -24,6 +24,7 @@ def picture_metadata(picture: "Picture") -> dict[str, Any]:
         "reason": picture.reason,
         "libraries": dict(picture.libraries),
         "repairs": list(picture.repairs),
+        "flagged": picture.flagged,
         "seconds": _rounded(asdict(picture.seconds)),
         "tags": [],
         "rating": 0,
@@ -54,6 +55,7 @@ def generated_line(
         "backend": metadata["backend"],
         "device": metadata["device"],
         "precision": metadata["precision"],
+        "flagged": metadata["flagged"],
         "seconds": seconds,
     }
 

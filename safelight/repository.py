@@ -38,7 +38,7 @@ INDEX = re.compile(
     r"(diffusion_pytorch_model|model)\.safetensors\.index(?:\.(?P<variant>[a-z0-9_]+))?\.json"
 )
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-# A bundle holds none of these, and the first alone has 1.2 GB.
+# No picture needs these, and the first alone has 1.2 GB.
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
 
 

@@ -21,6 +21,8 @@ _NAMES = {
     "model": ("SAFELIGHT_MODEL", "pocket"),
     "device": ("SAFELIGHT_DEVICE", "auto"),
     "precision": ("SAFELIGHT_PRECISION", "auto"),
+    # "on", or "off": the safety checker that some checkpoints bring along blacks pictures out
+    "safety_checker": ("SAFELIGHT_SAFETY_CHECKER", "on"),
     # where `models pull` fetches from, and the only place that any verb asks
     "hub": ("SAFELIGHT_HUB", "https://huggingface.co"),
 }
@@ -67,6 +69,8 @@ def load_settings(
         raise UsageError(
             f"network_vault is '{values['network_vault'].value}'; it is refuse or allow"
         )
+    if values["safety_checker"].value not in {"on", "off"}:
+        raise UsageError(f"safety_checker is '{values['safety_checker'].value}'; it is on or off")
     vault = values["vault"].value
     vault_path = Path(vault).expanduser().absolute() if vault else data / "vault"
     if not vault:

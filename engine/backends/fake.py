@@ -21,6 +21,7 @@ __all__ = ["FakeBackend", "FakeSession"]
 # From latents to colours and from colours' means back: any full-rank numbers do.
 _TO_RGB: Final = ((0.5, 0.1, -0.2), (0.2, 0.4, 0.3), (-0.3, 0.2, 0.4), (0.1, -0.4, 0.2))
 _PIXELS: Final = 8  # pixels a latent
+_CONCEPTS, _CARES = 17, 3  # of diffusers' safety checker
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +32,8 @@ class FakeBackend:
     output has Inf in it at this evaluation of each loaded network, from 0; -1 never.
     nan_in_picture: the decoder's output has NaN in it. nan_in_exact: the repair in fp32 fails as
     well. seconds_per_run: how long every run of the network takes. fails_on: a component's input by
-    whose name loading fails.
+    whose name loading fails. concept_cosine: how near the safety checker finds every picture to
+    every concept.
     """
 
     precision: str = "fp32"
@@ -42,6 +44,7 @@ class FakeBackend:
     nan_in_exact: bool = False
     seconds_per_run: float = 0.0
     fails_on: str = ""
+    concept_cosine: float = 0.0
     name: str = field(default="fake", init=False)
     libraries: Libraries = field(default=(), init=False)
 
@@ -81,14 +84,24 @@ class FakeSession:
             return _embed(inputs["input_ids"], self._backend.embed_dim)
         if "timestep" in inputs:
             return self._predict(inputs)
+        if "clip_input" in inputs:
+            return self._judge(inputs["clip_input"])
         picture = _decode(inputs["latent_sample"].astype(np.float32))
         if self._backend.nan_in_picture:
             picture[..., 0] = np.nan
         return picture
 
     def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-        """Compute the one output that each component here has."""
-        return {"output": self.run(inputs)}
+        """Compute the one output that each component here has, or the safety checker's two."""
+        output = self.run(inputs)
+        if "clip_input" in inputs:
+            return {"concepts": output, "special_care": np.zeros((1, _CARES), np.float32)}
+        return {"output": output}
+
+    def _judge(self, picture: Array) -> NDArray[np.float32]:
+        """Be near every concept, by `concept_cosine` a picture: f32[1, 17]."""
+        cosine = self._backend.concept_cosine
+        return np.full((len(picture), _CONCEPTS), cosine, dtype=np.float32)
 
     def _predict(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         if self._backend.seconds_per_run:

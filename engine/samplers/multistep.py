@@ -84,10 +84,11 @@ def _in_log_sigma(visited: Float64, target: float) -> Float64:
     end_u = math.log(target / visited[0]) if target else 0.0
     for polynomial in _lagrange(np.log(visited / visited[0])):
         total = polynomial
-        for order in range(1, polynomial.degree() + 1):
+        for order in range(1, len(visited)):
             total = total + (-1) ** order * polynomial.deriv(order)
         # at sigma 0 the exponential beats every power of u
-        ends = np.array([target, -visited[0]]) * total(np.array([end_u, 0.0]))
+        values: Float64 = total(np.array([end_u, 0.0]))
+        ends: Float64 = values * np.array([target, -float(visited[0])])
         found.append(float(ends.sum()))
     return np.array(found)
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["measures_table", "show"]
 
+# What an upscaler's manifest holds at a neutral value, since it draws nothing.
+DRAWN = ("prediction_type", "width", "height", "token_limit", "embed_dim", "defaults")
+
 
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model on the shelf.")],
@@ -59,8 +62,11 @@ def measures_table(measures: "Iterable[Measure]") -> None:
 
 
 def _fields(bundle: "Bundle") -> dict[str, Any]:
+    from engine.manifest import UPSCALER
+    from engine.upscale import read_scale
+
     manifest = bundle.manifest
-    return {
+    fields: dict[str, Any] = {
         "name": manifest.name,
         "family": manifest.family,
         "bytes": bundle.bytes,
@@ -81,6 +87,10 @@ def _fields(bundle: "Bundle") -> dict[str, Any]:
         "created": manifest.created,
         "verified": bundle.verified,
     }
+    if manifest.family != UPSCALER:
+        return fields
+    kept = {key: each for key, each in fields.items() if key not in DRAWN}
+    return kept | {"scale": read_scale(bundle)}
 
 
 def _parts(key: str, value: Any) -> list[str]:

@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,10 @@ from safelight.console import line, note
 from safelight.exits import UsageError
 from safelight.settings import load_settings
 from safelight.shelf import Shelf, check_name
+
+if TYPE_CHECKING:
+    from engine.manifest import Manifest
+    from export import Ingredients
 
 __all__ = ["Prediction", "export"]
 
@@ -33,6 +37,14 @@ def export(
     vae: Annotated[
         Path | None,
         typer.Option("--vae", help="A VAE in the place of its own: .safetensors file or folder."),
+    ] = None,
+    tiny_vae: Annotated[
+        Path | None,
+        typer.Option(
+            "--tiny-vae",
+            help="A tiny autoencoder (TAESD) beside the VAE: .safetensors file or folder. Then"
+            " `generate --decoder tiny` decodes with it.",
+        ),
     ] = None,
     lora: Annotated[
         list[str] | None,
@@ -75,6 +87,7 @@ def export(
         prediction=None if prediction is None else prediction.value,
         loras=tuple(_lora(text) for text in lora or ()),
         embeddings=tuple(_embedding(text) for text in embedding or ()),
+        tiny_vae=tiny_vae,
     )
     hashes = shelf.hash_cache
     if target.exists():
@@ -99,8 +112,18 @@ def export(
         runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
         note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
         note(f"generate with --model {name}.")
+        _say_of_checker(ingredients, manifest)
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
+
+
+def _say_of_checker(ingredients: "Ingredients", manifest: "Manifest") -> None:
+    from export.safetychecker import left_out
+
+    if "safety_checker" in manifest.components:
+        note('Its safety checker is on; safety_checker = "off" in the configuration stops it.')
+    elif reason := left_out(ingredients.open()):
+        note(f"Its safety checker is left out: {reason}.")
 
 
 def _lora(text: str) -> tuple[Path, float]:

@@ -44,6 +44,10 @@ def generate(
     seed: Annotated[
         int | None, typer.Option("--seed", help="First seed; picture k gets seed + k.")
     ] = None,
+    decoder: Annotated[
+        str | None,
+        typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
     ] = None,
@@ -83,6 +87,7 @@ def generate(
         "guidance_scale": guidance,
         "seed": seed,
         "count": number,
+        "decoder": decoder,
     }
     with nullcontext() if incognito else access.open() as vault:
         _run(chosen, orders, given, _Sink(vault, to, json))
@@ -107,7 +112,7 @@ class _Sink:
         self.vault = vault
         self._to = to
         self._json = json
-        self.finished = 0
+        self.finished = self.flagged = 0
 
     def take(self, event: "Sealed | Made") -> None:
         """Write what has no record, and report what is done."""
@@ -125,6 +130,9 @@ class _Sink:
             line(event.line)
         else:
             name = event.line["id"][:8] or "-"
+            if event.line["flagged"]:
+                where += "; the model's safety checker flagged it, so it is black"
+                self.flagged += 1
             note(f"{name}  seed {event.line['seed']}  {where}")
 
 
@@ -153,7 +161,10 @@ def _run(
     ready = list(requests(bundle, orders, given))
     choice = choose(settings["device"], settings["precision"], settings.cache)
     note(f"{bundle.name} on {choice.reason}")
-    _drain(Studio(Pipeline(bundle, choice), sink.vault), ready, sink)
+    pipeline = Pipeline(bundle, choice, check_safety=settings["safety_checker"] == "on")
+    _drain(Studio(pipeline, sink.vault), ready, sink)
+    if sink.flagged:
+        note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
 
 
 def _drain(studio: "Studio", ready: "Sequence[GenerationRequest]", sink: _Sink) -> None:

@@ -1,6 +1,6 @@
 """`safelight models`: the shelf of bundles."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,12 @@ from safelight.console import line, note, table
 from safelight.settings import load_settings
 from safelight.shelf import Shelf
 
+if TYPE_CHECKING:
+    from engine import Bundle
+
 __all__ = ["app"]
+
+DRAWN = ("width", "height", "prediction_type")
 
 app = typer.Typer(help="The shelf of model bundles.", no_args_is_help=True)
 
@@ -22,6 +27,7 @@ app = typer.Typer(help="The shelf of model bundles.", no_args_is_help=True)
 def ls(json: Json = False) -> None:
     """List the bundles on the shelf, with what they are and whether they are proven."""
     from engine import EngineError
+    from engine.manifest import UPSCALER
 
     settings = load_settings()
     shelf = Shelf(settings.models, settings.cache)
@@ -33,7 +39,7 @@ def ls(json: Json = False) -> None:
             note(f"{entry.name}: {error}")
             continue
         manifest = bundle.manifest
-        fields = {
+        fields: dict[str, Any] = {
             "name": entry.name,
             "family": manifest.family,
             "width": manifest.default_width,
@@ -45,6 +51,8 @@ def ls(json: Json = False) -> None:
             "shipped": entry.shipped,
             "source": {"kind": manifest.source.kind, "name": manifest.source.name},
         }
+        if manifest.family == UPSCALER:
+            fields = _of_upscaler(fields, bundle)
         if json:
             line(fields)
         rows.append(_row(fields))
@@ -52,11 +60,19 @@ def ls(json: Json = False) -> None:
         table(("name", "family", "size", "MB", "licence", "verified", "source"), rows)
 
 
+def _of_upscaler(fields: dict[str, Any], bundle: "Bundle") -> dict[str, Any]:
+    """Put the scale in the place of what an upscaler has not."""
+    from engine.upscale import read_scale
+
+    kept = {key: each for key, each in fields.items() if key not in DRAWN}
+    return kept | {"scale": read_scale(bundle)}
+
+
 def _row(fields: dict[str, Any]) -> tuple[str, ...]:
     return (
         fields["name"],
         fields["family"],
-        f"{fields['width']}x{fields['height']}",
+        f"x{fields['scale']}" if "scale" in fields else f"{fields['width']}x{fields['height']}",
         f"{fields['bytes'] / 1e6:.0f}",
         fields["licence"],
         "yes" if fields["verified"] else "no",

@@ -25,7 +25,12 @@ TOKEN_LIMIT = 4096  # bytes of a token's file; a token has about forty
 
 
 def add(
-    source: Annotated[Path, typer.Argument(help="A bundle's folder, or optimum's ONNX export.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A bundle's folder, optimum's ONNX export, or an upscaler's .onnx file."
+        ),
+    ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
     json: Json = False,
 ) -> None:
@@ -35,6 +40,9 @@ def add(
 
     settings = load_settings()
     target = Shelf(settings.models, settings.cache).free_path(to)
+    if source.suffix.lower() == ".onnx" and not source.is_dir():
+        _add_upscaler(source, target, json=json)
+        return
     with StageProgress() as progress:
         bundle = take_in(source, target, progress.stage)
     if json:
@@ -46,6 +54,22 @@ def add(
             f"'{to}' is on the shelf, unverified: a plain ONNX export has no hashes and no parity"
             f" report, so nothing vouches for it; generate with --model {to}."
         )
+
+
+def _add_upscaler(source: Path, target: Path, *, json: bool) -> None:
+    from engine import choose
+    from engine.upscale import read_scale
+    from safelight.progress import StageProgress
+    from safelight.upscalers import take_in_upscaler
+
+    with StageProgress() as progress:
+        backend = choose("cpu", "fp32").backend
+        bundle = take_in_upscaler(source, target, backend, progress.stage)
+    scale = read_scale(bundle)
+    if json:
+        fields = {"name": target.name, "path": str(target), "bytes": bundle.bytes}
+        line(fields | {"verified": bundle.verified, "scale": scale})
+    note(f"Upscaler '{target.name}' is on the shelf: it makes pictures {scale} times as large.")
 
 
 def pull(

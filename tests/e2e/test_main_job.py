@@ -10,8 +10,8 @@ from PIL import Image
 from tests.e2e.command import QUICK, Home, make_home
 
 PICTURE_FIELDS = (
-    "id model seed width height steps sampler schedule guidance_scale backend device precision "
-    "seconds"
+    "id model seed width height steps sampler schedule guidance_scale decoder backend device "
+    "precision flagged seconds"
 ).split()
 LISTED_FIELDS = "id created prompt model seed width height tags rating favourite".split()
 

@@ -55,3 +55,13 @@ def test_a_network_vault_is_refused_or_allowed_and_nothing_else(tmp_path):
     )
     with pytest.raises(UsageError, match="refuse or allow"):
         load_settings(environ=home | {"SAFELIGHT_NETWORK_VAULT": "yes"})
+
+
+def test_the_safety_checker_is_on_until_it_is_turned_off(tmp_path):
+    home = {"SAFELIGHT_HOME": str(tmp_path)}
+    assert load_settings(environ=home)["safety_checker"] == "on"
+    (tmp_path / "config.toml").write_text('safety_checker = "off"\n')
+    chosen = load_settings(environ=home).values["safety_checker"]
+    assert (chosen.value, chosen.source) == ("off", "file")
+    with pytest.raises(UsageError, match="safety_checker is 'no'; it is on or off"):
+        load_settings(environ=home | {"SAFELIGHT_SAFETY_CHECKER": "no"})

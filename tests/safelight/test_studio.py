@@ -10,6 +10,7 @@ from PIL import Image
 import safelight
 from engine import Bundle, DeviceError, EngineError, FakeBackend, NotFiniteError, Pipeline, Step
 from safelight.studio import BATCH, Made, Sealed, Studio
+from tests.engine.companion_bundle import with_companions
 from vault import Kind, MemoryKeyStore, create
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
@@ -124,6 +125,19 @@ def test_a_repair_is_recorded(bundle, vault):
         e for e in run(bundle, vault, [request(bundle)], backend=backend) if isinstance(e, Sealed)
     ]
     assert vault.get(event.record_id).metadata["repairs"]
+
+
+def test_a_flagged_picture_is_sealed_black_and_says_so(bundle, vault, tmp_path):
+    checked = with_companions(bundle, tmp_path / "bundle", threshold=0.5)
+    for cosine, flagged in ((0.6, True), (0.4, False)):
+        backend = FakeBackend(concept_cosine=cosine)
+        events = list(run(checked, vault, [request(checked)], backend=backend))
+        (event,) = [e for e in events if isinstance(e, Sealed)]
+        assert event.line["flagged"] is flagged
+        assert vault.get(event.record_id).metadata["flagged"] is flagged
+        for name in ("picture", "thumbnail"):
+            with Image.open(io.BytesIO(vault.read(event.record_id, name))) as image:
+                assert bool(np.asarray(image.convert("RGB")).any()) is not flagged
 
 
 def test_incognito_gives_bytes_and_keeps_nothing(bundle):
