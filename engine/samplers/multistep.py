@@ -97,9 +97,10 @@ def _lagrange(at: Float64) -> list[Polynomial]:
     """Give for each point the polynomial that is 1 there and 0 at the others."""
     found = list[Polynomial]()
     for own in range(len(at)):
-        others = np.delete(at, own)
+        others: Float64 = np.delete(at, own)
         product = Polynomial.fromroots(others) if len(others) else Polynomial([1.0])
-        found.append(product / float(np.prod(at[own] - others)))
+        distances: Float64 = at[own] - others
+        found.append(product / float(distances.prod()))
     return found
 
 
