@@ -16,11 +16,14 @@ from engine.devices import Choice
 from engine.errors import BundleError, NotFiniteError
 from engine.events import Event, Picture, Seconds, Step
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
+from engine.guidance import guidance_embedding
 from engine.loop import integrate
 from engine.noise import noise_source
 from engine.pixels import preview, to_pixels
+from engine.purpose import check_draws
 from engine.request import GenerationRequest
 from engine.samplers import Table, tabulate
+from engine.textoutputs import text_outputs
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -65,7 +68,10 @@ class Pipeline:
         *,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Read the tokenizer. Raises BundleError; networks are loaded by `load` or a request."""
+        """Read the tokenizer. Raises BundleError, also for a bundle that draws nothing from text
+        alone; networks are loaded by `load` or a request.
+        """
+        check_draws(bundle.manifest)
         chosen = choice if isinstance(choice, Choice) else Choice(backend=choice, reason="given")
         self._bundle = bundle
         self._backend = chosen.backend
@@ -83,9 +89,11 @@ class Pipeline:
     def load(self, width: int, height: int, *, guided: bool = True) -> float:
         """Load the networks for pictures of this size in pixels; gives the seconds it took.
 
-        guided: for a guidance_scale other than 1. Loading what is loaded takes no time.
+        guided: for a guidance_scale other than 1; of no matter to a network that embeds it.
+        Loading what is loaded takes no time.
         """
-        return self._load(1 + guided, self._bundle.manifest.token_limit, height, width)
+        halves = 1 + (guided and not self._bundle.manifest.guidance_dim)
+        return self._load(halves, self._bundle.manifest.token_limit, height, width)
 
     def generate(
         self, request: GenerationRequest, cancelled: Callable[[], bool] = lambda: False
@@ -106,7 +114,8 @@ class Pipeline:
             request.eta,
         )
         texts = (request.negative_prompt, request.prompt)
-        token_ids = self._stock.conditioner.tokens(texts[request.guidance_scale == 1.0 :])
+        single = self._halved_scale(request) == 1.0
+        token_ids = self._stock.conditioner.tokens(texts[single:])
         jobs = (
             _Job(
                 request=replace(request, seed=request.seed + index, count=1),
@@ -160,6 +169,10 @@ class Pipeline:
         seconds = Seconds(load=load, text=text, denoise=denoise, decode=decode)
         return self._describe(job, pixels, seconds, repairs)
 
+    def _halved_scale(self, request: GenerationRequest) -> float:
+        """Give the scale between two halves; a network that takes it as an input has but one."""
+        return 1.0 if self._bundle.manifest.guidance_dim else request.guidance_scale
+
     def _load(self, halves: int, tokens: int, height: int, width: int) -> float:
         start = self._clock()
         components = self._stock.components
@@ -179,9 +192,9 @@ class Pipeline:
         halves, tokens, _ = text.embeds.shape
         unet = stages.components.unet(halves, tokens, request.height, request.width)
         denoiser = Denoiser(
-            _predictor(unet, text, request),
+            _predictor(unet, text, request, self._bundle.manifest.guidance_dim),
             self._bundle.manifest.prediction_type,
-            request.guidance_scale,
+            self._halved_scale(request),
         )
         shape = stages.components.latent_shape(request.height, request.width)
         noise = noise_source(request.noise, request.seed)
@@ -227,7 +240,10 @@ class Pipeline:
     def _stages(self, backend: "Backend") -> _Stages:
         manifest = self._bundle.manifest
         conditioner = Conditioner(
-            self._tokenizers, manifest.embed_dim, zero_empty=manifest.family == "sdxl"
+            self._tokenizers,
+            manifest.embed_dim,
+            zero_empty=manifest.family == "sdxl",
+            outputs=text_outputs(manifest),
         )
         return _Stages(Components(self._bundle, backend), conditioner)
 
@@ -250,7 +266,7 @@ class Pipeline:
 
 
 def _predictor(
-    unet: Session, text: Conditioning, request: GenerationRequest
+    unet: Session, text: Conditioning, request: GenerationRequest, guidance_dim: int
 ) -> Callable[[Float32, float], Float32]:
     """Bind the prompt to the network: (x2 f32[halves, 4, h, w], timestep) -> the same shape."""
     inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds}
@@ -259,6 +275,8 @@ def _predictor(
         sizes = (request.height, request.width, 0, 0, request.height, request.width)
         time_ids = np.array([sizes] * len(text.pooled), dtype=np.float32)
         inputs |= {"text_embeds": text.pooled, "time_ids": time_ids}
+    if guidance_dim:
+        inputs["timestep_cond"] = guidance_embedding(request.guidance_scale, guidance_dim)
 
     def predict(x2: Float32, timestep: float) -> Float32:
         inputs["sample"] = x2
