@@ -1,4 +1,4 @@
-"""Latent consistency models draw what diffusers draws of them; Turbo models default to few steps."""
+"""Latent consistency models draw what diffusers draws of them, in few steps and one half."""
 
 import json
 import warnings
