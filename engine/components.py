@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Components"]
 
+TIME_IDS = 6  # size before cropping, the crop's top and left, size: arXiv 2307.01952
+
 
 class Components:
     """Sessions by component; one shape of each is kept, since a loaded network is large.
@@ -38,7 +40,9 @@ class Components:
         }
         pooled = manifest.pooled_dim
         if pooled:
-            shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, 6)}
+            shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, TIME_IDS)}
+        if manifest.guidance_dim:
+            shapes["timestep_cond"] = (halves, manifest.guidance_dim)
         return self._get("unet", shapes)
 
     def decoder(self, component: str, height: int, width: int) -> "Session":

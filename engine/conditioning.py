@@ -41,14 +41,21 @@ class Conditioner:
     """
 
     def __init__(
-        self, tokenizers: "Sequence[Tokenizer]", embed_dim: int, *, zero_empty: bool = False
+        self,
+        tokenizers: "Sequence[Tokenizer]",
+        embed_dim: int,
+        *,
+        zero_empty: bool = False,
+        outputs: Sequence[Sequence[int]] = (),
     ) -> None:
         """tokenizers: one a text encoder. embed_dim: C, of all of them together. zero_empty: an
-        empty negative prompt is all zeros, as SDXL was trained.
+        empty negative prompt is all zeros, as SDXL was trained. outputs: for each text encoder,
+        the places of those of its outputs that are used; all where there are none.
         """
         self._tokenizers = tuple(tokenizers)
         self._embed_dim = embed_dim
         self._zero_empty = zero_empty
+        self._outputs = tuple(tuple(places) for places in outputs) or ((),) * len(self._tokenizers)
         self._kept: OrderedDict[bytes, tuple[Float32, Float32 | None]] = OrderedDict()
 
     def tokens(self, texts: tuple[str, ...]) -> list[TokenIds]:
@@ -99,6 +106,10 @@ class Conditioner:
         outputs = [
             list(encoder.run_all({"input_ids": one[None]}).values())
             for encoder, one in zip(text_encoders, ids, strict=True)
+        ]
+        outputs = [
+            [each[place] for place in places] or each
+            for each, places in zip(outputs, self._outputs, strict=True)
         ]
         hidden = [next((x for x in each if x.ndim == 3), each[0]) for each in outputs]
         width = sum(each.shape[-1] for each in hidden)

@@ -41,9 +41,10 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "safelight.json"
 MANIFEST_LIMIT = 1 << 20  # bytes; ours have about 8 KiB
 UPSCALER = "upscaler"  # a family without diffusion, and the name of its one component
-FAMILIES = ("sd1", "sd2", "sdxl", UPSCALER)
+FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner", UPSCALER)
 PRECISIONS = ("fp16", "fp32")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # in the order of their channels
 DTYPES = ("float16", "float32", "int32", "int64")
 SOURCE_KINDS = ("diffusers", "hub", "onnx", "optimum", "safetensors")
 MAX_BYTES = 1 << 40  # of one file; bounds what a reader allocates or waits for
@@ -173,16 +174,35 @@ class Manifest:
     @property
     def text_encoders(self) -> tuple[str, ...]:
         """Name the components that encode text, in the order of their channels."""
-        more = ("text_encoder_2",) if "text_encoder_2" in self.components else ()
-        return ("text_encoder", *more)
+        found = [name for name in TEXT_ENCODERS if name in self.components]
+        return tuple(found) or TEXT_ENCODERS[:1]
 
     @property
     def pooled_dim(self) -> int:
         """Give the width of the pooled text that the unet takes, or 0 where it takes none."""
+        return self._unet_size("text_embeds", -1)
+
+    @property
+    def time_id_count(self) -> int:
+        """Count the sizes that the unet takes beside the pooled text, or give 0."""
+        return self._unet_size("time_ids", -1)
+
+    @property
+    def guidance_dim(self) -> int:
+        """Give the width of the embedded guidance scale that the unet takes, or 0."""
+        return self._unet_size("timestep_cond", -1)
+
+    @property
+    def unet_channels(self) -> int:
+        """Count the channels of the unet's sample: the latents' own, or 9 for inpainting."""
+        return self._unet_size("sample", 1) or self.latent_channels
+
+    def _unet_size(self, port: str, axis: int) -> int:
         unet = self.components.get("unet")
-        spec = None if unet is None else unet.inputs.get("text_embeds")
-        width = 0 if spec is None else spec.shape[-1]
-        return width if isinstance(width, int) else 0
+        spec = None if unet is None else unet.inputs.get(port)
+        shape = () if spec is None else spec.shape
+        size = shape[axis] if len(shape) > max(axis, 0) else 0
+        return size if isinstance(size, int) else 0
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -17,14 +17,16 @@ from engine.devices import Choice
 from engine.errors import BundleError, NotFiniteError, unknown_name
 from engine.events import Event, Picture, Seconds, Step
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
+from engine.guidance import guidance_embedding
 from engine.loop import integrate
-from engine.manifest import UPSCALER
 from engine.noise import noise_source
 from engine.pixels import preview, to_pixels
+from engine.purpose import check_draws
 from engine.request import GenerationRequest
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.samplers import Table, tabulate
+from engine.textoutputs import text_outputs
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -78,9 +80,10 @@ class Pipeline:
         clock: Callable[[], float] = time.perf_counter,
         check_safety: bool = True,
     ) -> None:
-        """Read the tokenizer. Raises BundleError; networks are loaded by `load` or a request."""
-        if bundle.manifest.family == UPSCALER:
-            raise BundleError(f"'{bundle.name}' is an upscaler, which draws no pictures")
+        """Read the tokenizer. Raises BundleError, also for a bundle that draws nothing from text
+        alone; networks are loaded by `load` or a request.
+        """
+        check_draws(bundle.manifest)
         chosen = choice if isinstance(choice, Choice) else Choice(backend=choice, reason="given")
         self._bundle = bundle
         self._backend = chosen.backend
@@ -100,10 +103,12 @@ class Pipeline:
     def load(self, width: int, height: int, *, guided: bool = True) -> float:
         """Load the networks for pictures of this size in pixels; gives the seconds it took.
 
-        guided: for a guidance_scale other than 1. Loading what is loaded takes no time.
+        guided: for a guidance_scale other than 1; of no matter to a network that embeds it.
+        Loading what is loaded takes no time.
         """
-        decoder = self._decoder(VAE)
-        return self._load(1 + guided, self._bundle.manifest.token_limit, (height, width), decoder)
+        halves = 1 + (guided and not self._bundle.manifest.guidance_dim)
+        tokens = self._bundle.manifest.token_limit
+        return self._load(halves, tokens, (height, width), self._decoder(VAE))
 
     def generate(
         self,
@@ -133,7 +138,8 @@ class Pipeline:
             request.eta,
         )
         texts = (request.negative_prompt, request.prompt)
-        token_ids = self._stock.conditioner.tokens(texts[request.guidance_scale == 1.0 :])
+        single = self._halved_scale(request) == 1.0
+        token_ids = self._stock.conditioner.tokens(texts[single:])
         jobs = (
             _Job(
                 request=replace(request, seed=request.seed + index, count=1),
@@ -192,6 +198,10 @@ class Pipeline:
         picture = self._describe(job, pixels, seconds, repairs)
         return replace(picture, pixels=np.zeros_like(pixels), flagged=True) if flagged else picture
 
+    def _halved_scale(self, request: GenerationRequest) -> float:
+        """Give the scale between two halves; a network that takes it as an input has but one."""
+        return 1.0 if self._bundle.manifest.guidance_dim else request.guidance_scale
+
     def _load(self, halves: int, tokens: int, size: tuple[int, int], decoder: Decoder) -> float:
         start = self._clock()
         components = self._stock.components
@@ -223,9 +233,9 @@ class Pipeline:
         halves, tokens, _ = text.embeds.shape
         unet = stages.components.unet(halves, tokens, request.height, request.width)
         denoiser = Denoiser(
-            _predictor(unet, text, request),
+            _predictor(unet, text, request, self._bundle.manifest.guidance_dim),
             self._bundle.manifest.prediction_type,
-            request.guidance_scale,
+            self._halved_scale(request),
         )
         shape = stages.components.latent_shape(request.height, request.width)
         noise = noise_source(request.noise, request.seed)
@@ -287,7 +297,10 @@ class Pipeline:
     def _stages(self, backend: "Backend") -> _Stages:
         manifest = self._bundle.manifest
         conditioner = Conditioner(
-            self._tokenizers, manifest.embed_dim, zero_empty=manifest.family == "sdxl"
+            self._tokenizers,
+            manifest.embed_dim,
+            zero_empty=manifest.family == "sdxl",
+            outputs=text_outputs(manifest),
         )
         return _Stages(Components(self._bundle, backend), conditioner)
 
@@ -310,7 +323,7 @@ class Pipeline:
 
 
 def _predictor(
-    unet: Session, text: Conditioning, request: GenerationRequest
+    unet: Session, text: Conditioning, request: GenerationRequest, guidance_dim: int
 ) -> Callable[[Float32, float], Float32]:
     """Bind the prompt to the network: (x2 f32[halves, 4, h, w], timestep) -> the same shape."""
     inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds}
@@ -319,6 +332,8 @@ def _predictor(
         sizes = (request.height, request.width, 0, 0, request.height, request.width)
         time_ids = np.array([sizes] * len(text.pooled), dtype=np.float32)
         inputs |= {"text_embeds": text.pooled, "time_ids": time_ids}
+    if guidance_dim:
+        inputs["timestep_cond"] = guidance_embedding(request.guidance_scale, guidance_dim)
 
     def predict(x2: Float32, timestep: float) -> Float32:
         inputs["sample"] = x2

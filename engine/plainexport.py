@@ -4,6 +4,7 @@ Nothing vouches for such a folder: there are no hashes, no licence and no parity
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from engine.errors import BundleError
@@ -11,7 +12,6 @@ from engine.jsonfile import Fields, read_json
 from engine.manifest import (
     FORMAT_VERSION,
     Component,
-    Defaults,
     FileEntry,
     LatentRgb,
     Manifest,
@@ -19,16 +19,18 @@ from engine.manifest import (
     Source,
 )
 from engine.onnxheader import OnnxHeader, read_onnx_header
+from engine.textoutputs import penultimate_layer
 from engine.training import Training
+from engine.usual import usual_settings
 
 __all__ = ["data_file", "describe_plain_export"]
 
 CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
 NEEDED = ("text_encoder", "unet", "vae_decoder")
+SECOND = "text_encoder_2"  # of Stable Diffusion XL
 OPTIONAL = ("vae_encoder",)
-STEPS = 25
-GUIDANCE_SCALE = 7.5
-SCALING_FACTOR = 0.18215  # of SD 1.x's VAE; older configurations leave it out
+GUIDANCE_SCALES = {"sd1": 7.5, "sdxl": 5.0}
+SCALING_FACTORS = {"sd1": 0.18215, "sdxl": 0.13025}  # older configurations leave it out
 # SD 1.4's latents to colours, published in 2022 at discuss.huggingface.co/t/23204, there
 # for colours in -1..1, hence halved: a little pale, good enough to see what comes.
 LATENT_RGB = LatentRgb(
@@ -40,22 +42,32 @@ LATENT_RGB = LatentRgb(
     ),
     bias=(0.5, 0.5, 0.5),
 )
+# The same of SDXL's latents: the numbers that other front ends preview with, halved as well.
+LATENT_RGB_XL = LatentRgb(
+    factors=(
+        (0.1826, 0.2116, 0.2171),
+        (-0.1267, -0.0021, 0.0534),
+        (0.0538, 0.0556, -0.0181),
+        (-0.1583, -0.1246, -0.1094),
+    ),
+    bias=(0.5542, 0.4913, 0.4995),
+)
 
 
 def describe_plain_export(folder: Path) -> Manifest:
     """Read what the loop needs from the folder's configurations. Raises BundleError."""
-    if (folder / "text_encoder_2").exists():
-        raise BundleError(
-            f"'{folder.name}' is a plain export of Stable Diffusion XL, which is not run as it is",
-            hint="`safelight export` makes a bundle from its checkpoint",
-        )
-    components = {name: _component(folder, name) for name in NEEDED}
+    family = "sdxl" if (folder / SECOND).exists() else "sd1"
+    needed = (*NEEDED, SECOND) if family == "sdxl" else NEEDED
+    components = {name: _component(folder, name) for name in needed}
     for name in OPTIONAL:
         if (folder / name / "model.onnx").is_file():
             components[name] = _component(folder, name)
     unet = _config(folder, "unet")
     vae = _config(folder, "vae_decoder")
     text = _config(folder, "text_encoder")
+    width = text.integer("hidden_size", 1, 65536)
+    if family == "sdxl":
+        width += _second_width(folder, components)
     scheduler = folder / "scheduler" / "scheduler_config.json"
     training = Training.from_config(read_json(scheduler, CONFIG_LIMIT, constants=True))
     side = unet.integer("sample_size", 1, 1024) * 8
@@ -64,29 +76,28 @@ def describe_plain_export(folder: Path) -> Manifest:
     if (channels, factor) != (4, 8):
         raise BundleError(
             f"'{folder.name}' has {channels} latent channels at 1/{factor} size;"
-            " 4 at 1/8 can be run, which is Stable Diffusion 1.x"
+            " 4 at 1/8 can be run, which is Stable Diffusion 1.x or XL"
         )
     return Manifest(
         format_version=FORMAT_VERSION,
-        family="sd1",
+        family=family,
         name=re.sub(r"[^A-Za-z0-9._-]", "-", folder.name).lstrip("._-")[:64] or "bundle",
         source=Source(kind="optimum", name=folder.name, revision="", sha256=""),
         licence="unknown",
         prediction_type=training.prediction_type,
-        scaling_factor=_scaling(vae),
+        scaling_factor=_scaling(vae, SCALING_FACTORS[family]),
         latent_channels=channels,
         vae_scale_factor=factor,
         token_limit=text.integer("max_position_embeddings", 3, 4096),
-        embed_dim=text.integer("hidden_size", 1, 65536),
+        embed_dim=width,
         default_width=side,
         default_height=side,
-        defaults=Defaults(
-            sampler=training.default_sampler,
-            schedule=training.default_schedule,
-            steps=STEPS,
-            guidance_scale=GUIDANCE_SCALE,
+        defaults=usual_settings(
+            training,
+            GUIDANCE_SCALES[family],
+            embedded="timestep_cond" in components["unet"].inputs,
         ),
-        latent_rgb=LATENT_RGB,
+        latent_rgb=LATENT_RGB_XL if family == "sdxl" else LATENT_RGB,
         components=components,
         files={
             path.relative_to(folder).as_posix(): FileEntry(bytes=path.stat().st_size, sha256="")
@@ -104,9 +115,29 @@ def _config(folder: Path, part: str) -> Fields:
     return Fields(value, f"{part}/config.json")
 
 
-def _scaling(vae: Fields) -> float:
+def _scaling(vae: Fields, usual: float) -> float:
     known = "scaling_factor" in vae.each()
-    return vae.number("scaling_factor", 1e-4, 1e4) if known else SCALING_FACTOR
+    return vae.number("scaling_factor", 1e-4, 1e4) if known else usual
+
+
+def _second_width(folder: Path, components: Mapping[str, Component]) -> int:
+    """Give the width of the second text encoder's layers, once all that XL needs is there."""
+    for name in ("text_encoder", SECOND):
+        if not penultimate_layer(components[name].outputs):
+            raise BundleError(
+                f"{name}/model.onnx gives no hidden_states, of which Stable Diffusion XL takes one",
+                hint="export it again with optimum, or its checkpoint with `safelight export`",
+            )
+    ports = components["unet"].inputs
+    pooled = ports["text_embeds"].shape[-1] if "text_embeds" in ports else "none"
+    text = _config(folder, SECOND)
+    wanted = text.integer("projection_dim", 1, 65536)
+    if "text_embeds" not in components[SECOND].outputs or pooled != wanted:
+        raise BundleError(
+            f"'{folder.name}' is no Stable Diffusion XL: its unet takes pooled text of width"
+            f" {pooled}, its second text encoder gives {wanted}"
+        )
+    return text.integer("hidden_size", 1, 65536)
 
 
 def _component(folder: Path, name: str) -> Component:

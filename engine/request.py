@@ -70,7 +70,8 @@ class GenerationRequest:
     """Describe `count` pictures; picture k has seed `seed + k` and equals the one made alone.
 
     width, height: pixels, multiples of 8. steps: network steps of the sampler, 1 to 1000.
-    guidance_scale: 1 means off (the negative prompt then has no effect). sampler, schedule:
+    guidance_scale: 1 means off (the negative prompt then has no effect, nor has it in a latent
+    consistency model, which takes the scale as an input). sampler, schedule:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's

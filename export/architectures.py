@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from export.modules import MODULES
-from export.recipes import SD1 as SD1_RECIPE
-from export.recipes import SDXL as SDXL_RECIPE
+from export.recipes import INPAINT_CHANNELS, RECIPES
 from export.vocabulary import byte_letters
 
 __all__ = ["SD15", "SDXL", "TINY", "TINY_XL", "Architecture", "write_random_checkpoint"]
@@ -171,7 +170,7 @@ TINY_XL: Architecture = {
 
 # Gain of the attention to the text. SDXL's text is not normalised, so less is as sharp; more of it
 # amplifies rounding until no two runtimes agree after a few steps.
-SHARPNESS = {"sd1": 2.5, "sdxl": 1.5}
+SHARPNESS = {"sd1": 2.5, "sdxl": 1.5, "sdxl-refiner": 1.5}
 
 
 def write_random_checkpoint(
@@ -182,13 +181,20 @@ def write_random_checkpoint(
     The weights are scaled so that signals keep their size through the layers, and so that a
     changed word or guidance scale changes the picture visibly: attention to the text is sharp.
     """
-    recipe = SDXL_RECIPE if "text_encoder_2" in architecture else SD1_RECIPE
+    recipe = next(
+        each
+        for each in RECIPES
+        if ("text_encoder" in each.classes, "text_encoder_2" in each.classes)
+        == ("text_encoder" in architecture, "text_encoder_2" in architecture)
+    )
     classes: dict[str, object] = {
         part: ("transformers" if name.startswith("CLIP") else "diffusers", name)
         for part, name in recipe.classes.items()
     }
     classes["scheduler"] = ("diffusers", architecture["scheduler"]["_class_name"])
-    index = {"_class_name": recipe.pipelines[0], "_diffusers_version": "0.42.0", **classes}
+    inpainting = architecture["unet"]["in_channels"] == INPAINT_CHANNELS
+    pipeline = recipe.inpainting if inpainting else recipe.pipelines[0]
+    index = {"_class_name": pipeline, "_diffusers_version": "0.42.0", **recipe.settings, **classes}
     _write_json(folder / "model_index.json", index)
     _write_json(folder / "scheduler/scheduler_config.json", architecture["scheduler"])
     draw = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +30,7 @@ from engine.manifest import (
     read_manifest,
     write_manifest,
 )
+from engine.usual import usual_settings
 from export.checkpoint import Checkpoint, fingerprint
 from export.child import run_job
 from export.errors import ExportError, SourceError
@@ -41,7 +42,6 @@ from export.versions import library_versions
 __all__ = ["Options", "export_checkpoint", "is_current"]
 
 Progress = Callable[[str, float], None]
-STEPS = 25  # what a request takes when nobody says otherwise; DPM++ 2M changes little beyond
 BUILD_SHARE = 0.6  # of the progress; the rest is the gate
 NEEDED = ("torch", "diffusers", "transformers", "onnx", "onnxscript", "psutil")
 
@@ -53,13 +53,13 @@ def _now() -> datetime:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
     """What an export takes beside its source. steps, guidance_scale: defaults of the bundle;
-    guidance_scale None: the family's own.
+    None: what the family and the way it was made ask for (`engine.usual`).
 
     thresholds: precision -> subject -> Bound, the gate's table. now: the clock for `created`.
     hash_cache: a file that remembers the source's hashes, so that `is_current` is quick.
     """
 
-    steps: int = STEPS
+    steps: int | None = None
     guidance_scale: float | None = None
     thresholds: Mapping[str, Mapping[str, Bound]] = field(default_factory=lambda: THRESHOLDS)
     now: Callable[[], datetime] = _now
@@ -227,16 +227,7 @@ def _manifest(
         embed_dim=sizes["embed_dim"],
         default_width=side,
         default_height=side,
-        defaults=Defaults(
-            sampler=training.default_sampler,
-            schedule=training.default_schedule,
-            steps=options.steps,
-            guidance_scale=(
-                checkpoint.recipe.guidance_scale
-                if options.guidance_scale is None
-                else options.guidance_scale
-            ),
-        ),
+        defaults=_defaults(checkpoint, options),
         latent_rgb=LatentRgb(
             factors=tuple(tuple(row) for row in rgb["factors"]), bias=tuple(rgb["bias"])
         ),
@@ -249,6 +240,16 @@ def _manifest(
         exporter=_dict(facts["versions"]),
         created=options.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
+
+
+def _defaults(checkpoint: Checkpoint, options: Options) -> Defaults:
+    usual = usual_settings(
+        checkpoint.training,
+        checkpoint.recipe.guidance_scale,
+        embedded="guidance_dim" in checkpoint.sizes,
+    )
+    given = {"steps": options.steps, "guidance_scale": options.guidance_scale}
+    return replace(usual, **{key: value for key, value in given.items() if value is not None})
 
 
 def _component(part: Part, sizes: Mapping[str, int], precision: str) -> Component:

@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.hashes import HashCache
 from engine.jsonfile import Fields
 from engine.training import Training
 from export.errors import MissingError, SourceError
-from export.recipes import Recipe
+from export.recipes import INPAINT_CHANNELS, Recipe, fitted
 from export.weightfiles import Tensor
 
 __all__ = ["Checkpoint", "Configs", "Pieces", "Tensors", "Word", "fingerprint", "make_checkpoint"]
@@ -18,7 +18,8 @@ Configs = Mapping[str, Mapping[str, object]]
 Tensors = Mapping[str, Mapping[str, Tensor]]
 OLD_SCALING = 0.18215  # of SD 1.x's VAE; configurations of 2022 leave it out
 # What UNets of families that no recipe knows have beside sample, timestep and text.
-FOREIGN = ("class_embed_type", "encoder_hid_dim_type", "time_cond_proj_dim")
+FOREIGN = ("class_embed_type", "encoder_hid_dim_type")
+GUIDANCE = "time_cond_proj_dim"  # of latent consistency models: the embedded guidance scale
 ADDED = "text_time"  # what SDXL adds to the timestep: pooled text, and six sizes
 
 
@@ -89,8 +90,9 @@ def make_checkpoint(pieces: Pieces) -> Checkpoint:
     """Make a checkpoint of its pieces. Raises SourceError when they do not fit each other."""
     if "vae" not in pieces.configs:
         raise MissingError(f"'{pieces.label}' has no VAE", hint="name one with --vae FILE")
+    distilled = pieces.configs["unet"].get(GUIDANCE) is not None
     return Checkpoint(
-        pieces=pieces,
+        pieces=replace(pieces, recipe=fitted(pieces.recipe, embeds_guidance=distilled)),
         family=_family(pieces.recipe, pieces.configs),
         sizes=_sizes(pieces.recipe, pieces.configs),
         scaling_factor=_scaling_factor(pieces.configs["vae"]),
@@ -117,12 +119,15 @@ def _family(recipe: Recipe, configs: Configs) -> str:
 
 
 def _sizes(recipe: Recipe, configs: Configs) -> dict[str, int]:
-    text = Fields(dict(configs["text_encoder"]), "text_encoder/config.json")
     unet = Fields(dict(configs["unet"]), "unet/config.json")
     vae = Fields(dict(configs["vae"]), "vae/config.json")
-    if unet.integer("in_channels", 1, 64) != 4 or vae.integer("latent_channels", 1, 64) != 4:
-        raise SourceError("this is no text-to-picture model with 4 latent channels")
-    wanted = ADDED if recipe.family == "sdxl" else None
+    channels = unet.integer("in_channels", 1, 64)
+    if channels not in {4, INPAINT_CHANNELS} or vae.integer("latent_channels", 1, 64) != 4:
+        raise SourceError(
+            f"the unet takes {channels} channels; 4 latent channels are needed, or"
+            f" {INPAINT_CHANNELS} for inpainting"
+        )
+    wanted = ADDED if recipe.time_ids else None
     for key in (*FOREIGN, "addition_embed_type"):
         allowed = {wanted} if key == "addition_embed_type" and wanted else {None, "default"}
         if configs["unet"].get(key) not in allowed:
@@ -130,30 +135,45 @@ def _sizes(recipe: Recipe, configs: Configs) -> dict[str, int]:
     blocks = len(vae.items("block_out_channels"))
     if blocks != 4:
         raise SourceError(f"the vae has {blocks} resolutions; 4 are needed (8 pixels a latent)")
-    width, more = text.integer("hidden_size", 1, 65536), _second_text(configs, unet)
-    total = width + more.get("text_dim_2", 0)
+    limit, more = _texts(recipe, configs)
+    total = sum(more.values())
     if unet.integer("cross_attention_dim", 1, 65536) != total:
         raise SourceError(
             "unet and text encoder do not fit: cross_attention_dim is not hidden_size"
         )
+    if recipe.time_ids:
+        more |= _added(recipe, configs, unet)
+    if configs["unet"].get(GUIDANCE) is not None:
+        more["guidance_dim"] = unet.integer(GUIDANCE, 4, 65536)
     return more | {
-        "token_limit": text.integer("max_position_embeddings", 3, 4096),
+        "token_limit": limit,
         "embed_dim": total,
-        "text_dim": width,
+        "unet_channels": channels,
         "latent_side": unet.integer("sample_size", 1, 1024),
         "unet_factor": 2 ** (len(unet.items("block_out_channels")) - 1),
     }
 
 
-def _second_text(configs: Configs, unet: Fields) -> dict[str, int]:
-    if "text_encoder_2" not in configs:
-        return {}
+def _texts(recipe: Recipe, configs: Configs) -> tuple[int, dict[str, int]]:
+    """Give the tokens of a chunk, and the width of each text encoder by its size's name."""
+    names = {"text_encoder": "text_dim", "text_encoder_2": "text_dim_2"}
+    fields = {
+        size: Fields(dict(configs[name]), f"{name}/config.json")
+        for name, size in names.items()
+        if name in recipe.classes
+    }
+    limits = [each.integer("max_position_embeddings", 3, 4096) for each in fields.values()]
+    return limits[0], {size: each.integer("hidden_size", 1, 65536) for size, each in fields.items()}
+
+
+def _added(recipe: Recipe, configs: Configs, unet: Fields) -> dict[str, int]:
+    """Give the sizes of what is added to the timestep. Raises SourceError where they do not fit."""
     text = Fields(dict(configs["text_encoder_2"]), "text_encoder_2/config.json")
     pooled = text.integer("projection_dim", 1, 65536)
-    time = unet.integer("addition_time_embed_dim", 2, 65536)
-    if unet.integer("projection_class_embeddings_input_dim", 1, 1 << 20) != pooled + 6 * time:
+    time = recipe.time_ids * unet.integer("addition_time_embed_dim", 2, 65536)
+    if unet.integer("projection_class_embeddings_input_dim", 1, 1 << 20) != pooled + time:
         raise SourceError("unet and second text encoder do not fit: another projection_dim")
-    return {"text_dim_2": text.integer("hidden_size", 1, 65536), "pooled_dim": pooled}
+    return {"pooled_dim": pooled, "time_ids": recipe.time_ids}
 
 
 def _scaling_factor(vae: Mapping[str, object]) -> float:

@@ -85,18 +85,22 @@ def _recognise(index: Mapping[str, object]) -> Recipe:
         for part, value in index.items()
         if isinstance(value, list) and len(value) == 2 and isinstance(value[1], str)
     }
+    refused = ""
     for recipe in RECIPES:
-        if pipeline not in recipe.pipelines:
+        if not pipeline or pipeline not in (*recipe.pipelines, recipe.inpainting):
             continue
         wrong = [
             f"{part} is {found.get(part, 'missing')}, {name} is needed"
             for part, name in recipe.classes.items()
             if found.get(part, "").removesuffix("Fast") != name
         ]
-        if wrong:
-            raise SourceError(f"this {pipeline} has another make: {'; '.join(wrong)}")
-        return recipe
-    known = ", ".join(name for recipe in RECIPES for name in recipe.pipelines)
+        if not wrong:
+            return recipe
+        refused = refused or f"this {pipeline} has another make: {'; '.join(wrong)}"
+    if refused:
+        raise SourceError(refused)
+    names = [each for recipe in RECIPES for each in (*recipe.pipelines, recipe.inpainting) if each]
+    known = ", ".join(dict.fromkeys(names))
     raise SourceError(
         f"a checkpoint of class '{str(pipeline)[:60]}' cannot be exported", hint=f"known: {known}"
     )

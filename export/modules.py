@@ -57,7 +57,7 @@ class ProjectedTextEncoder(nn.Module):
 
 
 class Unet(nn.Module):
-    """`sample f[B, 4, h, w], timestep f[], embeds f[B, T, C] -> out_sample f[B, 4, h, w]`."""
+    """`sample f[B, 4 or 9, h, w], timestep f[], embeds f[B, T, C] -> out_sample f[B, 4, h, w]`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Unet(nn.Module):
 
 
 class AddedUnet(nn.Module):
-    """As `Unet`, with `text_embeds f[B, P], time_ids f[B, 6]` added to the timestep."""
+    """As `Unet`, with `text_embeds f[B, P], time_ids f[B, 6 or 5]` added to the timestep."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -85,12 +85,58 @@ class AddedUnet(nn.Module):
         text_embeds: Tensor,
         time_ids: Tensor,
     ) -> Tensor:
-        """Predict eps or v. time_ids: height, width before cropping, top, left, height, width."""
+        """Predict eps or v. time_ids: height, width before cropping, top, left, height, width; the
+        refiner takes how well a picture was liked in the place of the last two.
+        """
         added = {"text_embeds": text_embeds, "time_ids": time_ids}
         return self.net(
             sample,
             timestep,
             encoder_hidden_states,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+
+
+class DistilledUnet(Unet):
+    """As `Unet`, with `timestep_cond f[B, G]`, the embedded guidance scale."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  traced, never called as one
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        timestep_cond: Tensor,
+    ) -> Tensor:
+        """Predict what the guided network would."""
+        return self.net(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            timestep_cond=timestep_cond,
+            return_dict=False,
+        )[0]
+
+
+class AddedDistilledUnet(AddedUnet):
+    """As `AddedUnet`, with `timestep_cond f[B, G]`, the embedded guidance scale."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  as above
+        self,
+        sample: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text_embeds: Tensor,
+        time_ids: Tensor,
+        timestep_cond: Tensor,
+    ) -> Tensor:
+        """Predict what the guided network would."""
+        added = {"text_embeds": text_embeds, "time_ids": time_ids}
+        return self.net(
+            sample,
+            timestep,
+            encoder_hidden_states,
+            timestep_cond=timestep_cond,
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
@@ -159,6 +205,8 @@ MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
     "text_encoder_projected": ProjectedTextEncoder,
     "unet": Unet,
     "unet_added": AddedUnet,
+    "unet_added_distilled": AddedDistilledUnet,
+    "unet_distilled": DistilledUnet,
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
     **COMPANION_MODULES,

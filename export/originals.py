@@ -31,7 +31,11 @@ __all__ = ["load_original"]
 
 Weights = Mapping[str, torch.Tensor]
 OLD_PREFIX = "text_model."
-OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
+OPEN_CLIP = (
+    "cond_stage_model.model.",
+    "conditioner.embedders.0.model.",  # of the refiner, which has no other
+    "conditioner.embedders.1.model.",
+)
 TEXT: Mapping[str, Any] = {
     "text_encoder": CLIPTextModel,
     "text_encoder_2": CLIPTextModelWithProjection,
@@ -107,7 +111,8 @@ def _from_file(checkpoint: Checkpoint, part: str, file: Path) -> nn.Module:
         "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
         "text_encoder_2": ("conditioner.embedders.1.",),
     }
-    stored = _stored(file, prefixes[part])
+    alone = part == "text_encoder_2" and "text_encoder" not in checkpoint.tensors
+    stored = _stored(file, ("conditioner.embedders.0.",) if alone else prefixes[part])
     for prefix in OPEN_CLIP:
         if any(name.startswith(prefix) for name in stored):
             return _filled(text, convert_open_clip_checkpoint(text, stored, prefix))

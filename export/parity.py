@@ -106,9 +106,13 @@ def _fixed_inputs(checkpoint: Checkpoint, folder: Path) -> Arrays:
     side = min(sizes["latent_side"], SIDE_LIMIT)
     return ids | {
         # Odd and not square: sizes that a graph with a frozen shape would not take.
-        "sample": normal(2, 4, side - 1, side + 2),
+        "sample": normal(2, sizes["unet_channels"], side - 1, side + 2),
         "noise": normal(1, 4, side, side),
         "picture": np.tanh(normal(1, 3, 8 * side, 8 * side + 8)),
+        # What an inpainting unet is given beside the latents; of others nothing.
+        "beside": normal(1, sizes["unet_channels"] - 4, side, side),
+        # An embedded guidance scale is sines and cosines; of networks without one nothing.
+        "guidance": np.sin(normal(2, sizes.get("guidance_dim", 0))),
     }
 
 
@@ -122,10 +126,10 @@ def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[s
     results, text = _encode(open_part, checkpoint, inputs)
     run = _let_go() or open_part("unet")
     (results["unet"],) = run(_unet_inputs(inputs["sample"], 481.5, text)).values()
-    latents = results["trajectory"] = _trajectory(run, checkpoint, inputs["noise"], text)
+    latents = results["trajectory"] = _trajectory(run, checkpoint, inputs, text)
     del run
     run = _let_go() or open_part("vae_decoder")
-    (results["vae_decoder"],) = run({"latent_sample": inputs["sample"]}).values()
+    (results["vae_decoder"],) = run({"latent_sample": inputs["sample"][:, :4]}).values()
     scaled = latents / np.float32(checkpoint.scaling_factor)
     (picture,) = run({"latent_sample": scaled}).values()
     results["picture"] = np.clip(picture / 2 + 0.5, 0, 1, dtype=np.float32)
@@ -168,7 +172,10 @@ def _encode(
     text["encoder_hidden_states"] = np.concatenate(hidden, axis=-1)
     if "text_embeds" in text:
         side = np.float32(8 * checkpoint.sizes["latent_side"])
-        text["time_ids"] = np.array([[side, side, 0, 0, side, side]] * 2, np.float32)
+        time_ids = [side, side, 0, 0, side, side][: checkpoint.sizes["time_ids"]]
+        text["time_ids"] = np.array([time_ids] * 2, np.float32)
+    if "guidance_dim" in checkpoint.sizes:
+        text["timestep_cond"] = inputs["guidance"]
     return results, text
 
 
@@ -186,15 +193,18 @@ def _unet_inputs(sample: Array, timestep: float, text: Mapping[str, Array]) -> A
     return {"sample": sample, "timestep": np.array(timestep, np.float32), **text}
 
 
-def _trajectory(run: Run, checkpoint: Checkpoint, noise: Array, text: Mapping[str, Array]) -> Array:
+def _trajectory(
+    run: Run, checkpoint: Checkpoint, inputs: Arrays, text: Mapping[str, Array]
+) -> Array:
     """Take a few guided DDIM steps with the checkpoint's own noise schedule."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         scheduler: Any = DDIMScheduler.from_config(dict(checkpoint.configs["scheduler"]))
     scheduler.set_timesteps(STEPS)
-    x = torch.from_numpy(noise)
+    x = torch.from_numpy(inputs["noise"])
     for timestep in scheduler.timesteps:
-        (both,) = run(_unet_inputs(np.concatenate([x.numpy()] * 2), float(timestep), text)).values()
+        sample = np.concatenate([np.concatenate([x.numpy(), inputs["beside"]], axis=1)] * 2)
+        (both,) = run(_unet_inputs(sample, float(timestep), text)).values()
         empty, full = both[:1], both[1:]
         guided = torch.from_numpy(empty + np.float32(GUIDANCE) * (full - empty))
         x = scheduler.step(guided, timestep, x).prev_sample
@@ -234,7 +244,11 @@ def _projected(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, .
 def _unet(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
     added = {key: x[key] for key in ("text_embeds", "time_ids") if key in x}
     found = net(
-        x["sample"], x["timestep"], x["encoder_hidden_states"], added_cond_kwargs=added or None
+        x["sample"],
+        x["timestep"],
+        x["encoder_hidden_states"],
+        timestep_cond=x.get("timestep_cond"),
+        added_cond_kwargs=added or None,
     )
     return (found.sample,)
 
@@ -245,6 +259,8 @@ CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor,
     "text_encoder_projected": _projected,
     "unet": _unet,
     "unet_added": _unet,
+    "unet_added_distilled": _unet,
+    "unet_distilled": _unet,
     "vae_decoder": lambda net, x: (net.decode(x["latent_sample"]).sample,),
     "vae_encoder": lambda net, x: (net.encode(x["sample"]).latent_dist.parameters,),
     **COMPANION_CALLS,

@@ -120,14 +120,17 @@ def _inputs(part: Part, manifest: Manifest, folder: Path) -> "dict[str, NDArray[
         return {"input_ids": np.concatenate([tokenizer.encode(text)[:1] for text in TEXTS])}
     if part.name == "unet":
         given: dict[str, NDArray[Any]] = {
-            "sample": normal(2, 4, side - 1, side + 2),
+            "sample": normal(2, manifest.unet_channels, side - 1, side + 2),
             "timestep": np.array(TIMESTEP, np.float32),
             "encoder_hidden_states": normal(2, manifest.token_limit, manifest.embed_dim),
         }
         if manifest.pooled_dim:
             sizes = (manifest.default_height, manifest.default_width)
             given["text_embeds"] = normal(2, manifest.pooled_dim)
-            given["time_ids"] = np.array([[*sizes, 0, 0, *sizes]] * 2, np.float32)
+            time_ids = [*sizes, 0, 0, *sizes][: manifest.time_id_count]
+            given["time_ids"] = np.array([time_ids] * 2, np.float32)
+        if manifest.guidance_dim:
+            given["timestep_cond"] = np.sin(normal(2, manifest.guidance_dim))
         return given
     if part.name == "vae_decoder":
         return {"latent_sample": normal(1, 4, side - 1, side + 2)}

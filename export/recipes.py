@@ -5,9 +5,9 @@ Names of inputs and outputs are those of optimum's exports, so that bundles load
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-__all__ = ["OPSET", "RECIPES", "Part", "Port", "Recipe", "recipe_of"]
+__all__ = ["INPAINT_CHANNELS", "OPSET", "RECIPES", "Part", "Port", "Recipe", "fitted", "recipe_of"]
 
 OPSET = 18  # GroupNormalization and Resize in the form that OpenVINO and ONNX Runtime both fuse
 
@@ -45,7 +45,9 @@ class Recipe:
     """A family: the pipeline and part classes by which it is recognised, and its components.
 
     classes: sub-folder -> class name in model_index.json. components: in the order of export.
-    guidance_scale: the authors' own, where a request names none.
+    guidance_scale: the authors' own, where a request names none. inpainting: the pipeline of the
+    family's unets with 9 channels, "" where there are none. time_ids: numbers that are added to
+    the timestep beside the pooled text. settings: of model_index.json, where a file has none.
     """
 
     family: str
@@ -53,18 +55,29 @@ class Recipe:
     classes: Mapping[str, str]
     components: tuple[Part, ...]
     guidance_scale: float
+    inpainting: str = ""
+    time_ids: int = 0
+    settings: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
 SAMPLE = ("batch", 4, "height", "width")
+INPAINT_CHANNELS = 9  # 4 of latents, a mask, 4 of the masked picture's latents
 PICTURE = ("batch", 3, "height_px", "width_px")
 # int64 as torch has it; optimum feeds either width by looking at the graph's input.
 INPUT_IDS = Port(name="input_ids", dtype="int64", shape=("batch", "@token_limit"))
 UNET_INPUTS = (
-    Port(name="sample", dtype="float32", shape=SAMPLE),
+    Port(name="sample", dtype="float32", shape=("batch", "@unet_channels", "height", "width")),
     # One for the whole batch, fractional: Karras' noise levels are between timesteps.
     Port(name="timestep", dtype="float32", shape=()),
     Port(name="encoder_hidden_states", dtype="float32", shape=("batch", "tokens", "@embed_dim")),
 )
+# What SDXL and its refiner add to the timestep.
+ADDED_INPUTS = (
+    Port(name="text_embeds", dtype="float32", shape=("batch", "@pooled_dim")),
+    Port(name="time_ids", dtype="float32", shape=("batch", "@time_ids")),
+)
+# The embedded guidance scale of latent consistency models (Luo et al., arXiv 2310.04378).
+GUIDANCE_INPUT = Port(name="timestep_cond", dtype="float32", shape=("batch", "@guidance_dim"))
 UNET_OUTPUT = Port(name="out_sample", dtype="float32", shape=SAMPLE)
 
 VAE = (
@@ -92,7 +105,7 @@ VAE = (
 # SD 2.x has the same parts, and is told apart by its unet (`export.checkpoint`).
 SD1 = Recipe(
     family="sd1",
-    pipelines=("StableDiffusionPipeline",),
+    pipelines=("StableDiffusionPipeline", "LatentConsistencyModelPipeline"),
     classes={
         "text_encoder": "CLIPTextModel",
         "tokenizer": "CLIPTokenizer",
@@ -123,13 +136,36 @@ SD1 = Recipe(
         *VAE,
     ),
     guidance_scale=7.5,
+    inpainting="StableDiffusionInpaintPipeline",
 )
 
 # Two text encoders, of each the layer before the last; the second one's pooled text and the sizes
 # of the picture are added to the timestep (Podell et al., arXiv 2307.01952).
+PROJECTED = Part(
+    name="text_encoder_2",
+    module="text_encoder_projected",
+    folder="text_encoder_2",
+    inputs=(INPUT_IDS,),
+    outputs=(
+        Port(
+            name="penultimate_hidden_state",
+            dtype="float32",
+            shape=("batch", "@token_limit", "@text_dim_2"),
+        ),
+        Port(name="text_embeds", dtype="float32", shape=("batch", "@pooled_dim")),
+    ),
+)
+ADDED_UNET = Part(
+    name="unet",
+    module="unet_added",
+    folder="unet",
+    inputs=(*UNET_INPUTS, *ADDED_INPUTS),
+    outputs=(UNET_OUTPUT,),
+)
 SDXL = Recipe(
     family="sdxl",
-    pipelines=("StableDiffusionXLPipeline",),
+    # A base model may have been saved by the other pipeline; the refiner has no text_encoder.
+    pipelines=("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
     classes={
         "text_encoder": "CLIPTextModel",
         "text_encoder_2": "CLIPTextModelWithProjection",
@@ -152,40 +188,50 @@ SDXL = Recipe(
                 ),
             ),
         ),
-        Part(
-            name="text_encoder_2",
-            module="text_encoder_projected",
-            folder="text_encoder_2",
-            inputs=(INPUT_IDS,),
-            outputs=(
-                Port(
-                    name="penultimate_hidden_state",
-                    dtype="float32",
-                    shape=("batch", "@token_limit", "@text_dim_2"),
-                ),
-                Port(name="text_embeds", dtype="float32", shape=("batch", "@pooled_dim")),
-            ),
-        ),
-        Part(
-            name="unet",
-            module="unet_added",
-            folder="unet",
-            inputs=(
-                *UNET_INPUTS,
-                Port(name="text_embeds", dtype="float32", shape=("batch", "@pooled_dim")),
-                Port(name="time_ids", dtype="float32", shape=("batch", 6)),
-            ),
-            outputs=(UNET_OUTPUT,),
-        ),
+        PROJECTED,
+        ADDED_UNET,
         *VAE,
     ),
     guidance_scale=5.0,
+    inpainting="StableDiffusionXLInpaintPipeline",
+    time_ids=6,  # size before cropping, the crop's top and left, size
 )
 
-# Inpainting, ControlNet, TAESD: one more Recipe each (then also in engine.manifest).
-RECIPES = (SD1, SDXL)
+# Finishes the latents of SDXL: the second text encoder alone, and a fifth number that says how
+# well a picture was liked in the place of its size.
+SDXL_REFINER = Recipe(
+    family="sdxl-refiner",
+    pipelines=("StableDiffusionXLImg2ImgPipeline",),
+    classes={
+        "text_encoder_2": "CLIPTextModelWithProjection",
+        "tokenizer_2": "CLIPTokenizer",
+        "unet": "UNet2DConditionModel",
+        "vae": "AutoencoderKL",
+    },
+    components=(PROJECTED, ADDED_UNET, *VAE),
+    guidance_scale=5.0,
+    time_ids=5,
+    settings={"requires_aesthetics_score": True, "force_zeros_for_empty_prompt": False},
+)
+
+# SD3, Flux, ControlNet, TAESD: one more Recipe each (then also in engine.manifest).
+RECIPES = (SD1, SDXL, SDXL_REFINER)
 
 
 def recipe_of(family: str) -> Recipe:
     """Give the recipe of a manifest's family; 2.x goes by that of 1.x."""
-    return SDXL if family == "sdxl" else SD1
+    return next((recipe for recipe in RECIPES if recipe.family == family), SD1)
+
+
+def fitted(recipe: Recipe, *, embeds_guidance: bool) -> Recipe:
+    """Give the recipe with the unet that takes its guidance scale as an input, or as it is."""
+    if not embeds_guidance:
+        return recipe
+
+    def fit(part: Part) -> Part:
+        if part.name != "unet":
+            return part
+        inputs = (*part.inputs, GUIDANCE_INPUT)
+        return replace(part, module=f"{part.module}_distilled", inputs=inputs)
+
+    return replace(recipe, components=tuple(fit(part) for part in recipe.components))

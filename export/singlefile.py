@@ -10,7 +10,7 @@ from pathlib import Path
 from export import ldm
 from export.checkpoint import Pieces
 from export.errors import MissingError, SourceError
-from export.recipes import SD1, SDXL, Recipe
+from export.recipes import INPAINT_CHANNELS, SD1, SDXL, SDXL_REFINER, Recipe
 from export.vocabulary import END, VOCABULARY, clip_tokenizer_files
 from export.weightfiles import Tensor, header_metadata, index_tensors
 
@@ -20,10 +20,16 @@ Named = Mapping[str, Tensor]
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP, OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 XL_CLIP, XL_OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders.1.model."
-REFINER = "conditioner.embedders.0.model."
+REFINER = "conditioner.embedders.0.model."  # its only text encoder is the second of the base's
 # SD 2.x conditions on the layer before the last of OpenCLIP's ViT-H.
 SD2_LEFT_OUT = 1
-SIDES = {"sd1": 64, "sd2": 64, "sd2 v": 96, "sdxl": 128}  # latents, as each was trained
+SIDES = {
+    "sd1": 64,
+    "sd2": 64,
+    "sd2 v": 96,
+    "sdxl": 128,
+    "sdxl-refiner": 128,
+}  # latents, as each was trained
 SCALING, XL_SCALING = 0.18215, 0.13025
 WHOLE = "give a whole checkpoint, not the unet of one"
 TRAINING = ("loss.", "model_ema.")  # what a VAE's own training leaves beside it
@@ -68,9 +74,14 @@ def open_single_file(file: Path, prediction: str | None) -> Pieces:
     version = recipe.family
     if version == "sd1" and unet_config["use_linear_projection"]:
         version = "sd2"
+    inpainting = unet_config["in_channels"] == INPAINT_CHANNELS
+    if inpainting and version == "sd2":
+        prediction = prediction or "epsilon"  # the only one published: 512-inpainting-ema
     predicted = _prediction(file, stored, version, prediction)
     side = SIDES["sd2 v" if (version, predicted) == ("sd2", "v_prediction") else version]
-    scheduler = dict(SCHEDULERS[recipe.family]) | {"prediction_type": predicted}
+    scheduler = dict(SCHEDULERS["sdxl" if recipe.time_ids else "sd1"]) | {
+        "prediction_type": predicted
+    }
     if ZERO_SNR_KEY in stored:
         scheduler |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     configs: dict[str, Mapping[str, object]] = {
@@ -89,7 +100,11 @@ def open_single_file(file: Path, prediction: str | None) -> Pieces:
         label=file.name,
         kind="safetensors",
         recipe=recipe,
-        index={"_class_name": recipe.pipelines[0], **_index_classes(recipe, scheduler)},
+        index={
+            "_class_name": recipe.inpainting if inpainting else recipe.pipelines[0],
+            **recipe.settings,
+            **_index_classes(recipe, scheduler),
+        },
         configs=configs,
         tensors=tensors,
         files=_tokenizers(configs),
@@ -100,7 +115,7 @@ def open_single_file(file: Path, prediction: str | None) -> Pieces:
 
 def usual_vae(recipe: Recipe) -> dict[str, object]:
     """Give what a VAE's weights do not say: the family's scaling factor."""
-    return {"scaling_factor": XL_SCALING if recipe.family == "sdxl" else SCALING}
+    return {"scaling_factor": XL_SCALING if recipe.time_ids else SCALING}
 
 
 def original_vae(stored: Named) -> tuple[dict[str, object], dict[str, Tensor]]:
@@ -120,13 +135,18 @@ def _recognise(label: str, stored: Named) -> Recipe:
             hint="give a whole checkpoint",
         )
     if any(name.startswith(REFINER) for name in stored):
-        raise SourceError(f"'{label}' is the refiner of Stable Diffusion XL, which is not exported")
+        return SDXL_REFINER
     return SDXL if any(name.startswith((XL_CLIP, XL_OPEN_CLIP)) for name in stored) else SD1
 
 
 def _text_encoders(
     stored: Named, recipe: Recipe
 ) -> dict[str, tuple[dict[str, object], dict[str, Tensor]]]:
+    if recipe is SDXL_REFINER:
+        open_clip = _under(stored, REFINER)
+        layers = _layers(open_clip)
+        second = ldm.open_clip_tensors(open_clip, layers)
+        return {"text_encoder_2": (ldm.open_clip_config(_shapes(open_clip), layers), second)}
     if recipe.family == "sdxl":
         clip, open_clip = _under(stored, XL_CLIP), _under(stored, XL_OPEN_CLIP)
         if not clip or not open_clip:

@@ -30,7 +30,7 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Stable Diffusion 1.x or 2.x: a diffusers folder or a single .safetensors file."
+            help="A Stable Diffusion 1.x, 2.x or XL: a diffusers folder or a .safetensors file."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],

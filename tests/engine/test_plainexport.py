@@ -59,9 +59,9 @@ def test_another_make_is_refused(plain, part, values, match):
         describe_plain_export(plain)
 
 
-def test_a_plain_export_of_xl_is_told(plain):
+def test_two_text_encoders_without_layers_are_no_xl(plain):
     shutil.copytree(plain / "text_encoder", plain / "text_encoder_2")
-    with pytest.raises(BundleError, match="plain export of Stable Diffusion XL"):
+    with pytest.raises(BundleError, match="gives no hidden_states"):
         describe_plain_export(plain)
 
 

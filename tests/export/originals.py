@@ -14,7 +14,17 @@ from safetensors.numpy import load_file, save_file
 from export import ldm
 from export.architectures import TINY, TINY_XL, Architecture, write_random_checkpoint
 
-__all__ = ["TINY_SD1", "TINY_SD2", "TINY_SDXL", "original_names", "write_single_file"]
+__all__ = [
+    "TINY_INPAINT",
+    "TINY_INPAINT_SD2",
+    "TINY_INPAINT_SDXL",
+    "TINY_REFINER",
+    "TINY_SD1",
+    "TINY_SD2",
+    "TINY_SDXL",
+    "original_names",
+    "write_single_file",
+]
 
 TEXT = dict(TINY["text_encoder"]) | {
     "vocab_size": 49408,
@@ -59,6 +69,29 @@ TINY_SDXL: Architecture = dict(TINY_XL) | {
     },
     "vae": VAE | {"scaling_factor": 0.13025},
 }
+TINY_INPAINT: Architecture = dict(TINY_SD1) | {"unet": UNET | {"in_channels": 9}}
+TINY_INPAINT_SD2: Architecture = dict(TINY_SD2) | {
+    "unet": dict(TINY_SD2["unet"]) | {"in_channels": 9}
+}
+TINY_INPAINT_SDXL: Architecture = dict(TINY_SDXL) | {
+    "unet": dict(TINY_SDXL["unet"]) | {"in_channels": 9}
+}
+# Attention on an inner level alone, a plain level at the end, five numbers: as the real one.
+TINY_REFINER: Architecture = {
+    "text_encoder_2": TINY_SDXL["text_encoder_2"],
+    "unet": dict(TINY_SDXL["unet"])
+    | {
+        "block_out_channels": [64, 128, 128],
+        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+        "transformer_layers_per_block": [1, 2, 2],
+        "attention_head_dim": [1, 2, 2],
+        "cross_attention_dim": 128,
+        "projection_class_embeddings_input_dim": 128 + 5 * 256,
+    },
+    "vae": TINY_SDXL["vae"],
+    "scheduler": TINY_SDXL["scheduler"],
+}
 RESNET = (
     "in_layers.0",
     "in_layers.2",
@@ -83,7 +116,6 @@ def write_single_file(
     unet, vae = (
         load_file(work / part / "diffusion_pytorch_model.safetensors") for part in ("unet", "vae")
     )
-    text = load_file(work / "text_encoder/model.safetensors")
     whole = {
         f"model.diffusion_model.{original}": unet[name]
         for original, name in original_names("unet", architecture, unet).items()
@@ -93,6 +125,24 @@ def write_single_file(
         if ".attn_1." in original and original.endswith("weight") and weight.ndim == 2:
             weight = weight[:, :, None, None]  # 1 x 1 convolutions there
         whole[f"first_stage_model.{original}"] = weight
+    if "text_encoder" not in architecture:
+        second = load_file(work / "text_encoder_2/model.safetensors")
+        open_clip = _open_clip(second, more=0)
+        whole |= {f"conditioner.embedders.0.model.{k}": v for k, v in open_clip.items()}
+    else:
+        whole |= _text_encoders(work, architecture)
+    whole["alphas_cumprod"] = np.linspace(1, 0.005, 1000, dtype=np.float32)
+    save_file(
+        {name: np.ascontiguousarray(value) for name, value in whole.items()},
+        file,
+        metadata=None if metadata is None else dict(metadata),
+    )
+    return file
+
+
+def _text_encoders(work: Path, architecture: Architecture) -> dict[str, np.ndarray]:
+    text = load_file(work / "text_encoder/model.safetensors")
+    whole: dict[str, np.ndarray] = {}
     if architecture["text_encoder"]["hidden_act"] == "gelu":
         whole |= {f"cond_stage_model.model.{k}": v for k, v in _open_clip(text, more=1).items()}
     else:
@@ -104,13 +154,7 @@ def write_single_file(
             whole |= {f"conditioner.embedders.1.model.{k}": v for k, v in open_clip.items()}
         whole |= {stem + name.removeprefix("text_model."): value for name, value in text.items()}
         whole[stem + "embeddings.position_ids"] = np.arange(77, dtype=np.int64)[None]
-    whole["alphas_cumprod"] = np.linspace(1, 0.005, 1000, dtype=np.float32)
-    save_file(
-        {name: np.ascontiguousarray(value) for name, value in whole.items()},
-        file,
-        metadata=None if metadata is None else dict(metadata),
-    )
-    return file
+    return whole
 
 
 def original_names(

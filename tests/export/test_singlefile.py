@@ -93,8 +93,23 @@ SD21_UNET = dict(SD15["unet"]) | {
 }
 
 
+# github.com/Stability-AI/generative-models, sd_xl_refiner.yaml, in diffusers' terms.
+REFINER_UNET = dict(SDXL["unet"]) | {
+    "block_out_channels": [384, 768, 1536, 1536],
+    "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 2, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 2, "UpBlock2D"],
+    "transformer_layers_per_block": [1, 4, 4, 4],
+    "attention_head_dim": [6, 12, 24, 24],
+    "cross_attention_dim": 1280,
+    "projection_class_embeddings_input_dim": 1280 + 5 * 256,
+}
+INPAINT_UNET = dict(SD15["unet"]) | {"in_channels": 9}
+
+
 @pytest.mark.parametrize(
-    "config", [SD15["unet"], SD21_UNET, SDXL["unet"]], ids=["1.5", "2.1", "xl"]
+    "config",
+    [SD15["unet"], SD21_UNET, SDXL["unet"], REFINER_UNET, INPAINT_UNET],
+    ids=["1.5", "2.1", "xl", "refiner", "inpainting"],
 )
 def test_names_and_network_of_real_unets_are_the_libraries(config):
     """At full size, where a tiny one may be right by luck; shapes alone, no memory."""
@@ -190,7 +205,7 @@ def put(name, value=0.0):
         (keep("first_stage_model."), "no Stable Diffusion"),
         (keep("model.diffusion_model."), "no text encoder"),
         (keep("model.", "cond_stage_model."), "has no VAE"),
-        (put("conditioner.embedders.0.model.ln_final.weight"), "the refiner"),
+        (put("conditioner.embedders.0.model.ln_final.weight"), "lacks the weight 'token_embedding"),
         (put("conditioner.embedders.1.model.ln_final.weight"), "one of the two text encoders"),
         (put("model.diffusion_model.input_blocks.0.1.weight"), "'input_blocks.0.1.weight', which"),
         (put("model.diffusion_model.strange.0.weight"), "'strange.0.weight', which"),

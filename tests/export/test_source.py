@@ -36,6 +36,7 @@ def test_a_good_one_is_recognised_with_its_sizes(source):
         "embed_dim": 32,
         "text_dim": 32,
         "latent_side": 8,
+        "unet_channels": 4,
         "unet_factor": 2,
     }
     assert {tensor.dtype for tensor in checkpoint.tensors["unet"].values()} == {"F16"}
@@ -126,9 +127,9 @@ def test_another_family_is_refused(source, values, match):
 @pytest.mark.parametrize(
     ("part", "values", "match"),
     [
-        ("unet", {"in_channels": 9}, "4 latent channels"),
+        ("unet", {"in_channels": 8}, "8 channels; 4 latent channels"),
         ("unet", {"addition_embed_type": "text_time"}, "another family"),
-        ("unet", {"time_cond_proj_dim": 256}, "another family"),
+        ("unet", {"encoder_hid_dim_type": "text_proj"}, "another family"),
         ("unet", {"cross_attention_dim": 64}, "do not fit"),
         ("unet", {"cross_attention_dim": [64, 64]}, "whole number"),
         ("unet", {"sample_size": 0}, "from 1 to"),

@@ -1,0 +1,32 @@
+"""What a bundle is for: text to picture is what can be asked of it today."""
+
+from engine.errors import BundleError
+from engine.manifest import UPSCALER, Manifest
+
+__all__ = ["check_draws"]
+
+MAX_GUIDANCE_DIM = 65_536  # numbers; known models have 256
+
+
+def check_draws(manifest: Manifest) -> None:
+    """Raise BundleError for a bundle that makes no picture from text alone."""
+    if manifest.family == UPSCALER:
+        raise BundleError(f"'{manifest.name}' is an upscaler, which draws no pictures")
+    if manifest.guidance_dim and not 4 <= manifest.guidance_dim <= MAX_GUIDANCE_DIM:
+        raise BundleError(
+            f"the unet of '{manifest.name}' takes a guidance scale in {manifest.guidance_dim}"
+            f" numbers; from 4 to {MAX_GUIDANCE_DIM} can be made"
+        )
+    if manifest.family == "sdxl-refiner":
+        raise BundleError(
+            f"'{manifest.name}' is a refiner: it finishes the latents of a Stable Diffusion XL"
+            " and draws nothing by itself",
+            hint="draw with the base model",
+        )
+    channels = manifest.unet_channels
+    if channels != manifest.latent_channels:
+        raise BundleError(
+            f"'{manifest.name}' is an inpainting model: its unet takes {channels} channels, which"
+            f" are {manifest.latent_channels} of latents, a mask and the picture around it",
+            hint="to draw from text alone takes a model that is not for inpainting",
+        )
