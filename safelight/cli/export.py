@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from safelight.cli.options import Json
+from safelight.cli.reweight import base_bundle, reweight
 from safelight.console import line, note
 from safelight.exits import UsageError
 from safelight.settings import load_settings
@@ -26,7 +27,8 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Stable Diffusion 1.x or 2.x: a diffusers folder or a single .safetensors file."
+            help="A Stable Diffusion 1.x, 2.x or XL: a diffusers folder or a single .safetensors"
+            " file. Or a bundle on the shelf, to add LoRAs to."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
@@ -62,6 +64,17 @@ def export(
     name = check_name(to)
     shelf = Shelf(settings.models, settings.cache)
     target = shelf.models / name
+    base = base_bundle(shelf, source)
+    if base is not None:
+        if vae or embedding or prediction:
+            raise UsageError(
+                "--vae, --embedding and --prediction are for checkpoints; a bundle takes --lora",
+                hint="export the checkpoint with all of them",
+            )
+        manifest = reweight(shelf, base, name, tuple(_lora(text) for text in lora or ()), licence)
+        if json:
+            line({"name": manifest.name, "family": manifest.family, "path": str(target)})
+        return
     try:
         from export import Ingredients, Options, export_checkpoint, is_current
     except ImportError as error:
