@@ -83,10 +83,10 @@ def reweight_bundle(
     base = _open_base(order, options.hash_cache)
     progress("read the LoRAs", 0.2)
     additions = _additions(base, order.loras)
-    source = _source(base, order, options.hash_cache)
+    digests = _digests(order, options.hash_cache)
     with beside(out) as folder:
         changed = _write(base, folder, additions, progress)
-        note = _note(base, order, options.hash_cache)
+        note = _note(base, order, digests)
         note |= {"weights": {part: len(each) for part, each in additions.items()}}
         (folder / NOTE_NAME).write_text(json.dumps(note, indent=2, sort_keys=True) + "\n", "utf-8")
         progress("hash what is new", 0.9)
@@ -94,7 +94,7 @@ def reweight_bundle(
         manifest = replace(
             base.manifest,
             name=name,
-            source=source,
+            source=_source(base, order, digests),
             licence=licence or base.manifest.licence,
             files=dict(base.manifest.files) | fresh,
             created=options.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -116,7 +116,7 @@ def is_reweighted(order: Reweighting, bundle: Path, *, hash_cache: Path | None) 
     _check_libraries()
     if not (bundle / MANIFEST_NAME).is_file():
         return False
-    wanted = _source(_open_base(order, hash_cache), order, hash_cache)
+    wanted = _source(_open_base(order, hash_cache), order, _digests(order, hash_cache))
     return read_manifest(bundle).source == wanted
 
 
@@ -147,9 +147,9 @@ def _open_base(order: Reweighting, hash_cache: Path | None) -> Bundle:
     return base
 
 
-def _source(base: Bundle, order: Reweighting, hash_cache: Path | None) -> Source:
+def _source(base: Bundle, order: Reweighting, digests: list[str]) -> Source:
     whole = hashlib.sha256(f"{base.hash}\n".encode())
-    for (_, scale), digest in zip(order.loras, _digests(order, hash_cache), strict=True):
+    for (_, scale), digest in zip(order.loras, digests, strict=True):
         whole.update(f"{scale!r}\0{digest}\n".encode())
     return Source(kind=KIND, name=base.path.name, revision=base.hash, sha256=whole.hexdigest())
 
@@ -162,7 +162,7 @@ def _digests(order: Reweighting, hash_cache: Path | None) -> list[str]:
         return [hashes.sha256(open_tensors(file).file) for file, _ in order.loras]
 
 
-def _note(base: Bundle, order: Reweighting, hash_cache: Path | None) -> dict[str, object]:
+def _note(base: Bundle, order: Reweighting, digests: list[str]) -> dict[str, object]:
     return {
         "base": {
             "name": base.path.name,
@@ -171,7 +171,7 @@ def _note(base: Bundle, order: Reweighting, hash_cache: Path | None) -> dict[str
         },
         "loras": [
             {"file": file.name, "scale": scale, "sha256": digest}
-            for (file, scale), digest in zip(order.loras, _digests(order, hash_cache), strict=True)
+            for (file, scale), digest in zip(order.loras, digests, strict=True)
         ],
         "parity": "measured on the base: the same graphs with the base's weights",
     }
