@@ -132,7 +132,7 @@ def _check_libraries() -> None:
 def _open_base(order: Reweighting, hash_cache: Path | None) -> Bundle:
     if not order.loras:
         raise SourceError("no LoRA is named", hint="--lora FILE or --lora FILE:0.8")
-    base = Bundle.open(order.base, hash_cache=hash_cache)
+    base = Bundle.open(order.base.absolute(), hash_cache=hash_cache)
     if not base.verified:
         raise SourceError(
             f"'{base.path.name}' is a plain ONNX export: nothing says which weight is which",
