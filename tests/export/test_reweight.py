@@ -168,6 +168,8 @@ def test_the_command_takes_a_name_on_the_shelf(tmp_path, pair, monkeypatch):
     again = run(tmp_path, *order, f"{file}:0.5")
     assert again.exit_code == 0
     assert "Nothing has changed" in again.stderr
+    assert "Measured on its base 'pocket'" in run(tmp_path, "models", "show", "inked").stdout
+    assert "Measured on" not in run(tmp_path, "models", "show", "pocket").stdout
     other = run(tmp_path, *order, f"{file}:0.6")
     assert exit_status(other.exception) == 2
     assert "not overwritten" in str(other.exception)
