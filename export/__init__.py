@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from export.build import Options, export_checkpoint, is_current
     from export.ingredients import Ingredients
     from export.recheck import missing_for_recheck, recheck_bundle
+    from export.reweight import Reweighting, is_reweighted, reweight_bundle
 
 __all__ = [
     "ExportError",
@@ -19,11 +20,14 @@ __all__ = [
     "MissingError",
     "Options",
     "ParityError",
+    "Reweighting",
     "SourceError",
     "export_checkpoint",
     "is_current",
+    "is_reweighted",
     "missing_for_recheck",
     "recheck_bundle",
+    "reweight_bundle",
 ]
 
 
@@ -34,6 +38,9 @@ _HOMES = {
     "is_current": "build",
     "missing_for_recheck": "recheck",
     "recheck_bundle": "recheck",
+    "Reweighting": "reweight",
+    "is_reweighted": "reweight",
+    "reweight_bundle": "reweight",
 }
 
 

@@ -39,7 +39,7 @@ from export.recipes import Part, Port
 from export.thresholds import THRESHOLDS, Bound, bounds_of, judge
 from export.versions import library_versions
 
-__all__ = ["Options", "export_checkpoint", "is_current"]
+__all__ = ["Options", "beside", "export_checkpoint", "flush_folder", "is_current"]
 
 Progress = Callable[[str, float], None]
 BUILD_SHARE = 0.6  # of the progress; the rest is the gate
@@ -84,7 +84,7 @@ def export_checkpoint(
     if out.exists():
         raise SourceError(f"'{out.name}' exists already", hint="remove it first or choose a name")
     checkpoint = source.open()
-    with _beside(out) as folder:
+    with beside(out) as folder:
         job = source.job() | {"out": str(folder.absolute())}
         cache = options.hash_cache
         job["hash_cache"] = None if cache is None else str(cache.absolute())
@@ -115,7 +115,7 @@ def export_checkpoint(
         (folder / MANIFEST_NAME).write_bytes(write_manifest(manifest))
         _flush(folder)
         folder.rename(out)
-        _flush_folder(out.parent)
+        flush_folder(out.parent)
     progress("done", 1.0)
     return manifest
 
@@ -152,7 +152,7 @@ def _check_libraries() -> None:
 
 
 @contextmanager
-def _beside(out: Path) -> Iterator[Path]:
+def beside(out: Path) -> Iterator[Path]:
     """Give a new folder beside `out`, and remove it unless it was renamed away."""
     from psutil import pid_exists  # of the `export` extra; os.kill(pid, 0) would kill on Windows
 
@@ -285,11 +285,12 @@ def _flush(folder: Path) -> None:
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
         else:
-            _flush_folder(path)
-    _flush_folder(folder)
+            flush_folder(path)
+    flush_folder(folder)
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
+    """Bring a folder's own entries to the disk."""
     if os.name == "nt":
         return  # Windows opens no folders
     handle = os.open(folder, os.O_RDONLY)

@@ -15,6 +15,7 @@ from onnxscript import optimizer
 from safetensors import safe_open
 
 from export.errors import SourceError
+from export.merge import merged
 from export.recipes import Part
 from export.weightfiles import Tensor
 
@@ -142,16 +143,7 @@ def _changed(stored: NDArray[np.floating], tensor: Tensor) -> NDArray[np.floatin
     """Apply what the person adds, in f32, and round to what the checkpoint has."""
     if tensor.appended is not None:
         stored = np.concatenate([stored, tensor.appended.astype(stored.dtype)])
-    if not tensor.additions:
-        return stored
-    whole = stored.astype(np.float32)
-    for addition in tensor.additions:
-        whole += addition.delta().reshape(whole.shape)
-    with np.errstate(over="ignore"):  # looked at below
-        rounded = whole.astype(stored.dtype)
-    if not np.isfinite(rounded).all():
-        raise SourceError(f"with what is added, '{tensor.key}' holds numbers beyond fp16's")
-    return rounded
+    return merged(stored, tensor.additions, tensor.key) if tensor.additions else stored
 
 
 def _narrow(graph: ir.Graph, name: str, tensor: Tensor, order: Mapping[int, int]) -> None:

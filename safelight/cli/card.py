@@ -42,6 +42,9 @@ def show(
             result(f"{key:<{width}}  {part}")
     if measures:
         result("")
+        source = bundle.manifest.source
+        if source.kind == "reweighted":
+            result(f"Measured on its base '{source.name}': the same graphs, other weights.")
         measures_table(measures)
 
 

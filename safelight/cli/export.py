@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from safelight.cli.options import Json
+from safelight.cli.reweight import base_bundle, reweight
 from safelight.console import line, note
 from safelight.exits import UsageError
 from safelight.settings import load_settings
@@ -30,7 +31,8 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Stable Diffusion 1.x, 2.x or XL: a diffusers folder or a .safetensors file."
+            help="A Stable Diffusion 1.x, 2.x or XL: a diffusers folder or a single .safetensors"
+            " file. Or a bundle on the shelf, to add LoRAs to."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
@@ -74,6 +76,18 @@ def export(
     name = check_name(to)
     shelf = Shelf(settings.models, settings.cache)
     target = shelf.models / name
+    base = base_bundle(shelf, source)
+    if base is not None:
+        if vae or tiny_vae or embedding or prediction:
+            raise UsageError(
+                "--vae, --tiny-vae, --embedding and --prediction are for checkpoints; a bundle takes"
+                " --lora",
+                hint="export the checkpoint with all of them",
+            )
+        manifest = reweight(shelf, base, name, tuple(_lora(text) for text in lora or ()), licence)
+        if json:
+            line({"name": manifest.name, "family": manifest.family, "path": str(target)})
+        return
     try:
         from export import Ingredients, Options, export_checkpoint, is_current
     except ImportError as error:
