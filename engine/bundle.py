@@ -77,13 +77,16 @@ class Bundle:
             else:
                 manifest = describe_plain_export(path)
                 identity = _identity(files, hashes)
-        config = path / "scheduler" / "scheduler_config.json"
+        training = Training()
+        if not manifest.add_on:
+            config = path / "scheduler" / "scheduler_config.json"
+            training = Training.from_config(read_json(config, CONFIG_LIMIT, constants=True))
         return cls(
             path=path,
             manifest=manifest,
             verified=verified,
             hash=identity,
-            training=Training.from_config(read_json(config, CONFIG_LIMIT, constants=True)),
+            training=training,
         )
 
     @property
@@ -167,9 +170,9 @@ def _verify(wanted: Mapping[str, FileEntry], files: Mapping[str, Path], hashes: 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:
     """Refuse a manifest that says of its graphs what is not so."""
-    for name, component in manifest.components.items():
+    for component in manifest.components.values():
         header = read_onnx_header(folder / component.file)
-        data = data_file(header, folder, name)
+        data = data_file(header, folder, component.file.rpartition("/")[0])
         if (header.inputs, header.outputs, data) != (
             component.inputs,
             component.outputs,

@@ -16,6 +16,7 @@ from engine.jsonfile import Fields, parse_json, read_json
 from engine.request import SAMPLERS, SCHEDULES
 
 __all__ = [
+    "ADD_ONS",
     "FAMILIES",
     "FORMAT_VERSION",
     "MANIFEST_LIMIT",
@@ -39,7 +40,12 @@ __all__ = [
 FORMAT_VERSION = 1
 MANIFEST_NAME = "safelight.json"
 MANIFEST_LIMIT = 1 << 20  # bytes; ours have about 8 KiB
-FAMILIES = ("sd1", "sd2", "sdxl")
+# Family -> components of what draws nothing by itself: no text encoder, tokenizer, VAE, scheduler.
+ADD_ONS: Mapping[str, tuple[str, ...]] = {
+    "controlnet-sd1": ("controlnet",),
+    "controlnet-sdxl": ("controlnet",),
+}
+FAMILIES = ("sd1", "sd2", "sdxl", *ADD_ONS)
 PRECISIONS = ("fp16", "fp32")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 DTYPES = ("float16", "float32", "int32", "int64")
@@ -169,6 +175,11 @@ class Manifest:
     created: str
 
     @property
+    def add_on(self) -> bool:
+        """Say whether it goes with a model and draws nothing by itself."""
+        return self.family in ADD_ONS
+
+    @property
     def text_encoders(self) -> tuple[str, ...]:
         """Name the components that encode text, in the order of their channels."""
         more = ("text_encoder_2",) if "text_encoder_2" in self.components else ()
@@ -176,9 +187,9 @@ class Manifest:
 
     @property
     def pooled_dim(self) -> int:
-        """Give the width of the pooled text that the unet takes, or 0 where it takes none."""
-        unet = self.components.get("unet")
-        spec = None if unet is None else unet.inputs.get("text_embeds")
+        """Give the width of the pooled text that unet or ControlNet take, or 0 where none is."""
+        taker = self.components.get("unet") or self.components.get("controlnet")
+        spec = None if taker is None else taker.inputs.get("text_embeds")
         width = 0 if spec is None else spec.shape[-1]
         return width if isinstance(width, int) else 0
 
@@ -249,6 +260,12 @@ def _check_together(manifest: Manifest) -> None:
         for file in wanted:
             if file not in manifest.files:
                 raise BundleError(f"{MANIFEST_NAME}: component '{name}' names a file without hash")
+    wanted_parts = ADD_ONS.get(manifest.family)
+    if wanted_parts is not None and tuple(sorted(manifest.components)) != wanted_parts:
+        raise BundleError(
+            f"{MANIFEST_NAME}: family {manifest.family} has the component"
+            f" {', '.join(wanted_parts)} and no other"
+        )
     for side in (manifest.default_width, manifest.default_height):
         if side % manifest.vae_scale_factor:
             raise BundleError(f"{MANIFEST_NAME}: default size {side} is no multiple of 8")

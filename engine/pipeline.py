@@ -67,6 +67,11 @@ class Pipeline:
     ) -> None:
         """Read the tokenizer. Raises BundleError; networks are loaded by `load` or a request."""
         chosen = choice if isinstance(choice, Choice) else Choice(backend=choice, reason="given")
+        if bundle.manifest.add_on:
+            raise BundleError(
+                f"'{bundle.name}' is of family {bundle.manifest.family}: it draws no picture alone",
+                hint="it goes with a Stable Diffusion model: `safelight models ls` names those",
+            )
         self._bundle = bundle
         self._backend = chosen.backend
         self._reason = chosen.reason

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from export.checkpoint import Checkpoint
+from export.errors import SourceError
 from export.source import open_checkpoint
+from export.variants import with_variants
 
 __all__ = ["Ingredients"]
 
@@ -16,7 +18,7 @@ class Ingredients:
     """source: a diffusers folder or a single .safetensors file. vae: a file or folder whose VAE
     takes the place of the checkpoint's own. prediction: "epsilon" or "v_prediction", for a single
     file that does not say it. loras: (file, scale), merged. embeddings: (word, file) of textual
-    inversions.
+    inversions. variants: keys of `export.variants.VARIANTS`, second graphs of the unet.
     """
 
     source: Path
@@ -24,16 +26,22 @@ class Ingredients:
     prediction: str | None = None
     loras: tuple[tuple[Path, float], ...] = ()
     embeddings: tuple[tuple[str, Path], ...] = ()
+    variants: tuple[str, ...] = ()
 
     def open(self) -> Checkpoint:
         """Open the checkpoint with everything applied. Raises SourceError, MissingError."""
         checkpoint = open_checkpoint(self.source, vae=self.vae, prediction=self.prediction)
         if self.loras or self.embeddings:
+            if checkpoint.recipe.add_on:
+                raise SourceError(
+                    f"'{self.source.name}' is no whole checkpoint: nothing is merged into it",
+                    hint="give --lora and --embedding to the checkpoint that it goes with",
+                )
             from export.additions import with_embeddings, with_loras
 
             checkpoint = with_loras(checkpoint, self.loras)
             checkpoint = with_embeddings(checkpoint, self.embeddings)
-        return checkpoint
+        return with_variants(checkpoint, self.variants)
 
     def job(self) -> dict[str, Any]:
         """Give them as JSON for the export process."""
@@ -43,6 +51,7 @@ class Ingredients:
             "prediction": self.prediction,
             "loras": [[str(file.absolute()), scale] for file, scale in self.loras],
             "embeddings": [[token, str(file.absolute())] for token, file in self.embeddings],
+            "variants": list(self.variants),
         }
 
     @classmethod
@@ -55,4 +64,5 @@ class Ingredients:
             prediction=job["prediction"],
             loras=tuple((Path(file), scale) for file, scale in job["loras"]),
             embeddings=tuple((token, Path(file)) for token, file in job["embeddings"]),
+            variants=tuple(job["variants"]),
         )

@@ -30,6 +30,7 @@ class Part:
     """One component: `module` names its builder, `folder` the checkpoint's sub-folder.
 
     prefixes: beginnings of state-dict keys that belong to this component (all when empty).
+    shares: the component in whose folder its graph lies and whose external data it reads, or "".
     """
 
     name: str
@@ -38,6 +39,17 @@ class Part:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     prefixes: tuple[str, ...] = ()
+    shares: str = ""
+
+    @property
+    def home(self) -> str:
+        """Name the folder in the bundle that holds graph, configuration and weights."""
+        return self.shares or self.name
+
+    @property
+    def file(self) -> str:
+        """Name the graph's file in the bundle: unet/model.onnx, unet/model_control.onnx."""
+        return f"{self.home}/model{self.name.removeprefix(self.home)}.onnx"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,7 +57,8 @@ class Recipe:
     """A family: the pipeline and part classes by which it is recognised, and its components.
 
     classes: sub-folder -> class name in model_index.json. components: in the order of export.
-    guidance_scale: the authors' own, where a request names none.
+    guidance_scale: the authors' own, where a request names none. add_on: it draws nothing by
+    itself, and has no text encoder, tokenizer, VAE or noise schedule.
     """
 
     family: str
@@ -53,6 +66,7 @@ class Recipe:
     classes: Mapping[str, str]
     components: tuple[Part, ...]
     guidance_scale: float
+    add_on: bool = False
 
 
 SAMPLE = ("batch", 4, "height", "width")

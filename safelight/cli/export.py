@@ -12,7 +12,7 @@ from safelight.exits import UsageError
 from safelight.settings import load_settings
 from safelight.shelf import Shelf, check_name
 
-__all__ = ["Prediction", "export"]
+__all__ = ["Prediction", "Variant", "export"]
 
 
 class Prediction(StrEnum):
@@ -22,11 +22,19 @@ class Prediction(StrEnum):
     V = "v_prediction"
 
 
+class Variant(StrEnum):
+    """What a bundle's unet can have beside its own graph."""
+
+    CONTROL = "control"
+    SHALLOW = "shallow"
+
+
 def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Stable Diffusion 1.x or 2.x: a diffusers folder or a single .safetensors file."
+            help="A Stable Diffusion 1.x, 2.x or XL, or a ControlNet of 1.x or XL: a diffusers"
+            " folder or a single .safetensors file."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
@@ -49,6 +57,14 @@ def export(
     prediction: Annotated[
         Prediction | None,
         typer.Option("--prediction", help="What the unet predicts, if the file does not say it."),
+    ] = None,
+    variants: Annotated[
+        list[Variant] | None,
+        typer.Option(
+            "--with",
+            help="A second graph of the unet that shares its weights: control takes a ControlNet's"
+            " residuals, shallow reuses deep features between steps. Any number.",
+        ),
     ] = None,
     licence: Annotated[
         str | None, typer.Option("--licence", help="The checkpoint's licence, for the manifest.")
@@ -75,6 +91,7 @@ def export(
         prediction=None if prediction is None else prediction.value,
         loras=tuple(_lora(text) for text in lora or ()),
         embeddings=tuple(_embedding(text) for text in embedding or ()),
+        variants=tuple(sorted({variant.value for variant in variants or ()})),
     )
     hashes = shelf.hash_cache
     if target.exists():
@@ -97,8 +114,9 @@ def export(
                 options=Options(hash_cache=hashes),
             )
         runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
-        note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
-        note(f"generate with --model {name}.")
+        note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes}.")
+        if not manifest.add_on:
+            note(f"Generate with --model {name}.")
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
 
