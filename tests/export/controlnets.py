@@ -11,13 +11,21 @@ from safetensors.numpy import load_file, save_file
 from export.architectures import TINY, TINY_XL
 from tests.export.originals import TINY_SD1
 
-__all__ = ["CONTROL_CONFIGS", "write_controlnet", "write_original_controlnet"]
+__all__ = ["CONTROL_CONFIGS", "residuals", "write_controlnet", "write_original_controlnet"]
 
 UP = ("up_block_types", "out_channels", "sample_size")
 CONTROL_CONFIGS = {
     name: {key: value for key, value in architecture["unet"].items() if key not in UP}
     | {"conditioning_embedding_out_channels": [4, 8, 8, 16]}
     for name, architecture in (("sd1", TINY), ("sdxl", TINY_XL), ("original", TINY_SD1))
+}
+TOP = {
+    "conv_in": "input_blocks.0.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "controlnet_cond_embedding.conv_in": "input_hint_block.0",
+    "controlnet_cond_embedding.conv_out": "input_hint_block.14",
+    "controlnet_mid_block": "middle_block_out.0",
 }
 INSIDE = {
     "norm1": "in_layers.0",
@@ -44,7 +52,7 @@ def write_controlnet(folder: Path, config: Mapping[str, object], *, seed: int = 
 
 
 def write_original_controlnet(file: Path, folder: Path) -> Path:
-    """Write the weights in `folder`, two resolutions of one layer each, under the original names."""
+    """Write the weights in `folder` (two resolutions of one layer) under the original names."""
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     save_file({f"control_model.{_original(name)}": value for name, value in weights.items()}, file)
     return file
@@ -53,29 +61,21 @@ def write_original_controlnet(file: Path, folder: Path) -> Path:
 def _original(name: str) -> str:
     module, _, leaf = name.rpartition(".")
     match module.split("."):
-        case ["conv_in"]:
-            return f"input_blocks.0.0.{leaf}"
-        case ["time_embedding", linear]:
-            return f"time_embed.{2 * int(linear[-1]) - 2}.{leaf}"
-        case ["controlnet_cond_embedding", "conv_in"]:
-            return f"input_hint_block.0.{leaf}"
-        case ["controlnet_cond_embedding", "blocks", place]:
-            return f"input_hint_block.{2 * int(place) + 2}.{leaf}"
-        case ["controlnet_cond_embedding", "conv_out"]:
-            return f"input_hint_block.14.{leaf}"
-        case ["controlnet_down_blocks", place]:
-            return f"zero_convs.{place}.0.{leaf}"
-        case ["controlnet_mid_block"]:
-            return f"middle_block_out.0.{leaf}"
         case ["down_blocks", level, "downsamplers", _, _]:
-            return f"input_blocks.{2 * int(level) + 2}.0.op.{leaf}"
+            place = f"input_blocks.{2 * int(level) + 2}.0.op"
         case ["down_blocks", level, kind, _, *rest]:
             slot = int(kind == "attentions")
-            return f"input_blocks.{2 * int(level) + 1}.{slot}.{_inner(rest)}.{leaf}"
-        case ["mid_block", kind, place, *rest]:
-            slot = 1 if kind == "attentions" else 2 * int(place)
-            return f"middle_block.{slot}.{_inner(rest)}.{leaf}"
-    raise AssertionError(name)
+            place = f"input_blocks.{2 * int(level) + 1}.{slot}.{_inner(rest)}"
+        case ["mid_block", kind, index, *rest]:
+            slot = 1 if kind == "attentions" else 2 * int(index)
+            place = f"middle_block.{slot}.{_inner(rest)}"
+        case ["controlnet_cond_embedding", "blocks", index]:
+            place = f"input_hint_block.{2 * int(index) + 2}"
+        case ["controlnet_down_blocks", index]:
+            place = f"zero_convs.{index}.0"
+        case _:
+            place = TOP[module]
+    return f"{place}.{leaf}"
 
 
 def _inner(rest: list[str]) -> str:
