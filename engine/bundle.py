@@ -15,7 +15,7 @@ from typing import TypedDict, Unpack
 from engine.errors import BundleError
 from engine.hashes import HashCache
 from engine.jsonfile import read_json
-from engine.manifest import MANIFEST_NAME, UPSCALER, FileEntry, Manifest, read_manifest
+from engine.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
 from engine.onnxheader import read_onnx_header
 from engine.plainexport import data_file, describe_plain_export
 from engine.request import DEFAULT_SCHEDULE, GenerationRequest
@@ -78,16 +78,16 @@ class Bundle:
             else:
                 manifest = describe_plain_export(path)
                 identity = _identity(files, hashes)
-        config = path / "scheduler" / "scheduler_config.json"
-        drawn = manifest.family != UPSCALER  # which has no noise levels: any do
+        training = Training()  # of what has no noise levels: any do
+        if not manifest.add_on:
+            config = path / "scheduler" / "scheduler_config.json"
+            training = Training.from_config(read_json(config, CONFIG_LIMIT, constants=True))
         return cls(
             path=path,
             manifest=manifest,
             verified=verified,
             hash=identity,
-            training=Training.from_config(
-                read_json(config, CONFIG_LIMIT, constants=True) if drawn else {}
-            ),
+            training=training,
         )
 
     @property
@@ -171,9 +171,9 @@ def _verify(wanted: Mapping[str, FileEntry], files: Mapping[str, Path], hashes: 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:
     """Refuse a manifest that says of its graphs what is not so."""
-    for name, component in manifest.components.items():
+    for component in manifest.components.values():
         header = read_onnx_header(folder / component.file)
-        data = data_file(header, folder, name)
+        data = data_file(header, folder, component.file.rpartition("/")[0])
         if (header.inputs, header.outputs, data) != (
             component.inputs,
             component.outputs,

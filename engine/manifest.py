@@ -16,6 +16,7 @@ from engine.jsonfile import Fields, parse_json, read_json
 from engine.request import SAMPLERS, SCHEDULES
 
 __all__ = [
+    "ADD_ONS",
     "FAMILIES",
     "FORMAT_VERSION",
     "MANIFEST_LIMIT",
@@ -41,7 +42,13 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "safelight.json"
 MANIFEST_LIMIT = 1 << 20  # bytes; ours have about 8 KiB
 UPSCALER = "upscaler"  # a family without diffusion, and the name of its one component
-FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner", UPSCALER)
+# Family -> components of what draws nothing by itself: no text encoder, tokenizer, VAE, scheduler.
+ADD_ONS: Mapping[str, tuple[str, ...]] = {
+    "controlnet-sd1": ("controlnet",),
+    "controlnet-sdxl": ("controlnet",),
+    UPSCALER: (UPSCALER,),
+}
+FAMILIES = ("sd1", "sd2", "sdxl", "sdxl-refiner", *ADD_ONS)
 PRECISIONS = ("fp16", "fp32")
 PREDICTION_TYPES = ("epsilon", "sample", "v_prediction")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")  # in the order of their channels
@@ -172,6 +179,11 @@ class Manifest:
     created: str
 
     @property
+    def add_on(self) -> bool:
+        """Say whether it goes with a model and draws nothing by itself."""
+        return self.family in ADD_ONS
+
+    @property
     def text_encoders(self) -> tuple[str, ...]:
         """Name the components that encode text, in the order of their channels."""
         found = [name for name in TEXT_ENCODERS if name in self.components]
@@ -179,27 +191,27 @@ class Manifest:
 
     @property
     def pooled_dim(self) -> int:
-        """Give the width of the pooled text that the unet takes, or 0 where it takes none."""
-        return self._unet_size("text_embeds", -1)
+        """Give the width of the pooled text that unet or ControlNet take, or 0 where none is."""
+        return self._port_size("text_embeds", -1)
 
     @property
     def time_id_count(self) -> int:
-        """Count the sizes that the unet takes beside the pooled text, or give 0."""
-        return self._unet_size("time_ids", -1)
+        """Count the sizes that they take beside the pooled text, or give 0."""
+        return self._port_size("time_ids", -1)
 
     @property
     def guidance_dim(self) -> int:
         """Give the width of the embedded guidance scale that the unet takes, or 0."""
-        return self._unet_size("timestep_cond", -1)
+        return self._port_size("timestep_cond", -1)
 
     @property
     def unet_channels(self) -> int:
         """Count the channels of the unet's sample: the latents' own, or 9 for inpainting."""
-        return self._unet_size("sample", 1) or self.latent_channels
+        return self._port_size("sample", 1) or self.latent_channels
 
-    def _unet_size(self, port: str, axis: int) -> int:
-        unet = self.components.get("unet")
-        spec = None if unet is None else unet.inputs.get(port)
+    def _port_size(self, port: str, axis: int) -> int:
+        taker = self.components.get("unet") or self.components.get("controlnet")
+        spec = None if taker is None else taker.inputs.get(port)
         shape = () if spec is None else spec.shape
         size = shape[axis] if len(shape) > max(axis, 0) else 0
         return size if isinstance(size, int) else 0
@@ -271,6 +283,12 @@ def _check_together(manifest: Manifest) -> None:
         for file in wanted:
             if file not in manifest.files:
                 raise BundleError(f"{MANIFEST_NAME}: component '{name}' names a file without hash")
+    wanted_parts = ADD_ONS.get(manifest.family)
+    if wanted_parts is not None and tuple(sorted(manifest.components)) != wanted_parts:
+        raise BundleError(
+            f"{MANIFEST_NAME}: family {manifest.family} has the component"
+            f" {', '.join(wanted_parts)} and no other"
+        )
     for side in (manifest.default_width, manifest.default_height):
         if side % manifest.vae_scale_factor:
             raise BundleError(f"{MANIFEST_NAME}: default size {side} is no multiple of 8")

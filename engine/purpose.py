@@ -12,6 +12,11 @@ def check_draws(manifest: Manifest) -> None:
     """Raise BundleError for a bundle that makes no picture from text alone."""
     if manifest.family == UPSCALER:
         raise BundleError(f"'{manifest.name}' is an upscaler, which draws no pictures")
+    if manifest.add_on:
+        raise BundleError(
+            f"'{manifest.name}' is of family {manifest.family}: it draws no picture alone",
+            hint="it goes with a Stable Diffusion model: `safelight models ls` names those",
+        )
     if manifest.guidance_dim and not 4 <= manifest.guidance_dim <= MAX_GUIDANCE_DIM:
         raise BundleError(
             f"the unet of '{manifest.name}' takes a guidance scale in {manifest.guidance_dim}"

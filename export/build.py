@@ -137,6 +137,7 @@ def is_current(
         manifest.source.sha256 == fingerprint(checkpoint, hash_cache)
         and dict(manifest.exporter) == library_versions()
         and manifest.prediction_type == checkpoint.training.prediction_type
+        and set(manifest.components) == {part.name for part in checkpoint.recipe.components}
         and manifest.licence == (licence or checkpoint.pieces.licence)
     )
 
@@ -181,11 +182,12 @@ def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> None:
         key: [None, None] if isinstance(value, list) and key not in kept else value
         for key, value in checkpoint.pieces.index.items()
     }
-    _write_json(folder / "model_index.json", index)
-    _write_json(folder / "scheduler/scheduler_config.json", checkpoint.configs["scheduler"])
+    if not checkpoint.recipe.add_on:
+        _write_json(folder / "model_index.json", index)
+        _write_json(folder / "scheduler/scheduler_config.json", checkpoint.configs["scheduler"])
     for part in checkpoint.recipe.components:
         # Beside each model, as optimum has it. The child makes the folders of the models.
-        _write_json(folder / f"{part.name}/config.json", checkpoint.configs[part.folder])
+        _write_json(folder / f"{part.home}/config.json", checkpoint.configs[part.folder])
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:
@@ -261,8 +263,8 @@ def _component(part: Part, sizes: Mapping[str, int], precision: str) -> Componen
         return TensorSpec(dtype=port.dtype, shape=shape)
 
     return Component(
-        file=f"{part.name}/model.onnx",
-        data_file=f"{part.name}/model.onnx_data",
+        file=part.file,
+        data_file=f"{part.home}/model.onnx_data",
         precision=precision,
         inputs={port.name: spec(port) for port in part.inputs},
         outputs={port.name: spec(port) for port in part.outputs},

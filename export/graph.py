@@ -1,5 +1,6 @@
 """Traces one component to an ONNX graph whose weights keep the names of the state dict."""
 
+import inspect
 import logging
 import warnings
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ def trace(part: Part, config: Mapping[str, object], sizes: Mapping[str, int]) ->
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(port.shape) if _is_free(size)}
         for port in part.inputs
     )
+    if _is_variadic(module):
+        free = (free,)  # all inputs are the one argument *inputs
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -57,6 +60,11 @@ def trace(part: Part, config: Mapping[str, object], sizes: Mapping[str, int]) ->
     return _named(program.model, part, sizes)
 
 
+def _is_variadic(module: torch.nn.Module) -> bool:
+    (*_, last) = inspect.signature(module.forward).parameters.values()
+    return last.kind is inspect.Parameter.VAR_POSITIONAL
+
+
 def _is_free(size: int | str) -> bool:
     return isinstance(size, str) and not size.startswith("@")
 
@@ -68,6 +76,9 @@ def _example(port: Port, sizes: Mapping[str, int]) -> torch.Tensor:
     odd = 2 * sizes["unet_factor"] + 1
     examples = {"batch": 2, "tokens": sizes["token_limit"], "height": odd, "width": odd + 2}
     examples |= {"height_px": 8 * odd, "width_px": 8 * (odd + 2)}
+    for factor in (2, 4, 8):  # what strided convolutions make of an odd side
+        examples |= {f"height_{factor}": -(-odd // factor)}
+        examples |= {f"width_{factor}": -(-(odd + 2) // factor)}
     shape = [
         size if isinstance(size, int) else sizes[size[1:]] if size[0] == "@" else examples[size]
         for size in port.shape

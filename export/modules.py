@@ -17,8 +17,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from export.companion_modules import MODULES as COMPANION_MODULES
 from export.errors import SourceError
 from export.recipes import Part
+from export.variant_modules import VARIANT_MODULES
 
-__all__ = ["MODULES", "build_module", "parameter_shapes"]
+__all__ = ["MODULES", "build_module", "parameter_shapes", "replace_upsampling"]
 
 Config = Mapping[str, object]
 
@@ -62,7 +63,7 @@ class Unet(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.net: Any = UNet2DConditionModel.from_config(dict(config))
-        _replace_upsampling(self.net)
+        replace_upsampling(self.net)
 
     def forward(self, sample: Tensor, timestep: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """Predict eps, v or the sample, whatever the checkpoint was trained for."""
@@ -75,7 +76,7 @@ class AddedUnet(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.net: Any = UNet2DConditionModel.from_config(dict(config))
-        _replace_upsampling(self.net)
+        replace_upsampling(self.net)
 
     def forward(
         self,
@@ -192,7 +193,8 @@ def _text_config(config: Config) -> CLIPTextConfig:
     return plain
 
 
-def _replace_upsampling(net: nn.Module) -> None:
+def replace_upsampling(net: nn.Module) -> None:
+    """Let a unet double its sizes in the form that `CroppedUpsample` describes."""
     for part in net.modules():
         samplers: Any = getattr(part, "upsamplers", None) or ()
         for place, old in enumerate(samplers):
@@ -210,6 +212,7 @@ MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
     "vae_decoder": VaeDecoder,
     "vae_encoder": VaeEncoder,
     **COMPANION_MODULES,
+    **VARIANT_MODULES,
 }
 
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 from diffusers.loaders.single_file_utils import (
+    convert_controlnet_checkpoint,
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from safetensors import safe_open
 from torch import nn
@@ -43,7 +45,7 @@ TEXT: Mapping[str, Any] = {
 
 
 def load_original(checkpoint: Checkpoint, part: str) -> nn.Module:
-    """Load `part` ("text_encoder", "text_encoder_2", "unet", "vae") in fp32. Raises SourceError."""
+    """Load `part`, a key of the checkpoint's tensors, in fp32. Raises SourceError."""
     if part in {each.folder for each in COMPANIONS}:
         return load_companion(checkpoint, part)
     place = checkpoint.pieces.places[part]
@@ -81,7 +83,11 @@ def _own_config(checkpoint: Checkpoint, part: str) -> dict[str, object]:
 
 
 def _from_folder(checkpoint: Checkpoint, part: str, folder: Path) -> nn.Module:
-    makers = dict(TEXT) | {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+    makers = dict(TEXT) | {
+        "controlnet": ControlNetModel,
+        "unet": UNet2DConditionModel,
+        "vae": AutoencoderKL,
+    }
     stored = checkpoint.tensors[part].values()
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True}
     # Loaded as it is stored and widened weight by weight: otherwise both are there at once.
@@ -99,6 +105,11 @@ def _from_file(checkpoint: Checkpoint, part: str, file: Path) -> nn.Module:
             unet: Any = UNet2DConditionModel.from_config(config)
         stored = _stored(file, ("model.diffusion_model.",))
         return _filled(unet, convert_ldm_unet_checkpoint(stored, config))
+    if part == "controlnet":
+        with torch.device("meta"):
+            controlnet: Any = ControlNetModel.from_config(config)
+        stored = _stored(file, ("control_model.",))
+        return _filled(controlnet, convert_controlnet_checkpoint(stored, config))
     if part == "vae":
         with torch.device("meta"):
             vae: Any = AutoencoderKL.from_config(config)

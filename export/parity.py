@@ -27,10 +27,10 @@ from export.checkpoint import Checkpoint
 from export.companion_modules import CALLS as COMPANION_CALLS
 from export.companions import COMPANIONS, fixed_input
 from export.originals import load_original
+from export.part_parity import PART_CALLS, apart, follow_parts
 from export.preview import fit_latent_rgb
 from export.recipes import Part
 from export.runtimes import Run, fitting, installed, open_component
-from export.weights import MODEL_NAME
 
 __all__ = ["called", "compare", "largest_part", "measure_bundle"]
 
@@ -42,6 +42,7 @@ TEXTS = ("", "a red apple on a table")  # without and with guidance's text
 STEPS = 4
 GUIDANCE = 5.0  # enough that an error in the difference of the two halves is seen
 SIDE_LIMIT = 24  # latents; larger pictures cost minutes and prove nothing more
+NO_RGB = LatentRgb(factors=((0.0, 0.0, 0.0),) * 4, bias=(0.0, 0.0, 0.0))  # of what draws nothing
 PSNR_CAP = 200.0  # dB; what equal arrays get, since JSON has no infinity
 
 
@@ -61,16 +62,18 @@ def measure_bundle(
 
         return open_part
 
-    inputs = _fixed_inputs(checkpoint, folder)
+    inputs = {} if checkpoint.recipe.add_on else _fixed_inputs(checkpoint, folder)
     reference = _follow(
         told("torch", lambda part: _torch_part(checkpoint, part)), checkpoint, inputs
     )
     measures: list[Measure] = []
     for runtime in runtimes:
-        opener = told(runtime, _opener(runtime, folder))
+        opener = told(runtime, _opener(runtime, folder, checkpoint))
         got = _follow(opener, checkpoint, inputs)
         measures += [compare(name, runtime, got[name], reference[name]) for name in reference]
-    decode = _opener(runtimes[0], folder)("vae_decoder")
+    if checkpoint.recipe.add_on:
+        return tuple(measures), NO_RGB
+    decode = _opener(runtimes[0], folder, checkpoint)("vae_decoder")
     scaling = np.float32(checkpoint.scaling_factor)
     rgb = fit_latent_rgb(
         lambda x: decode({"latent_sample": x / scaling})["sample"], reference["trajectory"]
@@ -87,8 +90,9 @@ def largest_part(checkpoint: Checkpoint) -> int:
     return max(sizes)
 
 
-def _opener(runtime: str, folder: Path) -> Opener:
-    return lambda part: open_component(runtime, folder / part / MODEL_NAME)
+def _opener(runtime: str, folder: Path, checkpoint: Checkpoint) -> Opener:
+    files = {part.name: part.file for part in checkpoint.recipe.components}
+    return lambda part: open_component(runtime, folder / files[part])
 
 
 def _fixed_inputs(checkpoint: Checkpoint, folder: Path) -> Arrays:
@@ -123,6 +127,9 @@ def _text_encoders(checkpoint: Checkpoint) -> list[str]:
 
 def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[str, Array]:
     """Run the whole chain on the fixed inputs, one component in memory at a time."""
+    more = [part for part in checkpoint.recipe.components if apart(part)]
+    if checkpoint.recipe.add_on:
+        return follow_parts(open_part, more, checkpoint.sizes, _let_go)
     results, text = _encode(open_part, checkpoint, inputs)
     run = _let_go() or open_part("unet")
     (results["unet"],) = run(_unet_inputs(inputs["sample"], 481.5, text)).values()
@@ -137,7 +144,8 @@ def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[s
     run = _let_go() or open_part("vae_encoder")
     (results["vae_encoder"],) = run({"sample": inputs["picture"]}).values()
     del run
-    return results | _companions(open_part, checkpoint)
+    results |= _companions(open_part, checkpoint)
+    return results | follow_parts(open_part, more, checkpoint.sizes, _let_go)
 
 
 def _companions(open_part: Opener, checkpoint: Checkpoint) -> dict[str, Array]:
@@ -264,6 +272,7 @@ CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor,
     "vae_decoder": lambda net, x: (net.decode(x["latent_sample"]).sample,),
     "vae_encoder": lambda net, x: (net.encode(x["sample"]).latent_dist.parameters,),
     **COMPANION_CALLS,
+    **PART_CALLS,
 }
 
 

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, cast
 from engine.manifest import Manifest, Measure, read_manifest
 from export.child import run_job
 from export.companions import COMPANIONS, fixed_input
+from export.controlnet import controlnet_part
 from export.errors import ExportError, GraphError, ParityError
 from export.recipes import Part, recipe_of
 from export.runtimes import installed, open_component
 from export.thresholds import THRESHOLDS, judge
+from export.variants import VARIANTS, variant_parts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,26 +78,84 @@ def measure_graphs(folder: Path, progress: Progress) -> tuple[Measure, ...]:
     import numpy as np
 
     from export.parity import compare
+    from export.part_parity import apart, follow_parts
 
     manifest = read_manifest(folder)
-    known = (*recipe_of(manifest.family).components, *COMPANIONS)
-    parts = [part for part in known if part.name in manifest.components]
+    every = _parts(manifest, folder)
+    parts = [part for part in every if not apart(part)]
     runtimes = installed()
-    stages = [f"{way} {part.name}" for part in parts for way in ("torch", *runtimes)]
+    ways = ("torch", *runtimes)
+    more = {part.name: part for part in every if apart(part)}
+    stages = [f"{way} {part.name}" for part in parts for way in ways]
+    stages += [f"{way} {name}" for way in ways for name in more]
     measures: list[Measure] = []
     for part in parts:
         model = folder / manifest.components[part.name].file
         given = _inputs(part, manifest, folder)
         results: dict[str, NDArray[np.float32]] = {}
-        for way in ("torch", *runtimes):
+        for way in ways:
             stage = f"{way} {part.name}"
             progress(stage, stages.index(stage) / len(stages))
             run = _torch_part(part, model) if way == "torch" else open_component(way, model)
             results[way] = np.concatenate([each.ravel() for each in run(given).values()])
             del run
-            gc.collect()  # modules hold cycles: two networks would be in memory at once
+            _let_go()
         measures += [compare(part.name, way, results[way], results["torch"]) for way in runtimes]
+
+    def opener(way: str) -> "Callable[[str], Run]":
+        def open_part(name: str) -> "Run":
+            stage = f"{way} {name}"
+            progress(stage, stages.index(stage) / len(stages))
+            model = folder / manifest.components[name].file
+            if way != "torch":
+                return open_component(way, model)
+            part = more[name]
+            return _torch_part(part, folder / manifest.components[part.home].file)
+
+        return open_part
+
+    found = {
+        way: follow_parts(opener(way), more.values(), _sizes(manifest), _let_go) for way in ways
+    }
+    measures += [
+        compare(name, way, found[way][name], found["torch"][name])
+        for name in more
+        for way in runtimes
+    ]
     return tuple(measures)
+
+
+def _let_go() -> None:
+    gc.collect()  # modules hold cycles: two networks would be in memory at once
+
+
+def _parts(manifest: Manifest, folder: Path) -> list[Part]:
+    """Give the parts that the bundle has, those of its own configurations included."""
+    if "controlnet" in manifest.components:
+        return [controlnet_part(_config(folder, "controlnet"))]
+    known = (*recipe_of(manifest.family).components, *COMPANIONS)
+    parts = [part for part in known if part.name in manifest.components]
+    names = [name for each in VARIANTS.values() for name in each if name in manifest.components]
+    unet = next((part for part in parts if part.name == "unet"), None)
+    if names and unet is not None:
+        parts += variant_parts(unet, names, _config(folder, "unet"))
+    return parts
+
+
+def _sizes(manifest: Manifest) -> dict[str, int]:
+    return {
+        "token_limit": manifest.token_limit,
+        "embed_dim": manifest.embed_dim,
+        "pooled_dim": manifest.pooled_dim,
+        "time_ids": manifest.time_id_count,
+        "unet_channels": manifest.unet_channels,
+    }
+
+
+def _config(folder: Path, part: str) -> dict[str, Any]:
+    from engine.jsonfile import read_json
+
+    return read_json(folder / part / "config.json", CONFIG_LIMIT, constants=True)
 
 
 def _inputs(part: Part, manifest: Manifest, folder: Path) -> "dict[str, NDArray[Any]]":
@@ -150,14 +210,14 @@ def _empty_module(part: Part, model: Path) -> Any:
     """Build the module on the meta device: shapes without memory and without a random start."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.controlnets.controlnet import ControlNetModel
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    from engine.jsonfile import read_json
-
-    config: dict[str, Any] = read_json(model.parent / "config.json", CONFIG_LIMIT, constants=True)
+    config = _config(model.parents[1], part.home)
     unet: Any = UNet2DConditionModel
     vae: Any = AutoencoderKL
+    controlnet: Any = ControlNetModel
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         if part in COMPANIONS:
@@ -168,7 +228,8 @@ def _empty_module(part: Part, model: Path) -> Any:
             text = CLIPTextConfig.from_dict(config | {"dtype": "float32"})
             second = part.name == "text_encoder_2"
             return (CLIPTextModelWithProjection if second else CLIPTextModel)(text).eval()
-        return (unet if part.name == "unet" else vae).from_config(config).eval()
+        makers = {"controlnet": controlnet, "unet": unet, "vae": vae}
+        return makers[part.folder].from_config(config).eval()
 
 
 def _fill(net: Any, part: Part, model: Path) -> None:

@@ -7,7 +7,17 @@ Names of inputs and outputs are those of optimum's exports, so that bundles load
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-__all__ = ["INPAINT_CHANNELS", "OPSET", "RECIPES", "Part", "Port", "Recipe", "fitted", "recipe_of"]
+__all__ = [
+    "GUIDANCE_INPUT",
+    "INPAINT_CHANNELS",
+    "OPSET",
+    "RECIPES",
+    "Part",
+    "Port",
+    "Recipe",
+    "fitted",
+    "recipe_of",
+]
 
 OPSET = 18  # GroupNormalization and Resize in the form that OpenVINO and ONNX Runtime both fuse
 
@@ -30,6 +40,7 @@ class Part:
     """One component: `module` names its builder, `folder` the checkpoint's sub-folder.
 
     prefixes: beginnings of state-dict keys that belong to this component (all when empty).
+    shares: the component in whose folder its graph lies and whose external data it reads, or "".
     """
 
     name: str
@@ -38,6 +49,17 @@ class Part:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     prefixes: tuple[str, ...] = ()
+    shares: str = ""
+
+    @property
+    def home(self) -> str:
+        """Name the folder in the bundle that holds graph, configuration and weights."""
+        return self.shares or self.name
+
+    @property
+    def file(self) -> str:
+        """Name the graph's file in the bundle: unet/model.onnx, unet/model_control.onnx."""
+        return f"{self.home}/model{self.name.removeprefix(self.home)}.onnx"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +70,7 @@ class Recipe:
     guidance_scale: the authors' own, where a request names none. inpainting: the pipeline of the
     family's unets with 9 channels, "" where there are none. time_ids: numbers that are added to
     the timestep beside the pooled text. settings: of model_index.json, where a file has none.
+    add_on: it draws nothing by itself, and has no text encoder, tokenizer, VAE or noise schedule.
     """
 
     family: str
@@ -58,6 +81,7 @@ class Recipe:
     inpainting: str = ""
     time_ids: int = 0
     settings: Mapping[str, object] = field(default_factory=dict[str, object])
+    add_on: bool = False
 
 
 SAMPLE = ("batch", 4, "height", "width")

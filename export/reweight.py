@@ -192,7 +192,26 @@ def _additions(base: Bundle, loras: tuple[tuple[Path, float], ...]) -> Additions
         part: {name: each for name, each in additions.items() if name in stored[part]}
         for part, additions in found.items()
     }
+    _check_shared(base, kept.get("unet", {}))
     return {part: additions for part, additions in kept.items() if additions}
+
+
+def _check_shared(base: Bundle, additions: Mapping[str, object]) -> None:
+    """Raise SourceError where the unet's second graphs have a copy of what is to be changed."""
+    from export.graphweights import stored_weights
+
+    components = base.manifest.components
+    data = components["unet"].data_file
+    if not any(name != "unet" and each.data_file == data for name, each in components.items()):
+        return
+    stored = stored_weights(base.model("unet"), _data(base, "unet"))
+    copied = [name for name in additions if stored[name].offset is None]
+    if copied:
+        raise SourceError(
+            f"'{min(copied)}' is so small that each graph of the unet holds it; it cannot be"
+            " changed in all of them",
+            hint="export the checkpoint with --lora and --with",
+        )
 
 
 def _shapes(base: Bundle, part: str) -> Shapes:

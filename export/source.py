@@ -4,6 +4,7 @@ from pathlib import Path
 
 from engine.errors import BundleError
 from export.checkpoint import Checkpoint, Pieces, make_checkpoint
+from export.controlnet import is_controlnet, open_controlnet
 from export.errors import MissingError, SourceError
 from export.folder import open_folder
 from export.singlefile import open_single_file
@@ -22,6 +23,13 @@ def open_checkpoint(
     or "v_prediction", for a single file that does not say it. Raises SourceError, MissingError.
     """
     try:
+        if is_controlnet(source):
+            if vae is not None or prediction is not None:
+                raise SourceError(
+                    f"'{source.name}' is a ControlNet: it has no VAE and predicts no noise",
+                    hint="give --vae and --prediction to the checkpoint that it goes with",
+                )
+            return open_controlnet(source)
         pieces = _pieces(source, prediction)
         return make_checkpoint(pieces if vae is None else with_vae(pieces, vae))
     except BundleError as error:  # the strict JSON reader's own words

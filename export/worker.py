@@ -22,7 +22,7 @@ __all__ = ["main"]
 
 Send = Callable[[Mapping[str, object]], None]
 # Tracing time in proportion: a UNet has several times the nodes of the others together.
-WEIGHT = {"unet": 6}
+WEIGHT = {"controlnet": 3, "unet": 6}
 
 
 def main() -> None:
@@ -62,7 +62,8 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
     send({"stage": "match weights", "fraction": 0.0})
     from export.graph import trace
     from export.modules import parameter_shapes
-    from export.weights import fill, matched, precision_of, save
+    from export.shared_weights import save_beside
+    from export.weights import MODEL_NAME, fill, matched, precision_of, save
 
     parts = checkpoint.recipe.components
     found = {  # before the minutes that tracing takes
@@ -72,19 +73,24 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
             checkpoint.tensors[part.folder],
         )
         for part in parts
+        if not part.shares
     }
-    total = sum(WEIGHT.get(part.name, 1) for part in parts)
+    total = sum(WEIGHT.get(part.home, 1) for part in parts)
     done = 0
     for part in parts:
-        share = WEIGHT.get(part.name, 1)
+        share = WEIGHT.get(part.home, 1)
         send({"stage": f"trace {part.name}", "fraction": done / total})
         model = trace(part, checkpoint.configs[part.folder], checkpoint.sizes)
         send({"stage": f"write {part.name}", "fraction": (done + 0.8 * share) / total})
-        fill(model, found[part.name])
-        save(model, Path(job["out"]) / part.name)
+        fill(model, found[part.home])
+        home = Path(job["out"]) / part.home
+        if part.shares:
+            save_beside(model, home / MODEL_NAME, Path(job["out"]) / part.file)
+        else:
+            save(model, home)
         done += share
     return {
-        "precisions": {name: precision_of(tensors) for name, tensors in found.items()},
+        "precisions": {part.name: precision_of(found[part.home]) for part in parts},
         "sha256": fingerprint(checkpoint, None if cache is None else Path(cache)),
         "versions": library_versions(),
     }

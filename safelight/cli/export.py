@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from engine.manifest import Manifest
     from export import Ingredients
 
-__all__ = ["Prediction", "export"]
+__all__ = ["Prediction", "Variant", "export"]
 
 
 class Prediction(StrEnum):
@@ -27,12 +27,19 @@ class Prediction(StrEnum):
     V = "v_prediction"
 
 
+class Variant(StrEnum):
+    """What a bundle's unet can have beside its own graph."""
+
+    CONTROL = "control"
+    SHALLOW = "shallow"
+
+
 def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Stable Diffusion 1.x, 2.x or XL: a diffusers folder or a single .safetensors"
-            " file. Or a bundle on the shelf, to add LoRAs to."
+            help="A Stable Diffusion 1.x, 2.x or XL, or a ControlNet of 1.x or XL: a diffusers"
+            " folder or a single .safetensors file. Or a bundle on the shelf, to add LoRAs to."
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
@@ -64,6 +71,14 @@ def export(
         Prediction | None,
         typer.Option("--prediction", help="What the unet predicts, if the file does not say it."),
     ] = None,
+    variants: Annotated[
+        list[Variant] | None,
+        typer.Option(
+            "--with",
+            help="A second graph of the unet that shares its weights: control takes a ControlNet's"
+            " residuals, shallow reuses deep features between steps. Any number.",
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option("--licence", help="The checkpoint's licence, for the manifest.")
     ] = None,
@@ -78,10 +93,10 @@ def export(
     target = shelf.models / name
     base = base_bundle(shelf, source)
     if base is not None:
-        if vae or tiny_vae or embedding or prediction:
+        if vae or tiny_vae or embedding or prediction or variants:
             raise UsageError(
-                "--vae, --tiny-vae, --embedding and --prediction are for checkpoints; a bundle takes"
-                " --lora",
+                "--vae, --tiny-vae, --embedding, --prediction and --with are for checkpoints; a"
+                " bundle takes --lora",
                 hint="export the checkpoint with all of them",
             )
         manifest = reweight(shelf, base, name, tuple(_lora(text) for text in lora or ()), licence)
@@ -102,6 +117,7 @@ def export(
         loras=tuple(_lora(text) for text in lora or ()),
         embeddings=tuple(_embedding(text) for text in embedding or ()),
         tiny_vae=tiny_vae,
+        variants=tuple(sorted({variant.value for variant in variants or ()})),
     )
     hashes = shelf.hash_cache
     if target.exists():
@@ -124,9 +140,10 @@ def export(
                 options=Options(hash_cache=hashes),
             )
         runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
-        note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
-        note(f"generate with --model {name}.")
-        _say_of_checker(ingredients, manifest)
+        note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes}.")
+        if not manifest.add_on:
+            note(f"Generate with --model {name}.")
+            _say_of_checker(ingredients, manifest)
     if json:
         line({"name": manifest.name, "family": manifest.family, "path": str(target)})
 
