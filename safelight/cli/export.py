@@ -1,12 +1,13 @@
-"""`safelight export`: a checkpoint becomes a proven bundle on the shelf."""
+"""`safelight export`: a checkpoint becomes a proven bundle on the shelf, and a bundle's forms."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from safelight.cli.options import Json
+from safelight.cli.targets import ONNX, check_target, derive_form
 from safelight.console import line, note
 from safelight.exits import UsageError
 from safelight.settings import load_settings
@@ -26,10 +27,11 @@ def export(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A Stable Diffusion 1.x or 2.x: a diffusers folder or a single .safetensors file."
+            help="A Stable Diffusion 1.x, 2.x or XL: a diffusers folder or a single .safetensors"
+            " file. Without --to: a bundle's name on the shelf."
         ),
     ],
-    to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
+    to: Annotated[str | None, typer.Option("--to", help="The bundle's name on the shelf.")] = None,
     vae: Annotated[
         Path | None,
         typer.Option("--vae", help="A VAE in the place of its own: .safetensors file or folder."),
@@ -53,14 +55,63 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--licence", help="The checkpoint's licence, for the manifest.")
     ] = None,
+    target: Annotated[
+        str, typer.Option("--target", help="onnx is the bundle; openvino, int8: a form of it.")
+    ] = "onnx",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="WIDTHxHEIGHT[xBATCH] that a form is for; any number."),
+    ] = None,
+    accept_loss: Annotated[
+        float | None,
+        typer.Option("--accept-loss", help="Keep a form with so low a PSNR against fp32, in dB."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Turn a checkpoint into a bundle: ONNX graphs, hashes, and a parity report against torch."""
+    """Turn a checkpoint into a bundle: ONNX graphs, hashes, and a parity report against torch.
+
+    With --target, derive what one runtime runs, into the cache: of that bundle, or, without --to,
+    of one that is on the shelf.
+    """
+    settings = load_settings()
+    shapes = shape or []
+    check_target(target, shapes, accept_loss)
+    shelf = Shelf(settings.models, settings.cache)
+    ingredients = {
+        "source": source,
+        "vae": vae,
+        "prediction": None if prediction is None else prediction.value,
+        "loras": tuple(_lora(text) for text in lora or ()),
+        "embeddings": tuple(_embedding(text) for text in embedding or ()),
+    }
+    if to is None:
+        given = [key for key, value in (ingredients | {"licence": licence}).items() if value]
+        name, made = _on_shelf(source, target, given), {}
+    else:
+        name = check_name(to)
+        made = _bundle(ingredients, shelf, name, licence)
+    if target != ONNX:
+        made = {"name": name} | derive_form(
+            shelf, settings, name, target=target, shapes=shapes, accept_loss=accept_loss
+        )
+    if json:
+        line(made)
+
+
+def _on_shelf(source: Path, target: str, given: list[str]) -> str:
+    """Give the name of the bundle whose form is asked for; what is for checkpoints is refused."""
+    if target == ONNX or given != ["source"]:
+        raise UsageError(
+            "export needs --to NAME for a checkpoint",
+            hint="without it SOURCE is a bundle on the shelf, and --target says what to derive",
+        )
+    return str(source)
+
+
+def _bundle(given: dict[str, Any], shelf: Shelf, name: str, licence: str | None) -> dict[str, Any]:
+    """Make the bundle unless it is there already; gives what to print of it."""
     from safelight.progress import StageProgress
 
-    settings = load_settings()
-    name = check_name(to)
-    shelf = Shelf(settings.models, settings.cache)
     target = shelf.models / name
     try:
         from export import Ingredients, Options, export_checkpoint, is_current
@@ -69,13 +120,7 @@ def export(
             "export needs torch, diffusers, transformers, onnx and onnxscript",
             hint="pip install 'safelight[export]'",
         ) from error
-    ingredients = Ingredients(
-        source=source,
-        vae=vae,
-        prediction=None if prediction is None else prediction.value,
-        loras=tuple(_lora(text) for text in lora or ()),
-        embeddings=tuple(_embedding(text) for text in embedding or ()),
-    )
+    ingredients = Ingredients(**given)
     hashes = shelf.hash_cache
     if target.exists():
         if not is_current(ingredients, target, licence=licence, hash_cache=hashes):
@@ -99,8 +144,7 @@ def export(
         runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
         note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes};")
         note(f"generate with --model {name}.")
-    if json:
-        line({"name": manifest.name, "family": manifest.family, "path": str(target)})
+    return {"name": manifest.name, "family": manifest.family, "path": str(target)}
 
 
 def _lora(text: str) -> tuple[Path, float]:
