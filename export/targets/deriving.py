@@ -38,8 +38,9 @@ def derive(
     bound = builder.BOUND if accept_loss is None else accept_loss
     kept = find(cache, key)
     if kept is not None:
-        _judge(target, kept.report, bound)
+        _judge(target, kept.report, bound, "; it stays in the cache")
         return kept
+    _check_libraries(target, builder)
     job = {
         "task": "derive",
         "target": target,
@@ -51,7 +52,7 @@ def derive(
 
     def fill(folder: Path) -> Mapping[str, object]:
         report = run_job(job | {"out": str(folder.absolute())}, progress)
-        _judge(target, report, bound)
+        _judge(target, report, bound, ", and nothing was kept")
         return report
 
     derived = write(cache, key, fill)
@@ -60,9 +61,8 @@ def derive(
 
 
 def key_of(bundle: Bundle, target: str, shapes: tuple[Shape, ...]) -> DerivedKey:
-    """Give the key of a form as it would be made here. Raises ExportError for missing libraries."""
+    """Give the key of a form as it would be made here."""
     builder = target_of(target)
-    _check_libraries(target, builder)
     return DerivedKey(
         identity=bundle.hash,
         target=target,
@@ -104,7 +104,7 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _judge(target: str, report: Mapping[str, object], bound: float | None) -> None:
+def _judge(target: str, report: Mapping[str, object], bound: float | None, kept: str) -> None:
     if bound is None:
         return
     psnr = report.get("psnr")
@@ -112,6 +112,6 @@ def _judge(target: str, report: Mapping[str, object], bound: float | None) -> No
         return
     raise ParityError(
         f"the pictures of '{target}' have a PSNR of {psnr} dB against fp32; at least {bound:g} "
-        "is needed, and nothing was kept",
+        f"is needed{kept}",
         hint="`--accept-loss DB` takes a lower one",
     )
