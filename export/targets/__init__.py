@@ -30,13 +30,13 @@ class Target(Protocol):
 
     PRECISION: goes into the key. LIBRARIES: distributions that read the form; their versions go
     into the key. NEEDED: import name -> the pip line, of what building takes. BOUND: dB; a report
-    whose `psnr` is lower is refused; None for a form that computes the same.
+    whose `psnr` is lower is refused; 0 for a form that is not judged by it.
     """
 
     PRECISION: str
     LIBRARIES: tuple[str, ...]
     NEEDED: Mapping[str, str]
-    BOUND: float | None
+    BOUND: float
 
     def device(self) -> str:
         """Name the device that the form is for, as the key has it. May raise DeviceError."""

@@ -32,7 +32,7 @@ def derive(
     DeviceError; then nothing is kept.
     """
     builder = target_of(target)
-    if accept_loss is not None and builder.BOUND is None:
+    if accept_loss is not None and not builder.BOUND:
         raise RequestError(f"'{target}' loses nothing: there is no loss to accept")
     key = key_of(bundle, target, shapes)
     bound = builder.BOUND if accept_loss is None else accept_loss
@@ -104,8 +104,8 @@ def _version(distribution: str) -> str:
         return "unknown"
 
 
-def _judge(target: str, report: Mapping[str, object], bound: float | None, kept: str) -> None:
-    if bound is None:
+def _judge(target: str, report: Mapping[str, object], bound: float, kept: str) -> None:
+    if not bound:
         return
     psnr = report.get("psnr")
     if isinstance(psnr, int | float) and psnr >= bound:  # NaN fails here as well

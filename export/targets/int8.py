@@ -28,7 +28,7 @@ NEEDED: Mapping[str, str] = {
     "nncf": "pip install 'safelight[int8]'",
 }
 # dB of the held-out pictures' mean squared error together: a difference that takes a close look.
-BOUND: float | None = 30.0
+BOUND = 30.0
 KEPT = 5  # runs of the network that are kept of each calibration picture, over its whole length
 # Of the progress: trajectories, quantisation, pictures in fp32, in int8, in bf16.
 SHARES = (0.25, 0.25, 0.2, 0.15, 0.15)
