@@ -340,3 +340,20 @@ def test_int8_of_pocket_is_close_smaller_refused_below_its_bound_and_used(pocket
     assert quick.precision == "int8"
     # The spread of single pictures about the mean is some 4 dB on pocket.
     assert int8.BOUND - 5 < psnr(quick.pixels, exact.pixels) < 60
+
+
+@pytest.mark.slow
+def test_a_checkpoint_becomes_a_bundle_and_its_form_in_one_command(tmp_path, tiny_checkpoint):
+    runner = CliRunner(env={"SAFELIGHT_HOME": str(tmp_path)})
+    words = ("export", str(tiny_checkpoint), "--to", "tiny", "--target", "openvino", "--json")
+    done = runner.invoke(app, words)
+    assert done.exit_code == 0, done.exception
+    made = json.loads(done.stdout)
+    assert (made["name"], made["target"]) == ("tiny", "openvino")
+    bundle = Bundle.open(tmp_path / "models" / "tiny", hash_cache=None)
+    form = find(tmp_path / "cache", key_for(bundle.hash, "openvino"))
+    assert form is not None
+    assert str(form.folder) == made["path"]
+    done = runner.invoke(app, ["models", "rm", "tiny", "--yes"])
+    assert done.exit_code == 0, done.exception
+    assert not form.folder.exists()
