@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DEVICES", "PRECISIONS", "Choice", "choose", "describe"]
 
 DEVICES: Final = ("auto", "cpu", "cuda", "onnxruntime", "openvino", "tensorrt")
-PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32")
+PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32", "int8")
 NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
 _CPU_NAMES: Final = ("", "CPU")
 _PIP: Final = {
@@ -39,7 +39,8 @@ def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None
     """Pick the back end for `device` and `precision`; nothing falls back silently.
 
     device: auto, cpu (the fastest for the processor), openvino[:CPU], onnxruntime[:CPU], cuda[:n],
-    tensorrt. precision: auto, fp32, bf16, fp16. cache_dir: where compiled models may be kept.
+    tensorrt. precision: auto, fp32, bf16, fp16, int8 (a form made before; on
+    OpenVINO). cache_dir: where compiled models and derived forms are kept.
     Raises RequestError for unknown names and DeviceError for what cannot be used here.
     """
     kind, _, which = device.partition(":")
@@ -94,6 +95,10 @@ def describe(device: str, precision: str, cache_dir: Path | None = None) -> dict
 def _openvino(precision: str, cache_dir: Path | None, why: str) -> Choice:
     from engine.backends.openvino import OpenVinoBackend
 
+    if precision == "int8":
+        backend = OpenVinoBackend(precision, cache_dir)
+        why += f"; approximate: the unet in 8-bit integers, the rest in {backend.hint}"
+        return Choice(backend=backend, reason=_openvino_reason(backend, why))
     if precision != "auto":
         backend = OpenVinoBackend(precision, cache_dir)
         return Choice(backend=backend, reason=_openvino_reason(backend, why))

@@ -132,6 +132,11 @@ class Fields:
         """Take an object."""
         return Fields(self._take(key), f"{self.where}: {key}")
 
+    def mapping(self, key: str) -> dict[str, object]:
+        """Take an object, unchecked inside; the file's own limit bounds it."""
+        self.fields(key)
+        return cast("dict[str, object]", self._value[key])
+
     def each(self) -> list[str]:
         """Give all keys in the file's order."""
         return list(self._value)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import IO, cast
 
+from engine import errors as engine_errors
 from export import errors
 
 __all__ = ["OFFLINE", "run_job"]
@@ -31,7 +32,8 @@ OFFLINE = {
 
 
 def run_job(job: Mapping[str, object], progress: Progress) -> Mapping[str, object]:
-    """Do one job in a child and give its result. Raises the ExportError that the child reports.
+    """Do one job in a child and give its result. Raises the error that the child reports: one of
+    `export`, or of `engine` where its code met it.
 
     The child is ended when anything interrupts, an exception out of `progress` included.
     """
@@ -66,7 +68,7 @@ def _converse(
         if "result" in message:
             return message["result"]
         if "error" in message:
-            kind = getattr(errors, message["error"], errors.ExportError)
+            kind = _error_class(message["error"])
             raise kind(message["message"], hint=message["hint"])
         progress(message["stage"], message["fraction"])
     status = process.wait()
@@ -75,3 +77,10 @@ def _converse(
             "the export process was killed", hint="it probably ran out of memory: close programs"
         )
     raise errors.GraphError(f"the export process ended with status {status} and said nothing")
+
+
+def _error_class(name: str) -> type[errors.ExportError] | type[engine_errors.EngineError]:
+    for home in (errors, engine_errors):
+        if name in home.__all__ and name[0].isupper():
+            return getattr(home, name)
+    return errors.ExportError

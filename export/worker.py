@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from engine.errors import EngineError
 from export import errors
 from export.checkpoint import fingerprint
 from export.ingredients import Ingredients
@@ -36,7 +37,7 @@ def main() -> None:
     job = json.loads(sys.stdin.read())
     try:
         send({"result": JOBS[job["task"]](job, send)})
-    except errors.ExportError as error:
+    except (errors.ExportError, EngineError) as error:
         send({"error": type(error).__name__, "message": str(error), "hint": error.hint})
         sys.exit(1)
     except MemoryError:
@@ -120,8 +121,16 @@ def _recheck(job: Mapping[str, Any], send: Send) -> object:
     return {"measures": [asdict(measure) for measure in measures]}
 
 
+def _derive(job: Mapping[str, Any], send: Send) -> object:
+    """Build a bundle's form for a target."""
+    from export.targets.deriving import build_form
+
+    return build_form(job, send)
+
+
 JOBS: Mapping[str, Callable[[Mapping[str, Any], Send], object]] = {
     "build": _build,
+    "derive": _derive,
     "measure": _measure,
     "recheck": _recheck,
 }

@@ -19,6 +19,7 @@ from engine.backends import Array, Libraries, Shapes
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
 from engine.errors import BundleError, DeviceError
+from engine.forms import Source, no_int8, source_of
 
 __all__ = ["HINTS", "OpenVinoBackend", "runtime"]
 
@@ -58,9 +59,10 @@ class OpenVinoBackend:
     """Runs components in OpenVINO's CPU plugin.
 
     precision: fp32, bf16 or fp16; DeviceError when the processor has no arithmetic for it, since
-    the plugin would quietly compute in another one. cache_dir: where compiled models are kept, in
-    the sub folder `openvino`; None keeps none. threads: 0 leaves the choice to the plugin, which
-    takes physical cores that the process may use.
+    the plugin would quietly compute in another one. int8 is the unet's quantised form, and for all
+    else the fastest of bf16 and fp32, which `hint` names. cache_dir: where compiled models are
+    kept, in the sub folder `openvino`, and derived forms are found; None: neither. threads: 0
+    leaves the choice to the plugin, which takes physical cores that the process may use.
     """
 
     def __init__(self, precision: str, cache_dir: Path | None, threads: int = 0) -> None:
@@ -77,7 +79,9 @@ class OpenVinoBackend:
         self._cache_dir = cache_dir
         self._threads = threads
         self._blobs = BlobCache(cache_dir / "openvino") if cache_dir else None
-        hint, capability = HINTS.get(precision, ("", ""))
+        fastest = "bf16" if "BF16" in self.capabilities else "fp32"
+        self.hint: Final = fastest if precision == "int8" else precision
+        hint, capability = HINTS.get(self.hint, ("", ""))
         if capability not in self.capabilities:
             raise DeviceError(
                 f"this processor ({self.processor}) does not compute in {precision}",
@@ -91,25 +95,48 @@ class OpenVinoBackend:
             self._options["INFERENCE_NUM_THREADS"] = threads
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> "OpenVinoSession":
-        """Compile for static shapes, or take the compiled form from the cache."""
+        """Compile for static shapes, or take the compiled form from the cache.
+
+        The form `openvino` or `int8` of the bundle is read in the place of `model` where the cache
+        has it; a spoilt form `openvino` is passed over, since `model` computes the same.
+        """
         with _LOADING:
-            key, blob = "", None
-            if self._blobs and identity:
-                key = self._blobs.key(self._parts(shapes, identity))
-                blob = self._blobs.get(key)
-            compiled = self._import(blob, key) if blob is not None else None
-            if compiled is None:
-                compiled = self._compile(model, shapes)
-                if self._blobs and key:
-                    self._blobs.put(key, compiled.export_model().getvalue())
-            self._check(compiled)
-            return OpenVinoSession(compiled, tuple(shapes), blob)
+            source = self._source(model, shapes, identity)
+            try:
+                return self._open(source, shapes)
+            except BundleError:
+                if source.form is None or source.form.key.target == "int8":
+                    raise
+                return self._open(Source(model, identity), shapes)
 
     def exact(self) -> "OpenVinoBackend":
         """Give the same processor in fp32."""
         if self.precision == "fp32":
             return self
         return OpenVinoBackend("fp32", self._cache_dir, self._threads)
+
+    def _source(self, model: Path, shapes: Shapes, identity: str) -> Source:
+        if self._cache_dir and identity:
+            int8 = self.precision == "int8"
+            return source_of(model, shapes, identity, cache=self._cache_dir, int8=int8)
+        if self.precision == "int8" and "timestep" in shapes and model.suffix != ".xml":
+            raise no_int8(model)
+        return Source(model, identity)
+
+    def _open(self, source: Source, shapes: Shapes) -> "OpenVinoSession":
+        key, blob = "", None
+        if self._blobs and source.identity:
+            key = self._blobs.key(self._parts(shapes, source.identity))
+            blob = self._blobs.get(key)
+        compiled = self._import(blob, key) if blob is not None else None
+        if compiled is None:
+            if self._cache_dir:
+                source.check(self._cache_dir)
+            compiled = self._compile(source.model, shapes)
+            if self._blobs and key:
+                self._blobs.put(key, compiled.export_model().getvalue())
+        self._check(compiled)
+        return OpenVinoSession(compiled, tuple(shapes), blob)
 
     def _parts(self, shapes: Shapes, identity: str) -> dict[str, object]:
         return {

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from safelight.cli.options import Json
+from safelight.cli.targets import form_line, forms_of, show_forms
 from safelight.console import line, result, table
 from safelight.settings import load_settings
 from safelight.shelf import Shelf
@@ -26,15 +27,17 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model on the shelf.")],
     json: Json = False,
 ) -> None:
-    """Show what a model is: source, licence, sizes, components, and how it was proven."""
+    """Show what a model is: source, sizes, components, how it was proven, and its targets."""
     settings = load_settings()
     shelf = Shelf(settings.models, settings.cache)
     entry = shelf.find(name)
     bundle = shelf.open(name)
     fields = _fields(bundle) | {"name": name, "shipped": entry.shipped, "path": str(entry.path)}
     measures = bundle.manifest.parity.measures
+    forms = forms_of(settings.cache, bundle.hash)
     if json:
-        line(fields | {"parity": [asdict(measure) for measure in measures]})
+        parity = [asdict(measure) for measure in measures]
+        line(fields | {"parity": parity, "targets": [form_line(form) for form in forms]})
         return
     width = max(map(len, fields))
     for key, value in fields.items():
@@ -46,6 +49,9 @@ def show(
         if source.kind == "reweighted":
             result(f"Measured on its base '{source.name}': the same graphs, other weights.")
         measures_table(measures)
+    if forms:
+        result("")
+        show_forms(forms)
 
 
 def measures_table(measures: "Iterable[Measure]") -> None:

@@ -1,13 +1,14 @@
-"""`safelight export`: a checkpoint becomes a proven bundle on the shelf."""
+"""`safelight export`: a checkpoint becomes a proven bundle on the shelf, and a bundle's forms."""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safelight.cli.options import Json
 from safelight.cli.reweight import base_bundle, reweight
+from safelight.cli.targets import ONNX, check_target, derive_form
 from safelight.console import line, note
 from safelight.exits import UsageError
 from safelight.settings import load_settings
@@ -39,10 +40,11 @@ def export(
         Path,
         typer.Argument(
             help="A Stable Diffusion 1.x, 2.x or XL, or a ControlNet of 1.x or XL: a diffusers"
-            " folder or a single .safetensors file. Or a bundle on the shelf, to add LoRAs to."
+            " folder or a single .safetensors file. Or a bundle on the shelf: to add LoRAs to, or"
+            " (without --to) to derive a form of."
         ),
     ],
-    to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
+    to: Annotated[str | None, typer.Option("--to", help="The bundle's name on the shelf.")] = None,
     vae: Annotated[
         Path | None,
         typer.Option("--vae", help="A VAE in the place of its own: .safetensors file or folder."),
@@ -82,27 +84,72 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--licence", help="The checkpoint's licence, for the manifest.")
     ] = None,
+    target: Annotated[
+        str, typer.Option("--target", help="onnx is the bundle; openvino, int8: a form of it.")
+    ] = "onnx",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option("--shape", help="WIDTHxHEIGHT[xBATCH] that a form is for; any number."),
+    ] = None,
+    accept_loss: Annotated[
+        float | None,
+        typer.Option("--accept-loss", help="Keep a form with so low a PSNR against fp32, in dB."),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Turn a checkpoint into a bundle: ONNX graphs, hashes, and a parity report against torch."""
+    """Turn a checkpoint into a bundle: ONNX graphs, hashes, and a parity report against torch.
+
+    With --target, derive what one runtime runs, into the cache: of that bundle, or, without --to,
+    of one that is on the shelf.
+    """
+    settings = load_settings()
+    shapes = shape or []
+    check_target(target, shapes, accept_loss)
+    shelf = Shelf(settings.models, settings.cache)
+    ingredients: dict[str, Any] = {
+        "source": source,
+        "vae": vae,
+        "tiny_vae": tiny_vae,
+        "prediction": None if prediction is None else prediction.value,
+        "loras": tuple(_lora(text) for text in lora or ()),
+        "embeddings": tuple(_embedding(text) for text in embedding or ()),
+        "variants": tuple(sorted({variant.value for variant in variants or ()})),
+    }
+    if to is None:
+        given = [key for key, value in (ingredients | {"licence": licence}).items() if value]
+        name, made = _on_shelf(source, target, given), {}
+    else:
+        name = check_name(to)
+        base = base_bundle(shelf, source)
+        if base is None:
+            made = _bundle(ingredients, shelf, name, licence)
+        else:
+            _check_only_loras(ingredients)
+            manifest = reweight(shelf, base, name, ingredients["loras"], licence)
+            made = _made(manifest, shelf.models / name)
+    if target != ONNX:
+        made = {"name": name} | derive_form(
+            shelf, settings, name, target=target, shapes=shapes, accept_loss=accept_loss
+        )
+    if json:
+        line(made)
+
+
+def _on_shelf(source: Path, target: str, given: list[str]) -> str:
+    """Give the name of the bundle whose form is asked for; what is for checkpoints is refused."""
+    if target == ONNX or given != ["source"]:
+        raise UsageError(
+            "export needs --to NAME for a checkpoint",
+            hint="without it SOURCE is a bundle on the shelf, and --target says what to derive",
+        )
+    return str(source)
+
+
+def _bundle(given: dict[str, Any], shelf: Shelf, name: str, licence: str | None) -> dict[str, Any]:
+    """Make the bundle unless it is there already; gives what to print of it."""
     from safelight.progress import StageProgress
 
-    settings = load_settings()
-    name = check_name(to)
-    shelf = Shelf(settings.models, settings.cache)
     target = shelf.models / name
-    base = base_bundle(shelf, source)
-    if base is not None:
-        if vae or tiny_vae or embedding or prediction or variants:
-            raise UsageError(
-                "--vae, --tiny-vae, --embedding, --prediction and --with are for checkpoints; a"
-                " bundle takes --lora",
-                hint="export the checkpoint with all of them",
-            )
-        manifest = reweight(shelf, base, name, tuple(_lora(text) for text in lora or ()), licence)
-        if json:
-            line({"name": manifest.name, "family": manifest.family, "path": str(target)})
-        return
     try:
         from export import Ingredients, Options, export_checkpoint, is_current
     except ImportError as error:
@@ -110,15 +157,7 @@ def export(
             "export needs torch, diffusers, transformers, onnx and onnxscript",
             hint="pip install 'safelight[export]'",
         ) from error
-    ingredients = Ingredients(
-        source=source,
-        vae=vae,
-        prediction=None if prediction is None else prediction.value,
-        loras=tuple(_lora(text) for text in lora or ()),
-        embeddings=tuple(_embedding(text) for text in embedding or ()),
-        tiny_vae=tiny_vae,
-        variants=tuple(sorted({variant.value for variant in variants or ()})),
-    )
+    ingredients = Ingredients(**given)
     hashes = shelf.hash_cache
     if target.exists():
         if not is_current(ingredients, target, licence=licence, hash_cache=hashes):
@@ -144,8 +183,21 @@ def export(
         if not manifest.add_on:
             note(f"Generate with --model {name}.")
             _say_of_checker(ingredients, manifest)
-    if json:
-        line({"name": manifest.name, "family": manifest.family, "path": str(target)})
+    return _made(manifest, target)
+
+
+def _made(manifest: "Manifest", folder: Path) -> dict[str, Any]:
+    return {"name": manifest.name, "family": manifest.family, "path": str(folder)}
+
+
+def _check_only_loras(ingredients: dict[str, Any]) -> None:
+    kept = {"source", "loras"}
+    if any(value for key, value in ingredients.items() if key not in kept):
+        raise UsageError(
+            "--vae, --tiny-vae, --embedding, --prediction and --with are for checkpoints; a bundle"
+            " takes --lora",
+            hint="export the checkpoint with all of them",
+        )
 
 
 def _say_of_checker(ingredients: "Ingredients", manifest: "Manifest") -> None:

@@ -52,7 +52,7 @@ def generate(
         str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")
+        str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="A file, one prompt a line.", allow_dash=True)

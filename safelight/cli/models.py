@@ -9,6 +9,7 @@ from safelight.cli.card import show
 from safelight.cli.options import Json
 from safelight.cli.proof import verify
 from safelight.cli.supply import add, pull
+from safelight.cli.targets import remove_forms
 from safelight.console import line, note, table
 from safelight.settings import load_settings
 from safelight.shelf import Shelf
@@ -84,12 +85,12 @@ def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model of yours on the shelf.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a model of yours from the shelf and from the disk; the shipped one stays."""
+    """Remove a model of yours and its targets from the disk; the shipped one stays."""
     settings = load_settings()
     shelf = Shelf(settings.models, settings.cache)
     shelf.removable(name)  # before anybody is asked
     agree(f"The model '{name}' will be removed from this disk.", yes=yes)
-    freed = shelf.remove(name)
+    freed = remove_forms(shelf, settings.cache, name) + shelf.remove(name)
     note(f"'{name}' is removed; {freed / 1e6:.1f} MB are free again.")
 
 

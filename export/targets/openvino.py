@@ -1,0 +1,105 @@
+"""OpenVINO's own format (IR): each graph as it was read, with free sizes or for stated shapes.
+
+Weights stay in the precision that the bundle stores, with the same casts behind them: OpenVINO's
+own compression to f16 would round what the bundle keeps in fp32 (the timestep's frequencies), and
+the form computes what the ONNX graph computes, bit by bit. Only `Core` and `save_model` are used:
+the converter reports its use to its maker.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.backends import Shapes
+from engine.bundle import Bundle
+from engine.derived import Shape
+from engine.manifest import Manifest
+from export.errors import GraphError
+from export.targets import Progress
+
+__all__ = ["BOUND", "LIBRARIES", "NEEDED", "PRECISION", "build", "component_shapes", "device"]
+
+PRECISION = "stored"  # weights as the bundle has them, arithmetic as the engine's choice says
+LIBRARIES = ("openvino",)
+NEEDED: Mapping[str, str] = {"openvino": "pip install 'safelight[cpu]'"}
+BOUND = 0.0  # it computes the same
+HALVES = 2  # a guided picture is one batch: without the prompt, and with it
+TIME_IDS = 6  # sizes that SDXL is told
+
+
+def device() -> str:
+    """Name the plugin: the form is the same for every processor."""
+    return "CPU"
+
+
+def build(
+    bundle: Bundle, out: Path, *, shapes: tuple[Shape, ...], progress: Progress
+) -> dict[str, object]:
+    """Write `COMPONENT/model.xml` and `.bin`, or the same under a folder for each shape.
+
+    Gives the report: components, and how many bytes. Raises GraphError.
+    """
+    from engine.backends.openvino import runtime
+
+    ov = runtime()
+    core = ov.Core()
+    jobs = list(_jobs(bundle, shapes))
+    for place, (component, folder, static) in enumerate(jobs):
+        progress(f"write {folder}", place / len(jobs))
+        try:
+            graph = core.read_model(bundle.model(component))
+            if static:
+                graph.reshape(_ranked(graph, static))
+            (out / folder).mkdir(parents=True)
+            ov.save_model(graph, out / folder / "model.xml", compress_to_fp16=False)
+        except RuntimeError as error:
+            sizes = ", ".join(f"{name} {list(size)}" for name, size in static.items())
+            raise GraphError(
+                f"OpenVINO cannot write {component} {sizes}".rstrip(),
+                hint="multiples of 64 pixels fit every model",
+            ) from error
+    return {
+        "components": list(bundle.manifest.components),
+        "weights": {name: each.precision for name, each in bundle.manifest.components.items()},
+        "computes": "what the ONNX graph computes, bit by bit",
+    }
+
+
+def _jobs(bundle: Bundle, shapes: tuple[Shape, ...]) -> Iterator[tuple[str, str, Shapes]]:
+    for component in bundle.manifest.components:
+        if not shapes:
+            yield component, component, {}
+        for shape in shapes:
+            static = component_shapes(bundle.manifest, component, shape)
+            yield component, f"{shape}/{component}", static
+
+
+def component_shapes(manifest: Manifest, component: str, shape: Shape) -> Shapes:
+    """Give the input shapes of one component for pictures of this shape, with guidance."""
+    factor, n = manifest.vae_scale_factor, shape.batch
+    latents = (manifest.latent_channels, shape.height // factor, shape.width // factor)
+    known: dict[str, tuple[int, ...]] = {
+        "latent_sample": (n, *latents),
+        "timestep": (),
+        "encoder_hidden_states": (HALVES * n, manifest.token_limit, manifest.embed_dim),
+        "input_ids": (1, manifest.token_limit),
+        "text_embeds": (HALVES * n, manifest.pooled_dim),
+        "time_ids": (HALVES * n, TIME_IDS),
+        "sample": (n, 3, shape.height, shape.width)
+        if component == "vae_encoder"
+        else (HALVES * n, *latents),
+    }
+    inputs = manifest.components[component].inputs
+    unknown = [name for name in inputs if name not in known]
+    if unknown:
+        raise GraphError(f"{component} has an input '{unknown[0]}' that no shape is known for")
+    return {name: known[name] for name in inputs}
+
+
+def _ranked(graph: Any, shapes: Shapes) -> dict[str, list[int]]:
+    """Give the graph's own rank to a timestep: a bundle by another exporter has one dimension."""
+    static: dict[str, list[int]] = {}
+    for name, shape in shapes.items():
+        rank = graph.input(name).get_partial_shape().rank.get_length()
+        static[name] = [1] if shape == () and rank == 1 else list(shape)
+    return static
