@@ -1,0 +1,1 @@
+"""Forms of a bundle that are derived for one runtime or device."""
