@@ -47,14 +47,14 @@ class _Typing:
     """The graph at work: one converted copy of each value and weight, however many use it."""
 
     graph: ir.Graph
-    converted: dict[tuple[int, ir.DataType], ir.Value] = field(default_factory=dict)
+    converted: dict[tuple[ir.Value, ir.DataType], ir.Value] = field(default_factory=dict)
     casts: Counter[str] = field(default_factory=Counter)
 
     def as_type(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         """Give `value` in the wanted float type."""
         if value.dtype == wanted:
             return value
-        key = (id(value), wanted)
+        key = (value, wanted)
         if key not in self.converted:
             self.converted[key] = self._convert(value, wanted)
         return self.converted[key]

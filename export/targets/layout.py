@@ -24,7 +24,7 @@ class Layout:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._turned: dict[tuple[int, tuple[int, ...]], ir.Value] = {}
+        self._turned: dict[tuple[ir.Value, tuple[int, ...]], ir.Value] = {}
 
     def last(self, value: ir.Value) -> ir.Value:
         """Give f[N, H, W, C] of f[N, C, H, W]."""
@@ -52,7 +52,7 @@ class Layout:
         old.replace_all_uses_with(self._turn(last, LAST_TO_FIRST, name), replace_graph_outputs=True)
 
     def _turn(self, value: ir.Value, order: tuple[int, ...], name: str) -> ir.Value:
-        key = (id(value), order)
+        key = (value, order)
         if key not in self._turned:
             node = ir.node("Transpose", [value], {"perm": order}, name=f"{name}/transpose")
             out = node.outputs[0]

@@ -17,6 +17,7 @@ from engine.backends import Array
 from engine.bundle import Bundle
 from export.errors import GraphError, ParityError
 from export.targets.activations import Observation, observe, open_graph
+from export.targets.rounding import rounding
 from export.targets.trajectory import recorded_inputs
 from export.weights import DATA_NAME, INLINE_LIMIT, MODEL_NAME
 
@@ -94,9 +95,10 @@ def check_graph(proto: onnx.ModelProto) -> None:
 def fidelity(source: Source, proto: onnx.ModelProto, folder: Path) -> float:
     """Give the PSNR in dB of a derived graph's worst output against fp32; -inf if not finite.
 
+    What a node makes in fp16 is rounded to fp16, as on a card; sums run in fp32 within a node.
     folder: where the derived graph's weights lie.
     """
-    run = open_graph(proto, folder)
+    run = open_graph(rounding(proto), folder)
     worst = PSNR_CAP
     for inputs, wanted in zip(source.runs, source.seen.outputs, strict=True):
         got = run(inputs)
