@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from export.errors import GraphError
@@ -92,7 +93,7 @@ def open_model(file: Path) -> ir.Model:
         passes.NameFixPass()(model)
         if any(value.dtype is None for node in model.graph for value in node.outputs):
             passes.ShapeInferencePass()(model)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, DecodeError) as error:
         raise GraphError(f"{file.parent.name}/{file.name} cannot be read: {error}") from error
     for node in model.graph:
         if any(item.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}

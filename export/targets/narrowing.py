@@ -5,6 +5,7 @@ Runtime on the CPU: what a GPU makes of it is another matter, and the report say
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +23,19 @@ from export.targets.trajectory import recorded_inputs
 from export.weights import DATA_NAME, INLINE_LIMIT, MODEL_NAME
 
 __all__ = [
-    "LEAST_PSNR",
     "Progress",
     "Source",
-    "check_fidelity",
     "check_graph",
     "fidelity",
     "largest",
     "observed",
     "read_graph",
+    "reasons",
     "save_graph",
+    "worst",
 ]
 
 Progress = Callable[[str, float], None]
-# dB of a component's output against fp32. fp16 keeps 11 bits, 66 dB a rounding; pocket and the tiny
-# random networks come out at 50 and more. A graph with one overflow or a wrong fusion is below 20.
-LEAST_PSNR = 40.0
 PSNR_CAP = 200.0  # dB; what equal arrays get, since JSON has no infinity
 
 
@@ -93,33 +91,35 @@ def check_graph(proto: onnx.ModelProto) -> None:
 
 
 def fidelity(source: Source, proto: onnx.ModelProto, folder: Path) -> float:
-    """Give the PSNR in dB of a derived graph's worst output against fp32; -inf if not finite.
+    """Give the PSNR in dB of a derived graph's worst output against fp32.
 
     What a node makes in fp16 is rounded to fp16, as on a card; sums run in fp32 within a node.
-    folder: where the derived graph's weights lie.
+    folder: where the derived graph's weights lie. Raises ParityError when NaN or Inf comes out.
     """
     run = open_graph(rounding(proto), folder)
-    worst = PSNR_CAP
+    least = PSNR_CAP
     for inputs, wanted in zip(source.runs, source.seen.outputs, strict=True):
         got = run(inputs)
         for name, exact in wanted.items():
             if not np.isfinite(got[name]).all():
-                return -math.inf
+                raise ParityError(
+                    f"{source.name} in fp16 gives NaN or Inf as {name}",
+                    hint="nothing was kept; run this model in fp32 or bf16",
+                )
             error = float(np.sqrt(np.mean((got[name].astype(np.float64) - exact) ** 2)))
             span = float(np.ptp(exact)) or 1.0
-            worst = min(worst, PSNR_CAP if error == 0 else 20 * math.log10(span / error))
-    return worst
+            least = min(least, PSNR_CAP if error == 0 else 20 * math.log10(span / error))
+    return round(least, 1)
 
 
-def check_fidelity(source: Source, what: str, psnr: float) -> float:
-    """Give `psnr` rounded. Raises ParityError when it is below LEAST_PSNR."""
-    if psnr >= LEAST_PSNR:
-        return round(psnr, 1)
-    got = "holds NaN or Inf" if math.isinf(psnr) else f"is {psnr:.1f} dB from fp32"
-    raise ParityError(
-        f"{source.name} in fp16, {what}, {got}; at least {LEAST_PSNR:g} dB are needed",
-        hint="nothing was kept; run this model in fp32 or bf16",
-    )
+def worst(parts: Mapping[str, Mapping[str, object]], *keys: str) -> float:
+    """Give the least of the components' PSNRs in dB."""
+    return min(float(str(part[key])) for part in parts.values() for key in keys)
+
+
+def reasons(model: ir.Model, wide: Mapping[str, str]) -> dict[str, int]:
+    """Count why nodes of the finished graph compute in fp32."""
+    return dict(Counter(wide[str(node.name)] for node in model.graph if str(node.name) in wide))
 
 
 def largest(source: Source) -> dict[str, object]:

@@ -21,6 +21,7 @@ __all__ = [
     "USUAL",
     "PlanOptions",
     "build_plan",
+    "card_name",
     "context_options",
     "load_tensorrt",
     "write_context_model",
@@ -96,6 +97,18 @@ def build_plan(
     if cache is not None and options.timing_cache is not None:
         _replace(options.timing_cache, memoryview(config.get_timing_cache().serialize()))
     return int(made.nbytes)
+
+
+def card_name() -> str:
+    """Name the first NVIDIA card and its compute capability. Raises DeviceError without one."""
+    try:
+        cuda = importlib.import_module("cuda.bindings.runtime")
+        status, card = cuda.cudaGetDeviceProperties(0)
+    except Exception as error:  # a missing driver shows as ImportError or RuntimeError
+        raise DeviceError(f"no NVIDIA card can be asked: {_short(error)}", hint=NEEDED) from error
+    if status != cuda.cudaError_t.cudaSuccess:
+        raise DeviceError(f"there is no NVIDIA card here: {status.name}", hint=NEEDED)
+    return f"{card.name.decode()} sm_{card.major}{card.minor}"
 
 
 def _made(make: Any) -> Any:

@@ -2,16 +2,26 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from engine.manifest import Manifest, TensorSpec
 from export.errors import GraphError, SourceError
 
-__all__ = ["Profile", "ShapeRange", "profile_of", "shape_ranges"]
+__all__ = ["PictureShape", "Profile", "ShapeRange", "profile_of", "shape_ranges"]
 
 CHUNKS = 3  # of a prompt; a longer one needs a plan of its own
 HALVES = (1, 2)  # one without guidance, two with it
-MAX_SIDE = 8192  # pixels
-MAX_BATCH = 64
+
+
+class PictureShape(Protocol):
+    """What is asked for: width and height in pixels, batch in pictures."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,41 +42,36 @@ class ShapeRange:
     best: tuple[int, ...]
     most: tuple[int, ...]
 
+    def __str__(self) -> str:
+        """Write 1x4x64x64..2x4x64x64..2x4x64x64."""
+        return "..".join("x".join(map(str, each)) for each in (self.least, self.best, self.most))
 
-def profile_of(manifest: Manifest, shapes: Sequence[Sequence[int]]) -> Profile:
-    """Make the profile that covers `shapes`: (width, height) or (width, height, batch) in pixels.
 
-    The first is the one to be fast for; none means the bundle's default size. batch counts
-    pictures, 1 when left out; guidance doubles it. Raises SourceError for an impossible shape.
+def profile_of(manifest: Manifest, shapes: Sequence[PictureShape]) -> Profile:
+    """Make the profile that covers `shapes`, the first one the fastest.
+
+    None means one picture of the bundle's default size; guidance doubles a batch. Raises
+    SourceError where a side is no multiple of the VAE's factor.
     """
-    wanted = [tuple(shape) for shape in shapes]
-    wanted = wanted or [(manifest.default_width, manifest.default_height)]
-    for shape in wanted:
-        _check(shape, manifest.vae_scale_factor)
     factor, limit = manifest.vae_scale_factor, manifest.token_limit
-    batches = [shape[2] if len(shape) == 3 else 1 for shape in wanted]
+    for shape in shapes:
+        if shape.width % factor or shape.height % factor:
+            raise SourceError(
+                f"{shape.width}x{shape.height} is no size of pictures",
+                hint=f"both sides must be multiples of {factor} pixels",
+            )
+    batches = [shape.batch for shape in shapes] or [1]
     sizes = {
         "batch": (HALVES[0] * min(batches), HALVES[1] * batches[0], HALVES[1] * max(batches)),
         "tokens": (limit, limit, CHUNKS * limit),
     }
-    for place, name in enumerate(("width", "height")):
-        sides = [shape[place] for shape in wanted]
+    widths = [shape.width for shape in shapes] or [manifest.default_width]
+    heights = [shape.height for shape in shapes] or [manifest.default_height]
+    for name, sides in (("width", widths), ("height", heights)):
         pixels = (min(sides), sides[0], max(sides))
         sizes[f"{name}_px"] = pixels
         sizes[name] = (pixels[0] // factor, pixels[1] // factor, pixels[2] // factor)
     return Profile(sizes=sizes)
-
-
-def _check(shape: tuple[int, ...], factor: int) -> None:
-    good = len(shape) in {2, 3} and all(
-        factor <= side <= MAX_SIDE and side % factor == 0 for side in shape[:2]
-    )
-    if not good or (len(shape) == 3 and not 1 <= shape[2] <= MAX_BATCH):
-        raise SourceError(
-            f"{'x'.join(map(str, shape))} is no shape of pictures",
-            hint=f"WIDTHxHEIGHT or WIDTHxHEIGHTxBATCH, sides multiples of {factor} up to"
-            f" {MAX_SIDE}, batch 1 to {MAX_BATCH}",
-        )
 
 
 def shape_ranges(inputs: Mapping[str, TensorSpec], profile: Profile) -> dict[str, ShapeRange]:

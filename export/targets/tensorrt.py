@@ -1,99 +1,102 @@
 """The `tensorrt` target: strongly typed graphs in fp16 with fp32 islands, and plans of them.
 
-The graphs hold standard operators alone, and weights keep the checkpoint's names, by which a
-refittable plan exchanges them. Normalisations over pictures compute in fp32: their sums run over
-up to a million numbers. `unverified on hardware`.
+A plan fits one kind of card and one version of TensorRT: both are in the key it is kept under.
 """
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.bundle import Bundle
-from export.targets.activations import wide_nodes
-from export.targets.half import open_model, to_half
-from export.targets.narrowing import (
-    Progress,
-    Source,
-    check_fidelity,
-    check_graph,
-    fidelity,
-    largest,
-    observed,
-    read_graph,
-    save_graph,
-)
-from export.targets.plan import USUAL, PlanOptions, build_plan, load_tensorrt
-from export.targets.profile import Profile, profile_of, shape_ranges
+from export.targets.cuda import BOUND, PRECISION, UNVERIFIED
 
-__all__ = ["PLAN_NAME", "build", "write_typed_graphs"]
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
+    from export.targets.plan import PlanOptions
+    from export.targets.profile import PictureShape, Profile
 
+__all__ = [
+    "BOUND",
+    "LIBRARIES",
+    "NEEDED",
+    "PLAN_NAME",
+    "PRECISION",
+    "build",
+    "device",
+    "write_typed_graphs",
+]
+
+LIBRARIES = ("tensorrt",)
+NEEDED: Mapping[str, str] = {
+    "onnx": "pip install 'safelight[export]'",
+    "onnx_ir": "pip install 'safelight[export]'",
+    "onnxruntime": "pip install 'safelight[cpu]'",
+    "tensorrt": (
+        "pip install 'safelight[tensorrt]'; the package's libraries come from NVIDIA's own index,"
+        " which its installation guide names"
+    ),
+}
 PLAN_NAME = "model.plan"
-UNVERIFIED = "unverified on hardware: compared by ONNX Runtime on the CPU, never run on a card"
-NORMALISATIONS = ("GroupNormalization", "InstanceNormalization")
+
+
+def device() -> str:
+    """Name the card that plans would be built for. Raises DeviceError when there is none."""
+    from export.targets.plan import card_name
+
+    return card_name()
 
 
 def build(
-    bundle: Bundle,
+    bundle: "Bundle",
     out: Path,
     *,
-    shapes: Sequence[Sequence[int]] = (),
-    progress: Progress,
-    options: PlanOptions = USUAL,
+    shapes: "tuple[PictureShape, ...]" = (),
+    progress: Callable[[str, float], None],
+    options: "PlanOptions | None" = None,
 ) -> dict[str, object]:
     """Write COMPONENT/model.plan, and the typed graph that it was made of, into `out`.
 
-    shapes: (width, height) or (width, height, batch) in pixels that the plans must cover, the
-    first one the fastest. Gives the report of `write_typed_graphs` with plan sizes, shapes and
-    TensorRT's version. Raises DeviceError without TensorRT or a card before anything is written.
+    shapes: what the plans must cover, the first the fastest; none: the bundle's default size.
+    options: `PlanOptions()` when left out. Gives the report of `write_typed_graphs` with the sizes
+    of plans, the shapes, and TensorRT's version. Raises DeviceError without TensorRT or a card,
+    before anything is written.
     """
+    from export.targets.plan import PlanOptions, load_tensorrt
+    from export.targets.profile import profile_of
+
     trt = load_tensorrt()
+    chosen = PlanOptions() if options is None else options
     profile = profile_of(bundle.manifest, shapes)
     report = write_typed_graphs(bundle, out, progress=lambda s, f: progress(s, f / 2))
-    parts: dict[str, dict[str, object]] = report["components"]  # pyright: ignore[reportAssignmentType]
-    for place, (name, part) in enumerate(parts.items()):
-        progress(f"build {name}", (1 + place / len(parts)) / 2)
-        part.update(_plan(trt, bundle, out / name, profile, options))
-    return report | {"tensorrt": str(trt.__version__), "refittable": options.refittable}
+    for place, (name, part) in enumerate(report["components"].items()):
+        progress(f"build {name}", (1 + place / len(report["components"])) / 2)
+        part.update(_plan(trt, bundle, out / name, profile, chosen))
+    return report | {"tensorrt": str(trt.__version__), "refittable": chosen.refittable}
 
 
 def _plan(
-    trt: Any, bundle: Bundle, folder: Path, profile: Profile, options: PlanOptions
+    trt: Any, bundle: "Bundle", folder: Path, profile: "Profile", options: "PlanOptions"
 ) -> dict[str, object]:
+    from export.targets.plan import build_plan
+    from export.targets.profile import shape_ranges
+
     ranges = shape_ranges(bundle.manifest.components[folder.name].inputs, profile)
     size = build_plan(trt, folder / "model.onnx", folder / PLAN_NAME, ranges, options)
-    shapes = {name: [each.least, each.best, each.most] for name, each in ranges.items()}
-    return {"plan_bytes": size, "shapes": shapes}
+    return {"plan_bytes": size, "shapes": {name: str(each) for name, each in ranges.items()}}
 
 
-def write_typed_graphs(bundle: Bundle, out: Path, *, progress: Progress) -> dict[str, Any]:
+def write_typed_graphs(
+    bundle: "Bundle", out: Path, *, progress: Callable[[str, float], None]
+) -> dict[str, Any]:
     """Write COMPONENT/model.onnx with its weights into `out`: what TensorRT compiles.
 
     Gives for each component how many nodes compute in fp16 and in fp32 and why, the largest
-    activation, and the PSNR in dB against fp32. Needs no TensorRT. Raises ParityError, GraphError
-    and the engine's errors.
+    activation, and the PSNR in dB against fp32; and the worst of them. Needs no TensorRT. Raises
+    ParityError where NaN or Inf comes out, GraphError, and the engine's errors.
     """
+    from export.targets.narrowing import observed, worst
+    from export.targets.typed_graph import write_typed
+
     parts = {
-        source.name: _typed(source, out / source.name) for source in observed(bundle, progress)
+        source.name: write_typed(source, out / source.name) for source in observed(bundle, progress)
     }
-    return {"components": parts, "verified": UNVERIFIED}
-
-
-def _typed(source: Source, folder: Path) -> dict[str, object]:
-    model = open_model(source.file)
-    wide = wide_nodes(model.graph, source.seen.ranges)
-    for node in model.graph:
-        if node.op_type in NORMALISATIONS:
-            wide.setdefault(str(node.name), "normalisation")
-    halved = to_half(model, wide)
-    graph = read_graph(save_graph(model, folder))
-    check_graph(graph)
-    return {
-        "nodes_fp16": halved.narrow,
-        "nodes_fp32": halved.wide,
-        "fp32_because": dict(Counter(wide.values())),
-        "casts": halved.casts,
-        "largest": largest(source),
-        "psnr": check_fidelity(source, "typed", fidelity(source, graph, folder)),
-    }
+    return {"components": parts, "psnr": worst(parts, "psnr"), "verified": UNVERIFIED}
