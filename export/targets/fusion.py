@@ -136,7 +136,7 @@ class _Fuser:
         """GroupNorm, SiLU included, with channels last: the only layout of the kernel."""
         match = group_norm_at(norm)
         if match is None:
-            self.found.left["GroupNorm: not a picture of channels"] += 1
+            self.found.left["GroupNorm: not of four dimensions"] += 1
             return
         channels = match.scale.shape[0] if match.scale.shape is not None else None
         # The kernel's threads take two neighbouring channels each, of one group.

@@ -17,7 +17,7 @@ from tests.export.targets.graphs import GATED, write_graph
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 DRAW = np.random.default_rng(14)
-HEIGHT, WIDTH = 13, 18  # odd, so that the up-sampling crops
+HEIGHT, WIDTH = 7, 10  # odd, so that the up-sampling crops
 
 
 def normal(*shape):
