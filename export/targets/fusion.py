@@ -1,8 +1,8 @@
 """Fuses a graph into the operators for which ONNX Runtime has CUDA kernels, in a derived copy.
 
-MultiHeadAttention, GroupNorm, SkipGroupNorm, NhwcConv, BiasSplitGelu and Gelu of the domain
-`com.microsoft` (onnxruntime, docs/ContribOperators.md). It happens in fp32, before the graph is
-made narrow, and what must stay in fp32 is not touched.
+MultiHeadAttention, GroupNorm, SkipGroupNorm, SkipLayerNormalization, NhwcConv, BiasSplitGelu and
+Gelu of the domain `com.microsoft` (onnxruntime, docs/ContribOperators.md). It happens in fp32,
+before the graph is made narrow, and what must stay in fp32 is not touched.
 """
 
 from collections import Counter
@@ -52,6 +52,7 @@ def fuse(model: ir.Model, wide: Collection[str]) -> Fusions:
         ("InstanceNormalization", work.group_norm),
     ):
         work.each(kind, rewrite)
+    work.each("LayerNormalization", work.skip_layer_norm)
     work.each("GroupNorm", work.skip_group_norm)
     work.each("Conv", work.convolution)
     work.layout.propagate()
@@ -139,7 +140,8 @@ class _Fuser:
             self.found.left["GroupNorm: not of four dimensions"] += 1
             return
         channels = match.scale.shape[0] if match.scale.shape is not None else None
-        # The kernel's threads take two neighbouring channels each, of one group.
+        # A thread of the kernel takes two neighbouring channels, and groups of an odd number come
+        # out wrong without a word (group_norm_impl_kernel.cuh).
         if not isinstance(channels, int) or channels % (2 * match.groups):
             self.found.left["GroupNorm: an odd number of channels a group"] += 1
         elif self._may("GroupNorm", match.nodes):
@@ -205,6 +207,38 @@ class _Fuser:
         same = first.shape is not None and first.shape == second.shape and len(first.shape) == 4
         return (self.layout.last(first), self.layout.last(second)) if same else None
 
+    def skip_layer_norm(self, norm: ir.Node) -> None:
+        """SkipLayerNormalization of a sum f[N, S, D], its linear layer's bias included."""
+        total = norm.inputs[0]
+        added = made_by(total, "Add")
+        if total is None or added is None or len(norm.inputs) != 3:
+            return
+        x, skip = added.inputs
+        if x is None or skip is None or x.shape is None or x.shape != skip.shape:
+            return
+        if len(x.shape) != 3 or norm.attributes["axis"].as_int() not in {2, -1}:
+            return
+        if not self._may("SkipLayerNormalization", (added, norm)):
+            return
+        x, skip, bias = _without_bias(x, skip)
+        others = [use for use in total.uses() if use.node is not norm]
+        node = ir.node(
+            "SkipLayerNormalization",
+            [x, skip, *norm.inputs[1:], *([] if bias is None else [bias])],
+            {"epsilon": norm.attributes["epsilon"]},
+            domain=DOMAIN,
+            num_outputs=4 if others else 1,
+            name=f"{norm.name}/skip",
+        )
+        if others:
+            node.outputs[1].name = node.outputs[2].name = ""  # mean and deviation: not wanted
+            summed = node.outputs[3]
+            summed.name, total.name = total.name, f"{total.name}/unskipped"
+            set_type(summed, FLOAT, total.shape)
+        self._put(node, norm.outputs[0])
+        if others:
+            total.replace_all_uses_with(node.outputs[3], replace_graph_outputs=True)
+
     def convolution(self, conv: ir.Node) -> None:
         """NhwcConv, its weights turned when the file is written."""
         x, weight = conv.inputs[0], conv.inputs[1]
@@ -226,6 +260,23 @@ class _Fuser:
                 name=f"{conv.outputs[0].name}/nhwc",
             )
             self._put_last(node, conv.outputs[0])
+
+
+def _without_bias(x: ir.Value, skip: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value | None]:
+    """Give two summands, and the f[D] that was added to one of them for this sum alone."""
+    for one, rest in ((x, skip), (skip, x)):
+        added = made_by(one, "Add")
+        if added is None or len(one.uses()) != 1 or one.is_graph_output():
+            continue
+        for place, value in enumerate(added.inputs):
+            plain = added.inputs[1 - place]
+            if value is not None and plain is not None and _is_vector(value):
+                return plain, rest, value
+    return x, skip, None
+
+
+def _is_vector(value: ir.Value) -> bool:
+    return stored_weight(value) is not None and value.shape is not None and len(value.shape) == 1
 
 
 def _turned_weight(graph: ir.Graph, stored: ir.Value, conv: ir.Node) -> ir.Value:

@@ -1,8 +1,8 @@
 """Recognises, in the graphs that our exporter traces, what a GPU computes in one kernel.
 
-onnxruntime.transformers looks for the node sequences of torch's old tracer and finds none of them
-here; these are those of `torch.onnx.export(dynamo=True)` with opset 18. Each function takes the
-node in the middle of a pattern and gives what the fused operator needs, or None.
+onnxruntime.transformers looks for the node sequences of torch's old tracer, and finds neither
+attention nor GEGLU here; these are those of `torch.onnx.export(dynamo=True)` with opset 18. Each
+function takes the node in the middle of a pattern and gives what the fused operator needs, or None.
 """
 
 import math

@@ -17,6 +17,14 @@ from tests.export.targets.graphs import GATED, write_graph
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 DRAW = np.random.default_rng(14)
+FUSED = (
+    "Gelu",
+    "GroupNorm",
+    "MultiHeadAttention",
+    "NhwcConv",
+    "SkipGroupNorm",
+    "SkipLayerNormalization",
+)
 HEIGHT, WIDTH = 7, 10  # odd, so that the up-sampling crops
 
 
@@ -78,7 +86,10 @@ def test_every_pattern_of_the_source_is_fused_or_accounted_for(fused, name):
     odd = said.left["GroupNorm: an odd number of channels a group"]
     assert norms + odd == source["InstanceNormalization"]
     assert found["InstanceNormalization"] == odd
-    for kind in ("MultiHeadAttention", "NhwcConv", "Gelu", "GroupNorm", "SkipGroupNorm"):
+    layers = found["LayerNormalization"] + found["SkipLayerNormalization"]
+    assert layers == source["LayerNormalization"]
+    assert found["SkipLayerNormalization"] >= found["MultiHeadAttention"]  # one follows each
+    for kind in FUSED:
         assert said.made[kind] == found[kind]
 
 
