@@ -4,7 +4,9 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 import safelight
@@ -111,6 +113,31 @@ def test_pictures_keep_their_channels_last_through_the_decoder(fused):
     # One turn at each end; enlargements, sums and norms between them need none.
     assert kinds(fused["vae_decoder"][0])["Transpose"] == 2
     assert kinds(fused["vae_encoder"][0])["Transpose"] == 2
+
+
+def test_with_fixed_sizes_no_arithmetic_of_shapes_remains(fused):
+    # What computes shapes would run on the host, which a CUDA graph cannot capture and
+    # `session.disable_cpu_ep_fallback` refuses.
+    graph, _, folder = fused["unet"]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folder / "fixed.onnx")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(folder)
+    )
+    for name, size in {"batch": 2, "height": 16, "width": 16, "tokens": 32}.items():
+        options.add_free_dimension_override_by_name(name, size)
+    spelled = spelled_out(graph).SerializeToString()
+    onnxruntime.InferenceSession(spelled, options, providers=["CPUExecutionProvider"])
+    fixed = onnx.shape_inference.infer_shapes(read_graph(folder / "fixed.onnx")).graph
+    assert kinds(graph)["Shape"] > 0  # while they are free
+    whole = {
+        value.name
+        for value in fixed.value_info
+        if value.type.tensor_type.elem_type == onnx.TensorProto.INT64
+    }
+    assert [node.op_type for node in fixed.node if whole.intersection(node.output)] == []
 
 
 def test_a_network_of_fp32_islands_is_left_alone(tmp_path):
