@@ -1,5 +1,6 @@
 """Says between which shapes a compiled network must work, and for which it should be fastest."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -48,10 +49,10 @@ class ShapeRange:
 
 
 def profile_of(manifest: Manifest, shapes: Sequence[PictureShape]) -> Profile:
-    """Make the profile that covers `shapes`, the first one the fastest.
+    """Make the profile that covers `shapes`, fastest for the bundle's default size or the largest.
 
-    None means one picture of the bundle's default size; guidance doubles a batch. Raises
-    SourceError where a side is no multiple of the VAE's factor.
+    None means one picture of the default size; guidance doubles a batch. Raises SourceError where
+    a side is no multiple of the VAE's factor.
     """
     factor, limit = manifest.vae_scale_factor, manifest.token_limit
     for shape in shapes:
@@ -60,15 +61,17 @@ def profile_of(manifest: Manifest, shapes: Sequence[PictureShape]) -> Profile:
                 f"{shape.width}x{shape.height} is no size of pictures",
                 hint=f"both sides must be multiples of {factor} pixels",
             )
-    batches = [shape.batch for shape in shapes] or [1]
+    default = manifest.default_width, manifest.default_height
+    asked = [(shape.width, shape.height, shape.batch) for shape in shapes] or [(*default, 1)]
+    usual = [each for each in asked if each[:2] == default]
+    best = max(usual or asked, key=math.prod)
+    widths, heights, batches = zip(*asked, strict=True)
     sizes = {
-        "batch": (HALVES[0] * min(batches), HALVES[1] * batches[0], HALVES[1] * max(batches)),
+        "batch": (HALVES[0] * min(batches), HALVES[1] * best[2], HALVES[1] * max(batches)),
         "tokens": (limit, limit, CHUNKS * limit),
     }
-    widths = [shape.width for shape in shapes] or [manifest.default_width]
-    heights = [shape.height for shape in shapes] or [manifest.default_height]
-    for name, sides in (("width", widths), ("height", heights)):
-        pixels = (min(sides), sides[0], max(sides))
+    for name, sides, middle in (("width", widths, best[0]), ("height", heights, best[1])):
+        pixels = (min(sides), middle, max(sides))
         sizes[f"{name}_px"] = pixels
         sizes[name] = (pixels[0] // factor, pixels[1] // factor, pixels[2] // factor)
     return Profile(sizes=sizes)

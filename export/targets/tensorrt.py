@@ -39,9 +39,10 @@ PLAN_NAME = "model.plan"
 
 
 def device() -> str:
-    """Name the card that plans would be built for. Raises DeviceError when there is none."""
-    from export.targets.plan import card_name
+    """Name the card that plans would be built for. Raises DeviceError without it or TensorRT."""
+    from export.targets.plan import card_name, load_tensorrt
 
+    load_tensorrt()  # so that what is missing first is said first
     return card_name()
 
 
@@ -55,7 +56,7 @@ def build(
 ) -> dict[str, object]:
     """Write COMPONENT/model.plan, and the typed graph that it was made of, into `out`.
 
-    shapes: what the plans must cover, the first the fastest; none: the bundle's default size.
+    shapes: what the plans must cover; none: the bundle's default size.
     options: `PlanOptions()` when left out. Gives the report of `write_typed_graphs` with the sizes
     of plans, the shapes, and TensorRT's version. Raises DeviceError without TensorRT or a card,
     before anything is written.

@@ -15,7 +15,7 @@ import pytest
 
 from engine.errors import DeviceError
 from export.errors import GraphError
-from export.targets import plan
+from export.targets import plan, tensorrt
 from export.targets.plan import PlanOptions, build_plan, context_options, write_context_model
 from export.targets.profile import ShapeRange
 
@@ -150,6 +150,8 @@ def test_without_tensorrt_the_pip_line_is_said():
     with pytest.raises(DeviceError, match="needs the package `tensorrt`") as caught:
         plan.load_tensorrt()
     assert "pip install 'safelight[tensorrt]'" in caught.value.hint
+    with pytest.raises(DeviceError, match="needs the package `tensorrt`"):
+        tensorrt.device()
 
 
 @pytest.mark.skipif(

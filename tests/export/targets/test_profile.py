@@ -37,13 +37,19 @@ def test_without_shapes_it_is_one_picture_of_the_default_size():
     assert "timestep" not in found  # a scalar has nothing free
 
 
-def test_the_first_shape_is_the_best_and_all_are_covered():
-    found = ranges("unet", Shape(96, 128), Shape(64, 256, 4), Shape(128, 64, 2))["sample"]
+def test_all_shapes_are_covered_and_the_largest_is_the_best():
+    found = ranges("unet", Shape(64, 64), Shape(96, 128, 2), Shape(64, 256))["sample"]
     assert found.least == (1, 4, 8, 8)
-    assert found.best == (2, 4, 16, 12)
-    assert found.most == (8, 4, 32, 16)
+    assert found.best == (4, 4, 16, 12)
+    assert found.most == (4, 4, 32, 12)
     picture = ranges("vae_encoder", Shape(96, 128), Shape(64, 256))["sample"]
-    assert (picture.best, picture.most) == ((2, 3, 128, 96), (2, 3, 256, 96))
+    assert (picture.best, picture.most) == ((2, 3, 256, 64), (2, 3, 256, 96))
+
+
+def test_the_default_size_is_the_best_where_it_is_among_them():
+    side = MANIFEST.default_width
+    found = ranges("vae_decoder", Shape(side, side), Shape(2 * side, 2 * side))["latent_sample"]
+    assert found.best == (2, 4, side // 8, side // 8)
 
 
 def test_it_is_written_as_a_line_of_the_report():
