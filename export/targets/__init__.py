@@ -1,1 +1,10 @@
-"""Forms of a bundle that are derived for one runtime or device."""
+"""Forms of a bundle for one runtime or device each: a table of builders."""
+
+from collections.abc import Mapping
+
+__all__ = ["TARGETS"]
+
+TARGETS: Mapping[str, str] = {
+    "cuda": "export.targets.cuda",
+    "tensorrt": "export.targets.tensorrt",
+}
