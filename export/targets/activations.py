@@ -105,6 +105,8 @@ def open_graph(proto: onnx.ModelProto, folder: Path) -> Any:
     options.log_severity_level = 4  # its warnings speak of what it cannot fuse
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = physical_cores()
+    # Nothing here is in a hurry: threads that wait for each other do it asleep.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.enable_cpu_mem_arena = False  # as in the parity gate: memory over speed
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.disable_prepacking", "1")
