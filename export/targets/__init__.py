@@ -20,8 +20,10 @@ __all__ = ["TARGETS", "Progress", "Target", "target_of"]
 Progress = Callable[[str, float], None]
 
 TARGETS: Mapping[str, str] = {
+    "cuda": "export.targets.cuda",
     "int8": "export.targets.int8",
     "openvino": "export.targets.openvino",
+    "tensorrt": "export.targets.tensorrt",
 }
 
 

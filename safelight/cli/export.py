@@ -85,7 +85,10 @@ def export(
         str | None, typer.Option("--licence", help="The checkpoint's licence, for the manifest.")
     ] = None,
     target: Annotated[
-        str, typer.Option("--target", help="onnx is the bundle; openvino, int8: a form of it.")
+        str,
+        typer.Option(
+            "--target", help="onnx is the bundle; openvino, int8, cuda, tensorrt: a form of it."
+        ),
     ] = "onnx",
     shape: Annotated[
         list[str] | None,

@@ -69,7 +69,9 @@ def derive_form(
             accept_loss=accept_loss,
         )
     note(f"The form '{target}' of '{name}' is in the cache, {form.bytes / 1e6:.1f} MB.")
-    if "psnr" in form.report:
+    if "verified" in form.report:
+        note(f"It is {form.report['verified']}. `generate` does not use it yet.")
+    elif "psnr" in form.report:
         note(f"It is approximate: its pictures have {form.report['psnr']} dB against fp32;")
         note(f"generate with --model {name} --precision {form.key.precision}.")
     return form_line(form)

@@ -1,0 +1,103 @@
+"""The `tensorrt` target: strongly typed graphs in fp16 with fp32 islands, and plans of them.
+
+A plan fits one kind of card and one version of TensorRT: both are in the key it is kept under.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.targets.cuda import BOUND, PRECISION, UNVERIFIED
+
+if TYPE_CHECKING:
+    from engine.bundle import Bundle
+    from export.targets.plan import PlanOptions
+    from export.targets.profile import PictureShape, Profile
+
+__all__ = [
+    "BOUND",
+    "LIBRARIES",
+    "NEEDED",
+    "PLAN_NAME",
+    "PRECISION",
+    "build",
+    "device",
+    "write_typed_graphs",
+]
+
+LIBRARIES = ("tensorrt",)
+NEEDED: Mapping[str, str] = {
+    "onnx": "pip install 'safelight[export]'",
+    "onnx_ir": "pip install 'safelight[export]'",
+    "onnxruntime": "pip install 'safelight[cpu]'",
+    "tensorrt": (
+        "pip install 'safelight[tensorrt]'; the package's libraries come from NVIDIA's own index,"
+        " which its installation guide names"
+    ),
+}
+PLAN_NAME = "model.plan"
+
+
+def device() -> str:
+    """Name the card that plans would be built for. Raises DeviceError without it or TensorRT."""
+    from export.targets.plan import card_name, load_tensorrt
+
+    load_tensorrt()  # so that what is missing first is said first
+    return card_name()
+
+
+def build(
+    bundle: "Bundle",
+    out: Path,
+    *,
+    shapes: "tuple[PictureShape, ...]" = (),
+    progress: Callable[[str, float], None],
+    options: "PlanOptions | None" = None,
+) -> dict[str, object]:
+    """Write COMPONENT/model.plan, and the typed graph that it was made of, into `out`.
+
+    shapes: what the plans must cover; none: the bundle's default size.
+    options: `PlanOptions()` when left out. Gives the report of `write_typed_graphs` with the sizes
+    of plans, the shapes, and TensorRT's version. Raises DeviceError without TensorRT or a card,
+    before anything is written.
+    """
+    from export.targets.plan import PlanOptions, load_tensorrt
+    from export.targets.profile import profile_of
+
+    trt = load_tensorrt()
+    chosen = PlanOptions() if options is None else options
+    profile = profile_of(bundle.manifest, shapes)
+    report = write_typed_graphs(bundle, out, progress=lambda s, f: progress(s, f / 2))
+    for place, (name, part) in enumerate(report["components"].items()):
+        progress(f"build {name}", (1 + place / len(report["components"])) / 2)
+        part.update(_plan(trt, bundle, out / name, profile, chosen))
+    return report | {"tensorrt": str(trt.__version__), "refittable": chosen.refittable}
+
+
+def _plan(
+    trt: Any, bundle: "Bundle", folder: Path, profile: "Profile", options: "PlanOptions"
+) -> dict[str, object]:
+    from export.targets.plan import build_plan
+    from export.targets.profile import shape_ranges
+
+    ranges = shape_ranges(bundle.manifest.components[folder.name].inputs, profile)
+    size = build_plan(trt, folder / "model.onnx", folder / PLAN_NAME, ranges, options)
+    return {"plan_bytes": size, "shapes": {name: str(each) for name, each in ranges.items()}}
+
+
+def write_typed_graphs(
+    bundle: "Bundle", out: Path, *, progress: Callable[[str, float], None]
+) -> dict[str, Any]:
+    """Write COMPONENT/model.onnx with its weights into `out`: what TensorRT compiles.
+
+    Gives for each component how many nodes compute in fp16 and in fp32 and why, the largest
+    activation, and the PSNR in dB against fp32; and the worst of them. Needs no TensorRT. Raises
+    ParityError where NaN or Inf comes out, GraphError, and the engine's errors.
+    """
+    from export.targets.narrowing import observed, worst
+    from export.targets.typed_graph import write_typed
+
+    parts = {
+        source.name: write_typed(source, out / source.name) for source in observed(bundle, progress)
+    }
+    return {"components": parts, "psnr": worst(parts, "psnr"), "verified": UNVERIFIED}
