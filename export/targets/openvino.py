@@ -13,7 +13,7 @@ from typing import Any
 from engine.backends import Shapes
 from engine.bundle import Bundle
 from engine.derived import Shape
-from engine.manifest import Manifest
+from engine.manifest import Component, Manifest
 from export.errors import GraphError
 from export.targets import Progress
 
@@ -24,7 +24,7 @@ LIBRARIES = ("openvino",)
 NEEDED: Mapping[str, str] = {"openvino": "pip install 'safelight[cpu]'"}
 BOUND = 0.0  # it computes the same
 HALVES = 2  # a guided picture is one batch: without the prompt, and with it
-TIME_IDS = 6  # sizes that SDXL is told
+ENCODERS = ("vae_encoder", "tiny_vae_encoder")  # whose sample is a picture
 
 
 def device() -> str:
@@ -59,14 +59,14 @@ def build(
                 hint="multiples of 64 pixels fit every model",
             ) from error
     return {
-        "components": list(bundle.manifest.components),
-        "weights": {name: each.precision for name, each in bundle.manifest.components.items()},
+        "components": list(_own(bundle.manifest)),
+        "weights": {name: each.precision for name, each in _own(bundle.manifest).items()},
         "computes": "what the ONNX graph computes, bit by bit",
     }
 
 
 def _jobs(bundle: Bundle, shapes: tuple[Shape, ...]) -> Iterator[tuple[str, str, Shapes]]:
-    for component in bundle.manifest.components:
+    for component in _own(bundle.manifest):
         if not shapes:
             yield component, component, {}
         for shape in shapes:
@@ -74,22 +74,36 @@ def _jobs(bundle: Bundle, shapes: tuple[Shape, ...]) -> Iterator[tuple[str, str,
             yield component, f"{shape}/{component}", static
 
 
+def _own(manifest: Manifest) -> dict[str, Component]:
+    """Give the components that hold weights of their own: a unet's second graphs share its file."""
+    return {
+        name: each
+        for name, each in manifest.components.items()
+        if each.file == f"{name}/model.onnx"
+    }
+
+
 def component_shapes(manifest: Manifest, component: str, shape: Shape) -> Shapes:
     """Give the input shapes of one component for pictures of this shape, with guidance."""
     factor, n = manifest.vae_scale_factor, shape.batch
-    latents = (manifest.latent_channels, shape.height // factor, shape.width // factor)
+    size = (shape.height // factor, shape.width // factor)
+    halves = 1 if manifest.guidance_dim else HALVES  # told the scale, a network has one half
     known: dict[str, tuple[int, ...]] = {
-        "latent_sample": (n, *latents),
+        "latent_sample": (n, manifest.latent_channels, *size),
         "timestep": (),
-        "encoder_hidden_states": (HALVES * n, manifest.token_limit, manifest.embed_dim),
+        "encoder_hidden_states": (halves * n, manifest.token_limit, manifest.embed_dim),
         "input_ids": (1, manifest.token_limit),
-        "text_embeds": (HALVES * n, manifest.pooled_dim),
-        "time_ids": (HALVES * n, TIME_IDS),
+        "text_embeds": (halves * n, manifest.pooled_dim),
+        "time_ids": (halves * n, manifest.time_id_count),
+        "timestep_cond": (halves * n, manifest.guidance_dim),
         "sample": (n, 3, shape.height, shape.width)
-        if component == "vae_encoder"
-        else (HALVES * n, *latents),
+        if component in ENCODERS
+        else (halves * n, manifest.unet_channels, *size),
     }
     inputs = manifest.components[component].inputs
+    if "clip_input" in inputs:  # the safety checker looks at one picture, of its own size
+        sides = [side for side in inputs["clip_input"].shape if isinstance(side, int)]
+        known["clip_input"] = (1, *sides)
     unknown = [name for name in inputs if name not in known]
     if unknown:
         raise GraphError(f"{component} has an input '{unknown[0]}' that no shape is known for")

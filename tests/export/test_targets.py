@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from engine.bundle import Bundle
 from engine.derived import Shape, find, write
 from engine.errors import RequestError
 from engine.forms import key_for
+from engine.manifest import TensorSpec
 from engine.pipeline import Pipeline
 from export.child import run_job
 from export.errors import ExportError, ParityError
@@ -25,6 +27,7 @@ from export.targets.deriving import derive, key_of
 from export.targets.trajectories import CALIBRATION, HELD_OUT, Recorder, Replaced, draw, psnr
 from safelight.cli import app
 from safelight.exits import exit_status
+from tests.engine.companion_bundle import with_companions
 from tests.engine.tiny_graph import DEPTH, write_product
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
@@ -106,6 +109,33 @@ def test_a_form_for_a_shape_has_no_free_size_and_the_others_are_as_asked(pocket,
             assert list(graph.inputs[0].shape) == expected
             assert not any(port.partial_shape.is_dynamic for port in graph.outputs)
     assert report["components"] == list(pocket.manifest.components)
+
+
+def test_shapes_are_those_of_each_kind_of_network(pocket, tmp_path):
+    shapes = openvino.component_shapes
+    whole = with_companions(pocket, tmp_path / "whole").manifest
+    size = Shape(128, 64)
+    assert shapes(whole, "safety_checker", size) == {"clip_input": (1, 3, 32, 32)}
+    assert shapes(whole, "tiny_vae_decoder", size) == {"latent_sample": (1, 4, 8, 16)}
+    unet = whole.components["unet"]
+    ports = dict(unet.inputs) | {
+        "sample": TensorSpec(dtype="float32", shape=("batch", 9, "height", "width")),
+        "timestep_cond": TensorSpec(dtype="float32", shape=("batch", 256)),
+    }
+    told = replace(whole, components={"unet": replace(unet, inputs=ports)})
+    found = shapes(told, "unet", size)
+    assert found["sample"] == (1, 9, 8, 16)  # told the guidance scale, it runs one half
+    assert found["timestep_cond"] == (1, 256)
+    assert found["encoder_hidden_states"][0] == 1
+
+
+def test_a_second_graph_of_the_unet_has_no_form_of_its_own(pocket, tmp_path):
+    unet = pocket.manifest.components["unet"]
+    both = {"unet": unet, "unet_control": replace(unet, file="unet/model_control.onnx")}
+    bundle = replace(pocket, manifest=replace(pocket.manifest, components=both))
+    report = openvino.build(bundle, tmp_path, shapes=(), progress=silent)
+    assert report["components"] == ["unet"]
+    assert [path.name for path in tmp_path.iterdir()] == ["unet"]
 
 
 # -- the frame ---------------------------------------------------------------------------------
