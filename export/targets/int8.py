@@ -134,11 +134,10 @@ def _ends(graph: Any) -> list[str]:
 
 def _inputs(bundle: Bundle, exact: Any, told: "_Told") -> list[dict[str, Array]]:
     """Record what the unet is given along the calibration pictures."""
-    kept: list[dict[str, Array]] = []
     every = max(1, bundle.manifest.defaults.steps // KEPT)
-    recorder = Recorder(inner=exact, component="unet", every=every, kept=kept)
+    recorder = Recorder(inner=exact, every=every)
     draw(bundle, recorder, CALIBRATION, 1, told)
-    return kept
+    return recorder.kept["unet"]
 
 
 class _Told:

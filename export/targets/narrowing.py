@@ -19,7 +19,7 @@ from engine.bundle import Bundle
 from export.errors import GraphError, ParityError
 from export.targets.activations import Observation, observe, open_graph
 from export.targets.rounding import rounding
-from export.targets.trajectory import recorded_inputs
+from export.targets.trajectories import recorded_inputs
 from export.weights import DATA_NAME, INLINE_LIMIT, MODEL_NAME
 
 __all__ = [

@@ -5,8 +5,9 @@ are others than those that calibrate, with other seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,16 @@ from engine.bundle import Bundle
 from engine.events import Picture
 from engine.pipeline import Pipeline
 
-__all__ = ["CALIBRATION", "HELD_OUT", "Recorder", "Replaced", "draw", "psnr"]
+__all__ = [
+    "CALIBRATION",
+    "HELD_OUT",
+    "OBSERVED_STEPS",
+    "Recorder",
+    "Replaced",
+    "draw",
+    "psnr",
+    "recorded_inputs",
+]
 
 # (prompt, seed): simple things, people, places, styles, and the empty prompt
 CALIBRATION = (
@@ -33,6 +43,9 @@ HELD_OUT = (
     ("a city street in the rain, neon signs, photograph", 103),
     ("a yellow sailing boat on a calm sea, drawing", 104),
 )
+OBSERVED = ("a red apple on a wooden table, studio light", 20)
+OBSERVED_STEPS = 4
+SIDE_LIMIT = 512  # pixels; SDXL at its own 1024 would take minutes and reaches no further
 SEEDS_EACH = 2  # pictures of each held-out prompt
 PSNR_CAP = 200.0  # dB; what equal pictures get, since JSON has no infinity
 PEAK = 255.0  # the largest value of a uint8 pixel
@@ -116,34 +129,61 @@ class Replaced(Wrapped):
 
 @dataclass(frozen=True, kw_only=True)
 class Recorder(Wrapped):
-    """Keeps what one component is given. kept: a list that each run's inputs are put into.
-
-    every: one run of so many is kept; the first is.
+    """Keeps what components are given. every: of each network's runs one of so many is kept; the
+    first is. kept: component -> the named inputs of its runs.
     """
 
-    component: str
-    every: int
-    kept: list[dict[str, Array]]
+    every: int = 1
+    kept: dict[str, list[dict[str, Array]]] = field(default_factory=dict[str, "list[Any]"])
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> Session:
-        """Load by the inner one, and listen if it is the component."""
+        """Load by the inner one, and listen."""
         session = self.inner.load(model, shapes, identity=identity)
-        if model.parent.name != self.component:
-            return session
-        return _Listening(session, self)
+        return _Listening(session, self.every, self.kept.setdefault(model.parent.name, []))
 
 
 class _Listening:
-    def __init__(self, session: Session, recorder: Recorder) -> None:
+    def __init__(self, session: Session, every: int, kept: list[dict[str, Array]]) -> None:
         self._session = session
-        self._recorder = recorder
+        self._every = every
+        self._kept = kept
         self._runs = 0
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
-        if self._runs % self._recorder.every == 0:
-            self._recorder.kept.append({name: np.array(each) for name, each in inputs.items()})
-        self._runs += 1
+        self._keep(inputs)
         return self._session.run(inputs)
 
     def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        self._keep(inputs)
         return self._session.run_all(inputs)
+
+    def _keep(self, inputs: Mapping[str, Array]) -> None:
+        if self._runs % self._every == 0:
+            self._kept.append({name: np.array(each) for name, each in inputs.items()})
+        self._runs += 1
+
+
+def recorded_inputs(bundle: Bundle) -> dict[str, list[dict[str, Array]]]:
+    """Draw one picture in fp32 and give component -> the named inputs of each of its runs.
+
+    So the ranges of activations come from a true path, from noise to picture. The picture has the
+    bundle's own size, at most 512 pixels a side; it goes back through the VAE encoder where the
+    bundle has one. Raises the engine's errors.
+    """
+    from engine.backends.onnxruntime import OnnxRuntimeBackend
+
+    recorder = Recorder(inner=OnnxRuntimeBackend())
+    prompt, seed = OBSERVED
+    request = bundle.request(
+        prompt=prompt,
+        seed=seed,
+        steps=OBSERVED_STEPS,
+        width=min(SIDE_LIMIT, bundle.manifest.default_width),
+        height=min(SIDE_LIMIT, bundle.manifest.default_height),
+    )
+    events = Pipeline(bundle, recorder).generate(request)
+    pixels = next(event.pixels for event in events if isinstance(event, Picture))
+    if "vae_encoder" in bundle.manifest.components:
+        sample = pixels.astype(np.float32).transpose(2, 0, 1)[None] / 127.5 - 1  # (1, 3, H, W)
+        recorder.kept["vae_encoder"] = [{"sample": sample}]
+    return recorder.kept

@@ -265,11 +265,10 @@ def test_what_the_command_refuses_leaves_nothing_behind(tmp_path, words, status,
 
 
 def test_a_recorder_keeps_what_the_unet_is_given_over_the_whole_trajectory(pocket, exact):
-    kept = []
-    recorder = Recorder(inner=exact, component="unet", every=2, kept=kept)
+    recorder = Recorder(inner=exact, every=2)
     recorded = small_picture(pocket, recorder, width=64, height=64)
     assert np.array_equal(recorded, small_picture(pocket, exact, width=64, height=64))
-    (only,) = kept  # two steps of which one is kept: the first, at pure noise
+    (only,) = recorder.kept["unet"]  # two steps of which one is kept: the first, at pure noise
     assert only["sample"].shape == (2, 4, 8, 8)
     assert only["timestep"] > 900
     assert np.abs(only["sample"].std() - 1) < 0.2

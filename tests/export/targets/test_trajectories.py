@@ -9,7 +9,7 @@ import safelight
 from engine import Bundle
 from engine.backends.fake import FakeBackend
 from engine.pipeline import Pipeline
-from export.targets.trajectory import STEPS, RecordingBackend, recorded_inputs
+from export.targets.trajectories import OBSERVED_STEPS, Recorder, recorded_inputs
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 
@@ -23,7 +23,7 @@ def test_every_component_is_recorded_along_a_real_path(bundle):
     runs = recorded_inputs(bundle)
     assert set(runs) == set(bundle.manifest.components)
     steps = runs["unet"]
-    assert len(steps) == STEPS
+    assert len(steps) == OBSERVED_STEPS
     times = [float(step["timestep"]) for step in steps]
     assert times == sorted(times, reverse=True)
     assert times[0] > 900
@@ -40,8 +40,8 @@ def test_every_component_is_recorded_along_a_real_path(bundle):
 
 def test_recording_changes_nothing(bundle):
     request = bundle.request(prompt="a pear", seed=3, steps=3)
-    backends = FakeBackend(), RecordingBackend(FakeBackend())
+    backends = FakeBackend(), Recorder(inner=FakeBackend())
     plain, recorded = ([*Pipeline(bundle, each).generate(request)][-1] for each in backends)
     assert np.array_equal(plain.pixels, recorded.pixels)
     assert (plain.backend, plain.device) == (recorded.backend, recorded.device)
-    assert len(backends[1].runs["unet"]) == 3
+    assert len(backends[1].kept["unet"]) == 3
