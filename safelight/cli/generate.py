@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.request import SAMPLERS, SCHEDULES
 from safelight.access import Access
 from safelight.cli.options import Json, Model, with_access
 from safelight.cli.reveal import write_new
@@ -36,8 +37,12 @@ def generate(
     width: Annotated[int | None, typer.Option("--width", help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option("--height", help="Pixels.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Network steps.")] = None,
-    sampler: Annotated[str | None, typer.Option("--sampler", help="Integrator.")] = None,
-    schedule: Annotated[str | None, typer.Option("--schedule", help="Spacing of noise.")] = None,
+    sampler: Annotated[
+        str | None, typer.Option("--sampler", help=f"Integrator: {', '.join(SAMPLERS)}.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option("--schedule", help=f"Spacing of noise: {', '.join(SCHEDULES)}.")
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option("--guidance", help="How strictly to follow; 1 is off.")
     ] = None,
