@@ -1,6 +1,6 @@
 """Forms of a bundle for one runtime: made by `export --target`, shown and removed by `models`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from safelight.console import note, result
 from safelight.exits import UsageError
@@ -106,7 +106,12 @@ def show_forms(forms: "Iterable[Derived]") -> None:
         result(f"target {form.key.target}: {made_for}, {form.key.device}, {versions}")
         result(f"  bytes: {form.bytes} ({form.bytes / 1e6:.1f} MB)")
         for key, value in form.report.items():
-            result(f"  {key}: {_written(value)}")
+            parts = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+            if any(isinstance(part, dict) for part in parts.values()):
+                for name, part in parts.items():
+                    result(f"  {name}: {_written(part)}")
+            else:
+                result(f"  {key}: {_written(value)}")
 
 
 def remove_forms(shelf: "Shelf", cache: "Path", name: str) -> int:
@@ -130,9 +135,14 @@ def remove_forms(shelf: "Shelf", cache: "Path", name: str) -> int:
     return drop(cache, identity)
 
 
+def _inner(value: object) -> str:
+    return f"({_written(value)})" if isinstance(value, dict) else _written(value)
+
+
 def _written(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_written(part)}" for key, part in value.items())
+        parts = cast("dict[str, object]", value).items()
+        return "; ".join(f"{key} {_inner(part)}" for key, part in parts) or "none"
     if isinstance(value, list):
-        return ", ".join(map(_written, value))
+        return ", ".join(map(_written, cast("list[object]", value)))
     return str(value)
