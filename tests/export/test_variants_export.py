@@ -68,11 +68,11 @@ def graph(bundle, component, runtime):
 def inputs(made):
     """Give inputs of all graphs, of odd sides, batch of two."""
     _, model, net = made
-    sizes = {"token_limit": 20, "embed_dim": model.manifest.embed_dim}
-    sizes["pooled_dim"] = model.manifest.pooled_dim
-    (part,) = open_controlnet(made[0] / "control source").recipe.components
-    assert net.manifest.embed_dim == sizes["embed_dim"]
-    return draw_inputs(part.inputs, sizes)
+    checkpoint = open_controlnet(made[0] / "control source")
+    (part,) = checkpoint.recipe.components
+    assert net.manifest.embed_dim == model.manifest.embed_dim == checkpoint.sizes["embed_dim"]
+    assert net.manifest.pooled_dim == model.manifest.pooled_dim
+    return draw_inputs(part.inputs, checkpoint.sizes | {"token_limit": 20})
 
 
 def unet_inputs(inputs):
