@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from engine.durable import flush_folder, flush_tree
 from engine.errors import BundleError, EngineError, RequestError
 from engine.hashes import HashCache
 from engine.jsonfile import Fields, read_json
@@ -183,12 +184,12 @@ def write(cache: Path, key: DerivedKey, fill: Callable[[Path], Mapping[str, obje
         (partial / RECORD_NAME).write_text(text + "\n", encoding="utf-8")
         if _read(partial).key != key:
             raise BundleError("the record of the derived form does not read back as written")
-        _flush(partial)
+        flush_tree(partial)
         final = root / key.digest[:32]
         if final.exists():  # it did not verify, or it would have been used
             shutil.rmtree(final)
         partial.rename(final)
-        _flush_folder(root)
+        flush_folder(root)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Derived(folder=final, key=key, files=files, report=report)
@@ -297,26 +298,6 @@ def _lives(number: int) -> bool:
     except (PermissionError, OverflowError):
         return True
     return True
-
-
-def _flush(folder: Path) -> None:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        else:
-            _flush_folder(path)
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":
-        return  # Windows opens no folders
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _plain(value: object) -> str:

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
+from engine.durable import flush_folder, flush_tree
 from engine.manifest import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -39,7 +40,7 @@ from export.recipes import Part, Port
 from export.thresholds import THRESHOLDS, Bound, bounds_of, judge
 from export.versions import library_versions
 
-__all__ = ["Options", "beside", "export_checkpoint", "flush_folder", "is_current"]
+__all__ = ["Options", "beside", "export_checkpoint", "is_current"]
 
 Progress = Callable[[str, float], None]
 BUILD_SHARE = 0.6  # of the progress; the rest is the gate
@@ -113,7 +114,7 @@ def export_checkpoint(
             options=options,
         )
         (folder / MANIFEST_NAME).write_bytes(write_manifest(manifest))
-        _flush(folder)
+        flush_tree(folder)
         folder.rename(out)
         flush_folder(out.parent)
     progress("done", 1.0)
@@ -278,28 +279,6 @@ def _entries(folder: Path) -> Iterator[tuple[str, FileEntry]]:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             name = path.relative_to(folder).as_posix()
             yield name, FileEntry(bytes=path.stat().st_size, sha256=digest)
-
-
-def _flush(folder: Path) -> None:
-    """Bring every file and folder of the bundle to the disk before it gets its name."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-        else:
-            flush_folder(path)
-    flush_folder(folder)
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring a folder's own entries to the disk."""
-    if os.name == "nt":
-        return  # Windows opens no folders
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _dict(value: object) -> dict[str, Any]:

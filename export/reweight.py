@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.bundle import Bundle
+from engine.durable import flush_folder
 from engine.hashes import HashCache
 from engine.jsonfile import Fields, read_json
 from engine.manifest import (
@@ -32,7 +33,7 @@ from engine.manifest import (
     read_manifest,
     write_manifest,
 )
-from export.build import Options, beside, flush_folder
+from export.build import Options, beside
 from export.errors import ExportError, SourceError
 from export.sharing import duplicate
 

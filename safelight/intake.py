@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safelight.durable import flush_folder
+from engine.durable import flush_folder
 from safelight.exits import UsageError
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from io import BufferedIOBase
 from pathlib import Path
 
-from safelight.durable import flush_folder, locked
+from engine.durable import flush_folder
+from safelight.exclusive import locked
 from safelight.exits import UsageError
 from safelight.hub import Hub
 from safelight.repository import HubError, RemoteFile, Repository

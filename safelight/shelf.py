@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safelight.durable import flush_folder
+from engine.durable import flush_folder
 from safelight.exits import UsageError
 
 if TYPE_CHECKING:

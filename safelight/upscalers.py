@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safelight.durable import flush_folder
+from engine.durable import flush_folder
 from safelight.exits import UsageError
 from safelight.intake import Progress, beside, copy_files
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["take_in_upscaler"]
 
 MAX_BYTES = 2 << 30  # of graph and weights together; the largest known have 200 MB
+OWN = ("config.json", "model.onnx")  # names that the bundle gives to files of its own
 COPY_SHARE = 0.5  # of the progress; the rest is the run and the hashes
 HINT = (
     "an upscaler takes one picture f[B, 3, H, W] in 0..1 and gives one, 2, 3, 4 or 8 times larger"
@@ -93,7 +94,7 @@ def _data_files(source: Path, names: frozenset[str]) -> list[str]:
     name = min(names)
     beside_it = source.parent / name
     # A name with a folder in it could lead anywhere.
-    if len(names) > 1 or Path(name).name != name or name == source.name:
+    if len(names) > 1 or Path(name).name != name or name in {source.name, *OWN}:
         raise UsageError(
             f"'{source.name}' takes its weights from elsewhere: '{name[:60]}'",
             hint="one file of weights in the same folder is taken",

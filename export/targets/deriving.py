@@ -111,7 +111,7 @@ def _judge(target: str, report: Mapping[str, object], bound: float, kept: str) -
     if isinstance(psnr, int | float) and psnr >= bound:  # NaN fails here as well
         return
     raise ParityError(
-        f"the pictures of '{target}' have a PSNR of {psnr} dB against fp32; at least {bound:g} "
+        f"what '{target}' computes has a PSNR of {psnr} dB against fp32; at least {bound:g} "
         f"is needed{kept}",
         hint="`--accept-loss DB` takes a lower one",
     )

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from safelight.cli.models import app
-from safelight.durable import locked
+from safelight.exclusive import locked
 from safelight.exits import UsageError, exit_status
 from safelight.hub import check_endpoint, open_hub
 from safelight.offline import NetworkWatch

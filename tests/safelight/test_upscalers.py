@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from engine import Bundle, BundleError, FakeBackend, Pipeline
 from tests.engine.tiny_graph import write_two
 from tests.engine.upscaler_graph import write_upscaler
 from tests.safelight.test_models import Home, flip
@@ -53,6 +54,9 @@ def test_weights_beside_the_graph_come_along_and_are_vouched_for(home, tmp_path)
 
 def test_an_upscaler_is_no_model_to_draw_with(home, file):
     home.good("add", file, "--to", "mine")
+    bundle = Bundle.open(home.models / "mine", hash_cache=None)
+    with pytest.raises(BundleError, match="'mine' is an upscaler, which draws no pictures"):
+        Pipeline(bundle, FakeBackend())
     home.good("rm", "mine", "--yes")
     assert home.listed() == ["pocket"]
 
@@ -100,7 +104,7 @@ def test_what_is_no_onnx_file_is_refused(home, tmp_path, file):
     refused(home, 2, "no ordinary file", tmp_path / "link.onnx")
 
 
-@pytest.mark.parametrize("place", ["../outside", "deeper/weights"])
+@pytest.mark.parametrize("place", ["../outside", "deeper/weights", "config.json"])
 def test_weights_from_elsewhere_are_refused(home, tmp_path, place):
     folder = tmp_path / "source"
     file = write_upscaler(folder / "up.onnx", external="weights")

@@ -1,4 +1,4 @@
-"""Folders that outlive a power cut, and that one process alone works in."""
+"""Folders that one process alone works in."""
 
 import os
 import sys
@@ -8,18 +8,7 @@ from pathlib import Path
 
 from safelight.exits import UsageError
 
-__all__ = ["flush_folder", "locked"]
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk (fsync); Windows opens no folders and keeps them."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+__all__ = ["locked"]
 
 
 @contextmanager
