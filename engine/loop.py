@@ -6,12 +6,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.moment import Moment
 from engine.samplers.table import Table
 
 __all__ = ["Denoise", "NoiseSource", "integrate"]
 
 Float32 = NDArray[np.float32]
-Denoise = Callable[[Float32, float, float], Float32]
+Denoise = Callable[[Float32, Moment], Float32]
 
 
 class NoiseSource(Protocol):
@@ -23,15 +24,18 @@ class NoiseSource(Protocol):
 
 
 def integrate(
-    table: Table, noise_source: NoiseSource, shape: tuple[int, ...], denoise: Denoise
+    table: Table, noise_source: NoiseSource, start: Float32, denoise: Denoise
 ) -> Iterator[tuple[int, Float32, Float32]]:
-    """Run the table from pure noise, yielding (row, x', denoised) after each network evaluation.
+    """Run the table, yielding (row, x', denoised) after each network evaluation.
 
-    shape: of the latents, (1, 4, h, w). x' is f32[shape], the latents after the row, in the space
-    of table.sigmas; the last one is already multiplied by final_scale: it is what to decode.
-    Both arrays belong to the loop and hold until the next item is asked for; copy what must live
-    longer. Noise is drawn first for the start, then for each row that wants it.
+    start: f32[1, 4, h, w], clean latents that the first noise is added to; zeros for pure noise.
+    x' is of its shape, the latents after the row, in the space of table.sigmas; the last one is
+    already multiplied by final_scale: it is what to decode. Both arrays belong to the loop and hold
+    until the next item is asked for; copy what must live longer. What is written into x' before
+    that is what the next row sees. Noise is drawn first for the start, then for each row that
+    wants it.
     """
+    shape = start.shape
     rows, depth_x = table.x.shape
     # a slot more than the table looks back, so that x' is not written over what it is made from
     latents = [np.empty(shape, dtype=np.float32) for _ in range(depth_x + 1)]
@@ -39,10 +43,14 @@ def integrate(
     term = np.empty(shape, dtype=np.float32)
     x_rows, denoised_rows = table.x.tolist(), table.denoised.tolist()
     np.multiply(noise_source.normal(shape), np.float32(table.initial_scale), out=latents[0])
+    np.add(latents[0], start, out=latents[0])
+    steps = int(table.steps[-1]) + 1
     for row in range(rows):
         x = latents[row % len(latents)]
         denoised = predictions[row % len(predictions)]
-        np.copyto(denoised, denoise(x, float(table.sigmas[row]), float(table.timesteps[row])))
+        sigma, timestep = float(table.sigmas[row]), float(table.timesteps[row])
+        moment = Moment(row, int(table.steps[row]), steps, sigma, timestep)
+        np.copyto(denoised, denoise(x, moment))
         x_next = latents[(row + 1) % len(latents)]
         x_next.fill(0.0)
         for coefficients, ring in ((x_rows[row], latents), (denoised_rows[row], predictions)):

@@ -2,31 +2,26 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends import Array, Session
-from engine.components import Components
-from engine.conditioning import Conditioner, Conditioning
 from engine.decoders import TINY, VAE, Decoder, find_decoder
-from engine.denoiser import Denoiser
 from engine.devices import Choice
-from engine.errors import BundleError, NotFiniteError, unknown_name
+from engine.errors import NotFiniteError, unknown_name
 from engine.events import Event, Picture, Seconds, Step
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
-from engine.guidance import guidance_embedding
-from engine.loop import integrate
-from engine.noise import noise_source
-from engine.pixels import preview, to_pixels
+from engine.inputs import NO_INPUTS, Inputs
+from engine.pixels import to_pixels
 from engine.purpose import check_draws
 from engine.request import GenerationRequest
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
-from engine.samplers import Table, tabulate
-from engine.textoutputs import text_outputs
+from engine.samplers import tabulate
+from engine.stages import Stages
+from engine.trajectory import Job, draw_latents, guidance_between_halves
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -34,33 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-Float32 = NDArray[np.float32]
 LATENT_RGB = "latent_rgb"  # previews by the bundle's linear map
 PREVIEWS = (LATENT_RGB, TINY)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """One picture to make: its own request, its place among `count`, and what they share.
-
-    preview_decoder: None makes previews by the bundle's linear map.
-    """
-
-    request: GenerationRequest
-    index: int
-    table: Table
-    token_ids: list[NDArray[np.int64]]
-    cancelled: Callable[[], bool]
-    decoder: Decoder
-    preview_decoder: Decoder | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Stages:
-    """Networks of one precision together with what they made of the prompt."""
-
-    components: Components
-    conditioner: Conditioner
 
 
 class Pipeline:
@@ -90,8 +60,8 @@ class Pipeline:
         self._reason = chosen.reason
         self._clock = clock
         self._tokenizers = bundle.tokenizers()
-        self._stock = self._stages(chosen.backend)
-        self._repair: _Stages | None = None
+        self._stock = Stages(bundle, chosen.backend, self._tokenizers)
+        self._repair: Stages | None = None
         has_checker = check_safety and SAFETY_CHECKER in bundle.manifest.components
         self._checker = SafetyChecker(bundle) if has_checker else None
 
@@ -115,6 +85,7 @@ class Pipeline:
         request: GenerationRequest,
         cancelled: Callable[[], bool] = lambda: False,
         *,
+        inputs: Inputs = NO_INPUTS,
         previews: str = LATENT_RGB,
     ) -> Iterator[Event]:
         """Yield a Step after every evaluation of the network, and a Picture at each one's end.
@@ -138,30 +109,32 @@ class Pipeline:
             request.eta,
         )
         texts = (request.negative_prompt, request.prompt)
-        single = self._halved_scale(request) == 1.0
+        single = guidance_between_halves(request, self._bundle.manifest) == 1.0
         token_ids = self._stock.conditioner.tokens(texts[single:])
         jobs = (
-            _Job(
+            Job(
                 request=replace(request, seed=request.seed + index, count=1),
+                inputs=inputs,
                 index=index,
                 table=table,
                 token_ids=token_ids,
                 cancelled=cancelled,
                 decoder=decoder,
                 preview_decoder=preview_decoder,
+                clock=self._clock,
             )
             for index in range(request.count)
         )
         return self._run(jobs)
 
-    def _run(self, jobs: Iterator[_Job]) -> Iterator[Event]:
+    def _run(self, jobs: Iterator[Job]) -> Iterator[Event]:
         for job in jobs:
             picture = yield from self._picture(job)
             if picture is None:  # cancelled
                 return
             yield picture
 
-    def _picture(self, job: _Job) -> Generator[Step, None, Picture | None]:
+    def _picture(self, job: Job) -> Generator[Step, None, Picture | None]:
         """Make one picture; None when it was cancelled."""
         if job.cancelled():
             return None
@@ -171,24 +144,26 @@ class Pipeline:
         load = self._load(len(job.token_ids), tokens, size, job.decoder)
         repairs: tuple[str, ...] = ()
         start = self._clock()
-        conditioning = self._embed(self._stock, job)
+        conditioning = self._stock.embed(job.token_ids)
         text = self._clock() - start
         start = self._clock()
-        latents = yield from self._denoise(job, self._stock, conditioning)
+        manifest, stock = self._bundle.manifest, self._stock
+        latents = yield from draw_latents(job, manifest, stock, conditioning, stock)
         if latents is not None and not finite(latents):
             repairs = (DENOISE_REPAIR,)
             exact = self._exact("latents")
-            latents = yield from self._denoise(job, exact, self._embed(exact, job))
+            conditioning = exact.embed(job.token_ids)
+            latents = yield from draw_latents(job, manifest, exact, conditioning, stock)
             if latents is not None and not finite(latents):
                 raise _not_finite("latents")
         denoise = self._clock() - start
         if latents is None or job.cancelled():
             return None
         start = self._clock()
-        decoded = self._decode(job.decoder, request, self._stock, latents)
+        decoded = self._stock.decode(job.decoder, latents)
         if not finite(decoded):
             repairs = (*repairs, DECODE_REPAIR)
-            decoded = self._decode(job.decoder, request, self._exact("picture"), latents)
+            decoded = self._exact("picture").decode(job.decoder, latents)
             if not finite(decoded):
                 raise _not_finite("picture")
         pixels = to_pixels(decoded)
@@ -197,10 +172,6 @@ class Pipeline:
         seconds = Seconds(load=load, text=text, denoise=denoise, decode=decode)
         picture = self._describe(job, pixels, seconds, repairs)
         return replace(picture, pixels=np.zeros_like(pixels), flagged=True) if flagged else picture
-
-    def _halved_scale(self, request: GenerationRequest) -> float:
-        """Give the scale between two halves; a network that takes it as an input has but one."""
-        return 1.0 if self._bundle.manifest.guidance_dim else request.guidance_scale
 
     def _load(self, halves: int, tokens: int, size: tuple[int, int], decoder: Decoder) -> float:
         start = self._clock()
@@ -222,90 +193,21 @@ class Pipeline:
         session = self._fp32().components.safety_checker(self._checker.side)
         return self._checker.flags(pixels, session)
 
-    def _embed(self, stages: _Stages, job: _Job) -> Conditioning:
-        return stages.conditioner.embed(job.token_ids, stages.components.text_encoders())
-
-    def _denoise(
-        self, job: _Job, stages: _Stages, text: Conditioning
-    ) -> Generator[Step, None, Float32 | None]:
-        """Run the table; gives the latents f32[1, 4, h, w], or None when it was cancelled."""
-        request, table = job.request, job.table
-        halves, tokens, _ = text.embeds.shape
-        unet = stages.components.unet(halves, tokens, request.height, request.width)
-        denoiser = Denoiser(
-            _predictor(unet, text, request, self._bundle.manifest.guidance_dim),
-            self._bundle.manifest.prediction_type,
-            self._halved_scale(request),
-        )
-        shape = stages.components.latent_shape(request.height, request.width)
-        noise = noise_source(request.noise, request.seed)
-        latents = np.zeros(shape, dtype=np.float32)
-        rows = integrate(table, noise, shape, denoiser)
-        for index in range(len(table.sigmas)):
-            if job.cancelled():
-                return None
-            start = self._clock()
-            with np.errstate(over="ignore", invalid="ignore"):  # the guard looks at the result
-                _, latents, denoised = next(rows)
-            yield Step(
-                picture=job.index,
-                index=index,
-                count=len(table.sigmas),
-                seconds=self._clock() - start,
-                preview=self._preview(denoised, job),
-            )
-        return latents.copy()
-
-    def _decode(
-        self, decoder: Decoder, request: GenerationRequest, stages: _Stages, latents: Float32
-    ) -> Float32:
-        network = stages.components.decoder(decoder.component, request.height, request.width)
-        scaled = latents / np.float32(decoder.scaling_factor)
-        decoded = network.run({"latent_sample": scaled})
-        if decoded.shape != (1, 3, request.height, request.width):
-            raise BundleError(
-                f"the decoder gives {decoded.shape}; (1, 3, {request.height}, {request.width}) "
-                "was expected"
-            )
-        return decoded
-
-    def _preview(self, denoised: Float32, job: _Job) -> Callable[[], NDArray[np.uint8]]:
-        decoder = job.preview_decoder
-        if decoder is None:
-            return lambda: preview(denoised, self._bundle.manifest.latent_rgb)
-
-        def look() -> NDArray[np.uint8]:
-            latents = np.nan_to_num(denoised, posinf=0.0, neginf=0.0)
-            decoded = self._decode(decoder, job.request, self._stock, latents)
-            return to_pixels(np.nan_to_num(decoded, nan=-1.0))
-
-        return look
-
-    def _exact(self, what: str) -> _Stages:
+    def _exact(self, what: str) -> Stages:
         """Give the stages in fp32. Raises NotFiniteError when that is what has just failed."""
         if self._backend.precision == "fp32":
             raise _not_finite(what)
         return self._fp32()
 
-    def _fp32(self) -> _Stages:
+    def _fp32(self) -> Stages:
         if self._backend.precision == "fp32":
             return self._stock
         if self._repair is None:
-            self._repair = self._stages(self._backend.exact())
+            self._repair = Stages(self._bundle, self._backend.exact(), self._tokenizers)
         return self._repair
 
-    def _stages(self, backend: "Backend") -> _Stages:
-        manifest = self._bundle.manifest
-        conditioner = Conditioner(
-            self._tokenizers,
-            manifest.embed_dim,
-            zero_empty=manifest.family == "sdxl",
-            outputs=text_outputs(manifest),
-        )
-        return _Stages(Components(self._bundle, backend), conditioner)
-
     def _describe(
-        self, job: _Job, pixels: NDArray[np.uint8], seconds: Seconds, repairs: tuple[str, ...]
+        self, job: Job, pixels: NDArray[np.uint8], seconds: Seconds, repairs: tuple[str, ...]
     ) -> Picture:
         return Picture(
             pixels=pixels,
@@ -320,30 +222,6 @@ class Pipeline:
             repairs=repairs,
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
         )
-
-
-def _predictor(
-    unet: Session, text: Conditioning, request: GenerationRequest, guidance_dim: int
-) -> Callable[[Float32, float], Float32]:
-    """Bind the prompt to the network: (x2 f32[halves, 4, h, w], timestep) -> the same shape."""
-    inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds}
-    if text.pooled is not None:
-        # Size before cropping, the crop's top and left, size now: made as if nothing was cropped.
-        sizes = (request.height, request.width, 0, 0, request.height, request.width)
-        time_ids = np.array([sizes] * len(text.pooled), dtype=np.float32)
-        inputs |= {"text_embeds": text.pooled, "time_ids": time_ids}
-    if guidance_dim:
-        inputs["timestep_cond"] = guidance_embedding(request.guidance_scale, guidance_dim)
-
-    def predict(x2: Float32, timestep: float) -> Float32:
-        inputs["sample"] = x2
-        inputs["timestep"] = np.array(timestep, dtype=np.float32)
-        output = unet.run(inputs)
-        if output.shape != x2.shape:
-            raise BundleError(f"the unet gives {output.shape} for {x2.shape}")
-        return output
-
-    return predict
 
 
 def _not_finite(what: str) -> NotFiniteError:

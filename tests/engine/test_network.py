@@ -1,0 +1,49 @@
+"""The network of one picture: what the unet is shown, and what SDXL is told beside the prompt."""
+
+import numpy as np
+import pytest
+
+from engine.conditioning import Conditioning
+from engine.errors import BundleError
+from engine.moment import Moment
+from engine.network import Network, added_conditions
+
+
+class Unet:
+    """Keeps what it was shown, and answers with the latents it saw."""
+
+    def __init__(self, channels=4):
+        self.channels, self.seen = channels, {}
+
+    def run(self, inputs):
+        self.seen = {name: np.array(value) for name, value in inputs.items()}
+        return self.seen["sample"][:, : self.channels]
+
+
+def text(halves, pooled=None):
+    return Conditioning(np.ones((halves, 3, 5), dtype=np.float32), pooled)
+
+
+@pytest.mark.parametrize("halves", [1, 2, 3])
+def test_each_text_sees_the_same_latents_at_the_moments_timestep(halves):
+    unet, x = Unet(), np.random.default_rng(0).standard_normal((1, 4, 2, 3), dtype=np.float32)
+    extra = np.full((halves, 2), 7.0, dtype=np.float32)
+    answer = Network(unet, text(halves), {"extra": extra})(x, Moment(3, 1, 9, 2.0, 123.5))
+    assert np.array_equal(answer, np.repeat(x, halves, axis=0))
+    assert unet.seen["timestep"] == np.float32(123.5)
+    assert unet.seen["encoder_hidden_states"].shape == (halves, 3, 5)
+    assert np.array_equal(unet.seen["extra"], extra)
+
+
+def test_a_unet_of_another_shape_is_refused():
+    network = Network(Unet(channels=3), text(1), {})
+    with pytest.raises(BundleError, match=r"gives \(1, 3, 2, 2\) for \(1, 4, 2, 2\)"):
+        network(np.zeros((1, 4, 2, 2), dtype=np.float32), Moment(0, 0, 1, 1.0, 1.0))
+
+
+def test_sdxl_is_told_height_before_width_and_no_crop():
+    pooled = np.ones((2, 6), dtype=np.float32)
+    added = added_conditions(text(2, pooled), width=640, height=512)
+    assert np.array_equal(added["text_embeds"], pooled)
+    assert added["time_ids"].tolist() == [[512, 640, 0, 0, 512, 640]] * 2
+    assert added_conditions(text(2), width=640, height=512) == {}
