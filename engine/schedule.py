@@ -7,7 +7,8 @@ or at the training minimum. Those habits are data here (`CONVENTIONS`), so that 
 picture that diffusers gives.
 
 Sources: timestep spacings arXiv 2305.08891 table 2; karras arXiv 2206.00364 equation 5; beta
-arXiv 2407.12173; ays arXiv 2404.14507; sgm_uniform is the discretisation of Stability's generative-models.
+arXiv 2407.12173; ays arXiv 2404.14507; sgm_uniform is the discretisation of Stability's
+generative-models.
 """
 
 import math

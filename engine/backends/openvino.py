@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
+from engine.cores import core_limit
 from engine.errors import BundleError, DeviceError
 from engine.forms import Source, no_int8, source_of
 
@@ -62,7 +63,8 @@ class OpenVinoBackend:
     the plugin would quietly compute in another one. int8 is the unet's quantised form, and for all
     else the fastest of bf16 and fp32, which `hint` names. cache_dir: where compiled models are
     kept, in the sub folder `openvino`, and derived forms are found; None: neither. threads: 0
-    leaves the choice to the plugin, which takes physical cores that the process may use.
+    leaves the choice to the plugin, which takes physical cores that the process may use, but for a
+    container's CPU quota, which it does not know of.
     """
 
     def __init__(self, precision: str, cache_dir: Path | None, threads: int = 0) -> None:
@@ -91,8 +93,9 @@ class OpenVinoBackend:
             "INFERENCE_PRECISION_HINT": hint,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if threads:
-            self._options["INFERENCE_NUM_THREADS"] = threads
+        limit = threads or core_limit()
+        if limit:
+            self._options["INFERENCE_NUM_THREADS"] = limit
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> "OpenVinoSession":
         """Compile for static shapes, or take the compiled form from the cache.
