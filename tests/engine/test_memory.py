@@ -14,20 +14,17 @@ from engine.memory import requested_bytes, room_for, smaller_size
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 
 # Seen with OpenVINO 2026.4 and ONNX Runtime 1.32 under a limit, or published in their issues.
+OPENVINO = """Exception from src/inference/src/cpp/core.cpp:117:
+Check 'ptr' failed at src/plugins/intel_cpu/src/cpu_memory.cpp:257:
+Failed to allocate 48244736 bytes of memory"""
+ONNX_RUNTIME = """[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running
+FusedMatMul node. Name:'n' Status Message: bfc_arena.cc:360 void* onnxruntime::BFCArena::
+AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to allocate memory for requested \
+buffer of size 8589934592"""
 SAID = [
-    (
-        "Exception from src/inference/src/cpp/core.cpp:117:\nCheck 'ptr' failed at "
-        "src/plugins/intel_cpu/src/cpu_memory.cpp:257:\nFailed to allocate 48244736 bytes of memory",
-        48244736,
-    ),
+    (OPENVINO, 48244736),
     ("Exception from src/core/src/runtime/allocator.cpp:79:\nstd::bad_alloc\n\n\n", 0),
-    (
-        "[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running FusedMatMul "
-        "node. Name:'n' Status Message: bfc_arena.cc:360 void* onnxruntime::BFCArena::"
-        "AllocateRawInternal(size_t, bool, onnxruntime::Stream*) Failed to allocate memory for "
-        "requested buffer of size 8589934592\n",
-        8589934592,
-    ),
+    (ONNX_RUNTIME, 8589934592),
     ("Non-zero status code returned while running Conv node. Status Message: bad allocation", 0),
     ("[GPU] Exceeded max size of memory object allocation: requested 5368709120 bytes", 5368709120),
     ("[GPU] clFlush, error code: -5 CL_OUT_OF_RESOURCES", 0),
