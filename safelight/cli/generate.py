@@ -54,7 +54,8 @@ def generate(
         typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
+        str | None,
+        typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
