@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
+from engine.backends.rewrites import VERSION, rewrite
 from engine.errors import BundleError, DeviceError
 from engine.forms import Source, no_int8, source_of
 
@@ -132,7 +133,8 @@ class OpenVinoBackend:
         if compiled is None:
             if self._cache_dir:
                 source.check(self._cache_dir)
-            compiled = self._compile(source.model, shapes)
+            quantised = source.form is not None and source.form.key.target == "int8"
+            compiled = self._compile(source.model, shapes, rewritten=not quantised)
             if self._blobs and key:
                 self._blobs.put(key, compiled.export_model().getvalue())
         self._check(compiled)
@@ -145,6 +147,7 @@ class OpenVinoBackend:
             "options": self._options,
             "libraries": self.libraries,
             "processor": [self.processor, *self.capabilities],
+            "rewrites": VERSION,
         }
 
     def _import(self, blob: NDArray[np.uint8], key: str) -> Any | None:
@@ -156,7 +159,7 @@ class OpenVinoBackend:
                 self._blobs.drop(key)
             return None
 
-    def _compile(self, model: Path, shapes: Shapes) -> Any:
+    def _compile(self, model: Path, shapes: Shapes, *, rewritten: bool) -> Any:
         try:
             graph = self._core.read_model(model)
         except RuntimeError as error:
@@ -175,6 +178,8 @@ class OpenVinoBackend:
                 f"{_place(model)} does not take the sizes {sizes}",
                 hint="multiples of 64 pixels fit every model",
             ) from error
+        if rewritten:  # a quantised form runs as it was measured
+            rewrite(runtime(), graph)
         try:
             return self._core.compile_model(graph, "CPU", self._options)
         except RuntimeError as error:
