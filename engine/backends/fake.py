@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Array, Libraries, Shapes
-from engine.errors import DeviceError
+from engine.errors import DeviceError, OutOfMemoryError
 
 __all__ = ["FakeBackend", "FakeSession"]
 
@@ -22,6 +22,7 @@ __all__ = ["FakeBackend", "FakeSession"]
 _TO_RGB: Final = ((0.5, 0.1, -0.2), (0.2, 0.4, 0.3), (-0.3, 0.2, 0.4), (0.1, -0.4, 0.2))
 _PIXELS: Final = 8  # pixels a latent
 _LOG_VARIANCE = -4.0  # of what it encodes
+_BYTES: Final = 1 << 20  # that a latent takes of a device with little memory
 _CONCEPTS, _CARES = 17, 3  # of diffusers' safety checker
 
 
@@ -34,7 +35,8 @@ class FakeBackend:
     nan_in_picture: the decoder's output has NaN in it. nan_in_exact: the repair in fp32 fails as
     well. seconds_per_run: how long every run of the network takes. fails_on: a component's input by
     whose name loading fails. concept_cosine: how near the safety checker finds every picture to
-    every concept.
+    every concept. unet_room, decoder_room: the latents (height times width) that the device has
+    memory for; 0: any. fails_at_run: that it has not shows when a network runs, not when it loads.
     """
 
     precision: str = "fp32"
@@ -46,6 +48,9 @@ class FakeBackend:
     seconds_per_run: float = 0.0
     fails_on: str = ""
     concept_cosine: float = 0.0
+    unet_room: int = 0
+    decoder_room: int = 0
+    fails_at_run: bool = False
     name: str = field(default="fake", init=False)
     libraries: Libraries = field(default=(), init=False)
 
@@ -59,7 +64,19 @@ class FakeBackend:
         """Give a session for the component that has these inputs."""
         if self.fails_on in shapes:
             raise DeviceError(f"the fake was told not to load {model.parent.name}/{model.name}")
+        if not self.fails_at_run:
+            self.check_room(shapes)
         return FakeSession(self, shapes)
+
+    def check_room(self, shapes: Shapes) -> None:
+        """Raise OutOfMemoryError for latents that are larger than the device."""
+        for name, room in (("sample", self.unet_room), ("latent_sample", self.decoder_room)):
+            height, width = shapes.get(name, (0, 0))[-2:]
+            if room and height * width > room:
+                asked = height * width * _BYTES
+                raise OutOfMemoryError(
+                    f"the fake has no memory for {height}x{width} latents", requested=asked
+                )
 
     def exact(self) -> "FakeBackend":
         """Give the same in fp32, repaired unless nan_in_exact."""
@@ -78,6 +95,7 @@ class FakeSession:
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         """Compute embeddings, a prediction or a picture, f32."""
+        self._backend.check_room(self._shapes)
         for name, shape in self._shapes.items():
             if inputs[name].shape != shape:
                 raise DeviceError(f"input '{name}' has shape {inputs[name].shape}, not {shape}")
