@@ -42,6 +42,8 @@ class RequestFields(TypedDict, total=False):
     eta: float
     noise: str
     decoder: str
+    prompt_syntax: str
+    clip_skip: int
 
 
 @dataclass(frozen=True, kw_only=True)

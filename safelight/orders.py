@@ -32,6 +32,8 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "eta": (int, float),
     "noise": (str,),
     "decoder": (str,),
+    "prompt_syntax": (str,),
+    "clip_skip": (int,),
 }
 
 

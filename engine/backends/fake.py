@@ -21,6 +21,7 @@ __all__ = ["FakeBackend", "FakeSession"]
 # From latents to colours and from colours' means back: any full-rank numbers do.
 _TO_RGB: Final = ((0.5, 0.1, -0.2), (0.2, 0.4, 0.3), (-0.3, 0.2, 0.4), (0.1, -0.4, 0.2))
 _PIXELS: Final = 8  # pixels a latent
+_LOG_VARIANCE = -4.0  # of what it encodes
 _BYTES: Final = 1 << 20  # that a latent takes of a device with little memory
 _CONCEPTS, _CARES = 17, 3  # of diffusers' safety checker
 
@@ -104,6 +105,8 @@ class FakeSession:
             return self._predict(inputs)
         if "clip_input" in inputs:
             return self._judge(inputs["clip_input"])
+        if "sample" in inputs:
+            return _encode(inputs["sample"].astype(np.float32))
         picture = _decode(inputs["latent_sample"].astype(np.float32))
         if self._backend.nan_in_picture:
             picture[..., 0] = np.nan
@@ -148,3 +151,14 @@ def _decode(latents: NDArray[np.float32]) -> NDArray[np.float32]:
     """Colour the latents and enlarge them: f32[1, 4, h, w] -> f32[1, 3, 8h, 8w]."""
     colours = np.einsum("bchw,ck->bkhw", latents, np.array(_TO_RGB, dtype=np.float32))
     return colours.repeat(_PIXELS, axis=2).repeat(_PIXELS, axis=3)
+
+
+def _encode(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the latents whose colours are the picture's means, and how sure the fake is of them:
+    f32[1, 3, 8h, 8w] -> f32[1, 8, h, w].
+    """
+    height, width = (side // _PIXELS for side in picture.shape[2:])
+    means = picture.reshape(1, 3, height, _PIXELS, width, _PIXELS).mean(axis=(3, 5))
+    back = np.linalg.pinv(np.array(_TO_RGB))  # (3, 4)
+    latents = np.einsum("bkhw,kc->bchw", means, back).astype(np.float32)
+    return np.concatenate((latents, np.full_like(latents, _LOG_VARIANCE)), axis=1)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
+from engine.backends.rewrites import VERSION, rewrite
 from engine.cores import core_limit
 from engine.devicenames import no_openvino_device
 from engine.errors import BundleError, DeviceError
@@ -149,7 +150,8 @@ class OpenVinoBackend:
         if compiled is None:
             if self._cache_dir:
                 source.check(self._cache_dir)
-            compiled = self._compile(source.model, shapes)
+            quantised = source.form is not None and source.form.key.target == "int8"
+            compiled = self._compile(source.model, shapes, rewritten=not quantised)
             if self._blobs and key:
                 with suppress(MemoryError):  # it will be compiled again: that is all
                     self._blobs.put(key, compiled.export_model().getvalue())
@@ -166,6 +168,7 @@ class OpenVinoBackend:
             "device": self.device,
             "libraries": self.libraries,
             "processor": [self.processor, *self.capabilities],
+            "rewrites": VERSION,
         }
 
     def _import(self, blob: NDArray[np.uint8], key: str) -> Any | None:
@@ -177,7 +180,7 @@ class OpenVinoBackend:
                 self._blobs.drop(key)
             return None
 
-    def _compile(self, model: Path, shapes: Shapes) -> Any:
+    def _compile(self, model: Path, shapes: Shapes, *, rewritten: bool) -> Any:
         try:
             with room_for("OpenVINO", _place(model), shapes):
                 graph = self._core.read_model(model)
@@ -197,6 +200,8 @@ class OpenVinoBackend:
                 f"{_place(model)} does not take the sizes {sizes}",
                 hint="multiples of 64 pixels fit every model",
             ) from error
+        if rewritten and self.device == "CPU":  # a quantised form runs as it was measured
+            rewrite(runtime(), graph)
         try:
             with room_for("OpenVINO", _place(model), shapes):
                 return self._core.compile_model(graph, self.device, self._options)

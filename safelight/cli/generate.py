@@ -53,6 +53,15 @@ def generate(
         str | None,
         typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
     ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-skip", help="Layer of the text encoder: 1 the usual, 2 the one before."
+        ),
+    ] = None,
+    plain_prompt: Annotated[
+        bool, typer.Option("--plain-prompt", help="Brackets, AND and BREAK are only text.")
+    ] = False,
     device: Annotated[
         str | None,
         typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
@@ -94,6 +103,8 @@ def generate(
         "seed": seed,
         "count": number,
         "decoder": decoder,
+        "clip_skip": clip_skip,
+        "prompt_syntax": "plain" if plain_prompt else None,
     }
     with nullcontext() if incognito else access.open() as vault:
         _run(chosen, orders, given, _Sink(vault, to, json))
