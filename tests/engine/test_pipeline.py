@@ -16,6 +16,7 @@ from engine import (
     DeviceError,
     FakeBackend,
     NotFiniteError,
+    OutOfMemoryError,
     Picture,
     Pipeline,
     RequestError,
@@ -347,3 +348,55 @@ def test_nothing_it_holds_shows_a_prompt(bundle):
     with contextlib.closing(events):
         step = next(events)
         assert "canary" not in f"{step!r} {events!r} {pipeline!r} {vars(pipeline)!r}"
+
+
+# -- out of memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_run", [False, True])
+def test_a_denoiser_that_does_not_fit_is_one_sentence_with_a_smaller_size(bundle, at_run):
+    fake = FakeBackend(unet_room=16 * 16, fails_at_run=at_run)
+    draw(Pipeline(bundle, fake), request(bundle))  # 128x128 pixels are 16x16 latents
+    with pytest.raises(
+        OutOfMemoryError, match=r"no memory for a picture of 256x192 pixels: .* 24x32 latents"
+    ) as raised:
+        draw(Pipeline(bundle, fake), request(bundle, width=256, height=192, prompt=CANARY))
+    assert isinstance(raised.value, DeviceError)
+    assert raised.value.hint == "128x128 takes at most half as much"
+    assert raised.value.requested == 24 * 32 << 20
+    assert "canary" not in f"{raised.value!r} {raised.value.__cause__!r}"
+    draw(Pipeline(bundle, fake), request(bundle, width=128, height=128))  # and that one fits
+
+
+def test_a_pipeline_that_ran_out_of_memory_draws_the_next_picture(bundle):
+    pipeline = Pipeline(bundle, FakeBackend(unet_room=16 * 16))
+    with pytest.raises(OutOfMemoryError):
+        draw(pipeline, request(bundle, width=256))
+    (picture,), _ = draw(pipeline, request(bundle))
+    assert np.array_equal(picture.pixels, pixels(bundle))
+
+
+def test_pictures_that_were_finished_before_memory_ended_are_kept(bundle):
+    """The memory that is there may change while many are drawn."""
+    made = []
+    with pytest.raises(OutOfMemoryError):
+        made.extend(Pipeline(bundle, Shrinking(FakeBackend())).generate(request(bundle, count=3)))
+    assert [type(event) for event in made].count(Picture) == 1
+
+
+class Shrinking(CountingBackend):
+    """Memory ends in the second picture."""
+
+    def load(self, model, shapes, *, identity=""):
+        session = super().load(model, shapes, identity=identity)
+        return ShrinkingSession(session, self.runs) if "timestep" in shapes else session
+
+
+class ShrinkingSession:
+    def __init__(self, session, runs):
+        self.session, self.runs = session, runs
+
+    def run(self, inputs):
+        if self.runs["unet"] == 4:
+            raise OutOfMemoryError("memory ended")
+        return self.session.run(inputs)

@@ -1,0 +1,54 @@
+"""What is done again when a picture overflowed or did not fit, recorded in the picture."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutOfMemoryError
+from engine.guard import DECODE_REPAIR, finite
+from engine.memory import smaller_size
+
+if TYPE_CHECKING:
+    from engine.decoders import Decoder
+    from engine.request import GenerationRequest
+    from engine.stages import Stages
+
+__all__ = ["Decoded", "decode_repaired", "room_to_draw"]
+
+Float32 = NDArray[np.float32]
+Decoded = tuple[Float32, tuple[str, ...]]
+
+
+def decode_repaired(
+    decoder: "Decoder", latents: Float32, stages: "Stages", exact: Callable[[], "Stages"]
+) -> Decoded:
+    """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w] and say what had to be repaired.
+
+    Where NaN or Inf comes out, it is decoded once more in fp32. exact: gives the stages in fp32,
+    or raises NotFiniteError where they are what failed. What comes out may still not be finite: the
+    caller looks.
+    """
+    decoded = stages.decode(decoder, latents)
+    if finite(decoded):
+        return decoded, ()
+    return exact().decode(decoder, latents), (DECODE_REPAIR,)
+
+
+@contextmanager
+def room_to_draw(request: "GenerationRequest") -> Generator[None]:
+    """Say of want of memory within for which picture it was, and which smaller one to ask for."""
+    try:
+        yield
+    except OutOfMemoryError as error:
+        width, height = request.width, request.height
+        fits = smaller_size(width, height)
+        raise OutOfMemoryError(
+            f"there is no memory for a picture of {width}x{height} pixels: {error}",
+            hint=f"{fits[0]}x{fits[1]} takes at most half as much"
+            if fits != (width, height)
+            else "other programs may hold what is missing; or take a smaller model",
+            requested=error.requested,
+        ) from error
