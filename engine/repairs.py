@@ -42,13 +42,16 @@ def room_to_draw(request: "GenerationRequest") -> Generator[None]:
     """Say of want of memory within for which picture it was, and which smaller one to ask for."""
     try:
         yield
-    except OutOfMemoryError as error:
+    except (OutOfMemoryError, MemoryError) as error:
         width, height = request.width, request.height
         fits = smaller_size(width, height)
+        # numpy names the array that it could not have
+        requested = error.requested if isinstance(error, OutOfMemoryError) else 0
+        what = str(error) or "none is left"
         raise OutOfMemoryError(
-            f"there is no memory for a picture of {width}x{height} pixels: {error}",
+            f"there is no memory for a picture of {width}x{height} pixels: {what}",
             hint=f"{fits[0]}x{fits[1]} takes at most half as much"
             if fits != (width, height)
             else "other programs may hold what is missing; or take a smaller model",
-            requested=error.requested,
+            requested=requested,
         ) from error

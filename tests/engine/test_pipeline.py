@@ -376,27 +376,43 @@ def test_a_pipeline_that_ran_out_of_memory_draws_the_next_picture(bundle):
     assert np.array_equal(picture.pixels, pixels(bundle))
 
 
-def test_pictures_that_were_finished_before_memory_ended_are_kept(bundle):
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OutOfMemoryError("the card is full"), "the card is full"),
+        (MemoryError("Unable to allocate 1 GiB"), "Unable to allocate 1 GiB"),
+        (MemoryError(), "none is left"),
+    ],
+    ids=["card", "numpy", "python"],
+)
+def test_pictures_that_were_finished_before_memory_ended_are_kept(bundle, error, says):
     """The memory that is there may change while many are drawn."""
     made = []
-    with pytest.raises(OutOfMemoryError):
-        made.extend(Pipeline(bundle, Shrinking(FakeBackend())).generate(request(bundle, count=3)))
+    backend = Shrinking(FakeBackend(), error)
+    with pytest.raises(OutOfMemoryError, match=f"128x128 pixels: {says}"):
+        made.extend(Pipeline(bundle, backend).generate(request(bundle, count=3)))
     assert [type(event) for event in made].count(Picture) == 1
 
 
 class Shrinking(CountingBackend):
     """Memory ends in the second picture."""
 
+    def __init__(self, fake, error):
+        super().__init__(fake)
+        self.error = error
+
     def load(self, model, shapes, *, identity=""):
         session = super().load(model, shapes, identity=identity)
-        return ShrinkingSession(session, self.runs) if "timestep" in shapes else session
+        if "timestep" not in shapes:
+            return session
+        return ShrinkingSession(session, self.runs, self.error)
 
 
 class ShrinkingSession:
-    def __init__(self, session, runs):
-        self.session, self.runs = session, runs
+    def __init__(self, session, runs, error):
+        self.session, self.runs, self.error = session, runs, error
 
     def run(self, inputs):
         if self.runs["unet"] == 4:
-            raise OutOfMemoryError("memory ended")
+            raise self.error
         return self.session.run(inputs)
