@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.control import MAX_CONTROLS, Control
 from engine.errors import RequestError, unknown_name
 
 __all__ = [
@@ -75,7 +76,10 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold.
+    own, `tiny` the quick one that a bundle may hold. controls: ControlNets that steer, each with
+    its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner, which takes over where
+    refiner_switch (0 to 1) of the training's timesteps lie behind; empty: none. upscaler: a bundle
+    that enlarges the finished picture; empty: none.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -92,6 +96,10 @@ class GenerationRequest:
     eta: float = math.nan
     noise: str = "torch"
     decoder: str = "vae"
+    controls: tuple[Control, ...] = ()
+    refiner: str = ""
+    refiner_switch: float = 0.8
+    upscaler: str = ""
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
@@ -120,6 +128,8 @@ class GenerationRequest:
         _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)
+        _between("refiner_switch", self.refiner_switch, 0.0, 1.0)
+        _between("the number of controls", len(self.controls), 0, MAX_CONTROLS)
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),

@@ -1,7 +1,7 @@
 """From noise to latents: the passes that make one picture, each a run of the loop."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,11 @@ from engine.decoders import Decoder
 from engine.denoiser import Denoiser
 from engine.events import Step
 from engine.inputs import Inputs
-from engine.loop import integrate
+from engine.loop import Denoise, integrate
 from engine.manifest import Manifest
 from engine.noise import noise_source
 from engine.pixels import preview, to_pixels
+from engine.refiner import Handover, switch_step
 from engine.request import GenerationRequest
 from engine.samplers import Table
 from engine.stages import Stages
@@ -29,7 +30,8 @@ Float32 = NDArray[np.float32]
 class Job:
     """One picture to make: its own request, its place among `count`, and what they share.
 
-    preview_decoder: None makes previews by the bundle's linear map. clock: seconds.
+    refiner_ids: of the same texts, empty without a refiner. preview_decoder: None makes previews by
+    the bundle's linear map. clock: seconds.
     """
 
     request: GenerationRequest
@@ -37,6 +39,7 @@ class Job:
     index: int
     table: Table
     token_ids: list[NDArray[np.int64]]
+    refiner_ids: list[NDArray[np.int64]]
     cancelled: Callable[[], bool]
     decoder: Decoder
     preview_decoder: Decoder | None
@@ -49,19 +52,16 @@ def guidance_between_halves(request: GenerationRequest, manifest: Manifest) -> f
 
 
 def draw_latents(
-    job: Job, manifest: Manifest, stages: Stages, text: Conditioning, stock: Stages
+    job: Job, manifest: Manifest, stages: Stages, texts: Sequence[Conditioning], stock: Stages
 ) -> Generator[Step, None, Float32 | None]:
     """Run the job's passes, a Step after each evaluation; gives the latents f32[1, 4, h, w] to
     decode, or None when it was cancelled.
 
-    stages: of the precision that computes. stock: those that previews are decoded by.
+    stages: of the precision that computes. texts: for the bundle, and for its refiner where the
+    request names one. stock: the stages that previews are decoded by.
     """
     request, table = job.request, job.table
-    denoiser = Denoiser(
-        stages.network(text, request, request.width, request.height),
-        manifest.prediction_type,
-        guidance_between_halves(request, manifest),
-    )
+    denoiser = _denoiser(job, stages, texts)
     start = np.zeros(stages.components.latent_shape(request.height, request.width), np.float32)
     noise = noise_source(request.noise, request.seed)
     latents = start
@@ -80,6 +80,26 @@ def draw_latents(
             preview=_preview(denoised, job, manifest, stock),
         )
     return latents.copy()
+
+
+def _denoiser(job: Job, stages: Stages, texts: Sequence[Conditioning]) -> Denoise:
+    """Bind the networks that take part to their texts: the bundle's, and then its refiner's."""
+    base = _bound(job, stages, texts[0])
+    request = job.request
+    if not request.refiner:
+        return base
+    refined = _bound(job, stages.refiner(request.refiner), texts[1])
+    trained = stages.bundle.training.num_train_timesteps
+    return Handover(base, refined, switch_step(job.table, trained, request.refiner_switch))
+
+
+def _bound(job: Job, stages: Stages, text: Conditioning) -> Denoiser:
+    request, manifest = job.request, stages.bundle.manifest
+    return Denoiser(
+        stages.network(text, request, request.width, request.height, job.inputs),
+        manifest.prediction_type,
+        guidance_between_halves(request, manifest),
+    )
 
 
 def _preview(

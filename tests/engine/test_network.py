@@ -43,7 +43,14 @@ def test_a_unet_of_another_shape_is_refused():
 
 def test_sdxl_is_told_height_before_width_and_no_crop():
     pooled = np.ones((2, 6), dtype=np.float32)
-    added = added_conditions(text(2, pooled), width=640, height=512)
+    added = added_conditions(text(2, pooled), width=640, height=512, time_ids=6)
     assert np.array_equal(added["text_embeds"], pooled)
     assert added["time_ids"].tolist() == [[512, 640, 0, 0, 512, 640]] * 2
-    assert added_conditions(text(2), width=640, height=512) == {}
+    assert added_conditions(text(2), width=640, height=512, time_ids=6) == {}
+
+
+@pytest.mark.parametrize(("halves", "scores"), [(1, [6.0]), (2, [2.5, 6.0]), (3, [2.5, 6.0, 6.0])])
+def test_the_refiner_is_told_how_well_the_picture_is_liked(halves, scores):
+    pooled = np.ones((halves, 6), dtype=np.float32)
+    added = added_conditions(text(halves, pooled), width=640, height=512, time_ids=5)
+    assert added["time_ids"].tolist() == [[512, 640, 0, 0, score] for score in scores]
