@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["NOTHING_BESIDE", "Beside", "check_beside", "names_beside"]
 
 Beside = Mapping[str, "Bundle"]
+UNIT = 8  # pixels; sides are multiples
 NOTHING_BESIDE: Final[Beside] = MappingProxyType({})
 
 
@@ -66,9 +67,24 @@ def _check_pictures(request: GenerationRequest, inputs: Inputs) -> None:
             f"the request has {wanted} ControlNets and {given} pictures for them: each takes one"
         )
     for control, picture in zip(request.controls, inputs.controls, strict=True):
-        shape, size = picture.shape, (request.height, request.width, 3)
-        if shape != size or picture.dtype != "uint8":
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != "uint8":
             raise RequestError(
-                f"the picture of ControlNet '{control.model}' is {picture.dtype}{list(shape)};"
-                f" uint8{list(size)} is needed, the picture's own size"
+                f"the picture of ControlNet '{control.model}' is {picture.dtype}"
+                f"{list(picture.shape)}; uint8[height, width, 3] is needed"
             )
+        _check_proportion(control.model, picture.shape[:2], request)
+
+
+def _check_proportion(name: str, size: tuple[int, ...], request: GenerationRequest) -> None:
+    """Refuse a picture that would be stretched; it may be of any size."""
+    height, width = size
+    # Sides are multiples of 8 pixels, so that is how near a picture's proportion can be met.
+    off = abs(request.width * height - request.height * width)
+    if min(size) > 0 and off < UNIT * max(size):
+        return
+    high = max(UNIT, round(height * (request.width / max(width, 1)) / UNIT) * UNIT)
+    raise RequestError(
+        f"the picture of ControlNet '{name}' has {width}x{height} pixels, another proportion than"
+        f" the {request.width}x{request.height} to draw",
+        hint=f"crop it, or draw {request.width}x{min(high, MAX_SIDE)}",
+    )

@@ -18,6 +18,7 @@ def picture_metadata(picture: "Picture") -> dict[str, Any]:
     """Give the sealed metadata of a finished picture: all that is needed to make it again."""
     return _asked(picture.request, picture.model) | {
         "model_hash": picture.model_hash,
+        "beside": dict(picture.beside),
         "backend": picture.backend,
         "device": picture.device,
         "precision": picture.precision,

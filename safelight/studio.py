@@ -10,7 +10,8 @@ from safelight.records import attempt_metadata, generated_line, picture_metadata
 
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
-    from vault import Draft, Vault
+    from engine.inputs import Inputs
+    from vault import BlobDraft, Draft, Vault
 
 __all__ = ["Made", "Sealed", "Studio"]
 
@@ -37,11 +38,18 @@ class Made:
 class Studio:
     """Run requests through a pipeline and seal what comes out.
 
-    vault: where pictures go; None is incognito, and Made events carry the bytes instead.
+    vault: where pictures go; None is incognito, and Made events carry the bytes instead. inputs:
+    pictures that go in with every request, sealed with each result; None: none.
     """
 
-    def __init__(self, pipeline: "Pipeline", vault: "Vault | None") -> None:
+    def __init__(
+        self, pipeline: "Pipeline", vault: "Vault | None", inputs: "Inputs | None" = None
+    ) -> None:
+        from engine.inputs import NO_INPUTS
+
         self._pipeline = pipeline
+        self._inputs = inputs or NO_INPUTS
+        self._given: tuple[BlobDraft, ...] | None = None
         self._vault = vault
         self._waiting: list[tuple[Draft, float]] = []
         self._since = 0.0
@@ -73,7 +81,8 @@ class Studio:
         from engine import Picture
 
         finished = 0
-        for event in self._pipeline.generate(request, cancelled=cancelled):
+        events = self._pipeline.generate(request, cancelled=cancelled, inputs=self._inputs)
+        for event in events:
             if not isinstance(event, Picture):
                 yield event
                 continue
@@ -106,6 +115,7 @@ class Studio:
                     media_type=THUMBNAIL_TYPE,
                     data=thumbnail,
                 ),
+                *self._input_blobs(),
             ),
         )
         now = time.perf_counter()
@@ -114,6 +124,22 @@ class Studio:
         self._waiting.append((draft, now - start))
         if len(self._waiting) == BATCH or now - self._since >= PATIENCE:
             yield from self._flush()
+
+    def _input_blobs(self) -> "tuple[BlobDraft, ...]":
+        """Encode what went in, once for all pictures that are made of it."""
+        from vault import BlobDraft, Kind
+
+        if self._given is None:
+            self._given = tuple(
+                BlobDraft(
+                    name=f"control-{place}",
+                    kind=Kind.INPUT,
+                    media_type=PICTURE_TYPE,
+                    data=encode_picture(pixels),
+                )
+                for place, pixels in enumerate(self._inputs.controls)
+            )
+        return self._given
 
     def _flush(self) -> Iterator[Sealed]:
         if not self._waiting or self._vault is None:

@@ -197,14 +197,38 @@ def test_only_what_fits_is_taken(plain, base, nets):
     [
         (1, [], RequestError, "has 1 ControlNets and 0 pictures"),
         (0, [picture()], RequestError, "has 0 ControlNets and 1 pictures"),
-        (1, [picture(width=64)], RequestError, r"uint8\[128, 64, 3\]; uint8\[128, 128, 3\]"),
-        (1, [picture().astype(np.float32)], RequestError, "float32"),
+        (
+            1,
+            [picture(width=64)],
+            RequestError,
+            "has 64x128 pixels, another proportion than the 128",
+        ),
+        (1, [picture(height=0)], RequestError, "has 128x0 pixels"),
+        (1, [picture().astype(np.float32)], RequestError, r"is float32\[128, 128, 3\]; uint8"),
+        (1, [picture()[:, :, 0]], RequestError, r"is uint8\[128, 128\]; uint8"),
         (9, [], RequestError, "number of controls is 9; from 0 to 8"),
     ],
 )
 def test_pictures_go_with_controls_one_by_one(base, nets, controls, pictures, error, match):
     with pytest.raises(error, match=match):
         draw(base, nets, (Control(model="edges"),) * controls, pictures)
+
+
+@pytest.mark.parametrize("size", [(256, 256), (64, 64), (127, 128), (1000, 1060)])
+def test_a_picture_of_nearly_the_proportion_is_resized(base, nets, size):
+    height, width = size
+    given = picture(height=height, width=width)
+    resized = fitted(given, 128, 128)
+    one, two = (pixels(base, nets, (Control(model="edges"),), [each]) for each in (given, resized))
+    assert np.array_equal(one, two)
+
+
+def test_the_hint_names_a_size_that_fits(base, nets):
+    with pytest.raises(RequestError) as raised:
+        draw(base, nets, (Control(model="edges"),), [picture(height=1080, width=1920)])
+    assert raised.value.hint == "crop it, or draw 128x72"
+    given = [picture(height=1080, width=1920)]
+    assert len(draw(base, nets, (Control(model="edges"),), given, width=128, height=72)) == 1
 
 
 def test_a_net_that_was_not_opened_or_does_not_fit_is_refused_before_anything_is_loaded(base, nets):
