@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["read_picture"]
+__all__ = ["decode_picture", "read_picture"]
 
 MAX_BYTES = 64 << 20  # of a file; a photograph of 50 megapixels has 20 MB
 MAX_PIXELS = 1 << 26  # 8192 x 8192: 200 MB decoded
@@ -34,10 +34,11 @@ def read_picture(file: Path, what: str) -> "NDArray[np.uint8]":
         raise UsageError(f"{what} cannot be read from {file.name}: {error.strerror}") from error
     if len(data) > MAX_BYTES:
         raise UsageError(f"{what} is larger than {MAX_BYTES} bytes: {file.name}")
-    return _decode(data, what, file.name)
+    return decode_picture(data, f"{what}, {file.name},")
 
 
-def _decode(data: bytes, what: str, name: str) -> "NDArray[np.uint8]":
+def decode_picture(data: bytes | bytearray, what: str) -> "NDArray[np.uint8]":
+    """Give the encoded picture as `read_picture` does. Raises UsageError."""
     import numpy as np
     from PIL import Image, ImageOps
 
@@ -54,7 +55,7 @@ def _decode(data: bytes, what: str, name: str) -> "NDArray[np.uint8]":
         width, height = 0, 0
     except Exception as error:  # decoders raise what they like on damaged files
         raise UsageError(
-            f"{what} is no picture that can be read: {name}", hint=f"one of: {', '.join(FORMATS)}"
+            f"{what} is no picture that can be read", hint=f"one of: {', '.join(FORMATS)}"
         ) from error
     size = f"{width}x{height}" if width else "far too many"
-    raise UsageError(f"{what} has {size} pixels, more than {MAX_PIXELS} in all: {name}")
+    raise UsageError(f"{what} has {size} pixels, more than {MAX_PIXELS} in all")

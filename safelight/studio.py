@@ -9,11 +9,14 @@ from safelight.pixels import PICTURE_TYPE, THUMBNAIL_TYPE, encode_picture, encod
 from safelight.records import attempt_metadata, generated_line, picture_metadata
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
     from vault import BlobDraft, Draft, Vault
 
-__all__ = ["Made", "Sealed", "Studio"]
+__all__ = ["Made", "Sealed", "Studio", "picture_blobs"]
 
 BATCH = 16  # pictures a transaction at most (VAULT.md 5)
 PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
@@ -100,23 +103,13 @@ class Studio:
         return Made(png, line)
 
     def _seal(self, picture: "Picture") -> Iterator[Sealed]:
-        from vault import BlobDraft, Draft, Kind
+        from vault import Draft, Kind
 
         start = time.perf_counter()
-        png, thumbnail = encode_picture(picture.pixels), encode_thumbnail(picture.pixels)
         draft = Draft(
             kind=Kind.PICTURE,
             metadata=picture_metadata(picture),
-            blobs=(
-                BlobDraft(name="picture", kind=Kind.PICTURE, media_type=PICTURE_TYPE, data=png),
-                BlobDraft(
-                    name="thumbnail",
-                    kind=Kind.THUMBNAIL,
-                    media_type=THUMBNAIL_TYPE,
-                    data=thumbnail,
-                ),
-                *self._input_blobs(),
-            ),
+            blobs=(*picture_blobs(picture.pixels), *self._input_blobs()),
         )
         now = time.perf_counter()
         if not self._waiting:
@@ -158,3 +151,23 @@ class Studio:
             return
         metadata = attempt_metadata(request, self._pipeline.model, outcome)
         self._vault.add([Draft(kind=Kind.ATTEMPT, metadata=metadata, blobs=())])
+
+
+def picture_blobs(pixels: "NDArray[np.uint8]") -> "tuple[BlobDraft, BlobDraft]":
+    """Encode uint8[H, W, 3] as the two blobs that each picture's record has."""
+    from vault import BlobDraft, Kind
+
+    return (
+        BlobDraft(
+            name="picture",
+            kind=Kind.PICTURE,
+            media_type=PICTURE_TYPE,
+            data=encode_picture(pixels),
+        ),
+        BlobDraft(
+            name="thumbnail",
+            kind=Kind.THUMBNAIL,
+            media_type=THUMBNAIL_TYPE,
+            data=encode_thumbnail(pixels),
+        ),
+    )

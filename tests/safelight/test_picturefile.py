@@ -78,7 +78,7 @@ def test_every_kind_of_colour_becomes_three(tmp_path, mode):
 @pytest.mark.parametrize(
     ("data", "match"),
     [
-        (b"", "no picture that can be read: x.png"),
+        (b"", "the picture, x.png, is no picture that can be read"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture"),
         (b"GIF89a" + bytes(50), "no picture"),
         (noise()[:2000], "no picture"),
