@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         DeviceError,
         EngineError,
         NotFiniteError,
+        OutOfMemoryError,
         RequestError,
     )
     from engine.events import Event, Picture, Seconds, Step
@@ -37,6 +38,7 @@ __all__ = [
     "GenerationRequest",
     "Inputs",
     "NotFiniteError",
+    "OutOfMemoryError",
     "Picture",
     "Pipeline",
     "RequestError",
@@ -59,6 +61,7 @@ _HOMES: Final = {
     "GenerationRequest": "engine.request",
     "Inputs": "engine.inputs",
     "NotFiniteError": "engine.errors",
+    "OutOfMemoryError": "engine.errors",
     "Picture": "engine.events",
     "Pipeline": "engine.pipeline",
     "RequestError": "engine.errors",

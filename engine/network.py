@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Array, Session
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.errors import BundleError
 from engine.moment import Moment
 
@@ -30,7 +30,7 @@ class Network:
     def __init__(
         self,
         unet: Session,
-        text: Conditioning,
+        text: Conditioning | ScheduledConditioning,
         added: Mapping[str, Array],
         steer: Steer = lambda _inputs, _moment: {},
     ) -> None:
@@ -39,8 +39,9 @@ class Network:
         """
         self._steer = steer
         self._unet = unet
+        self._text = text
         self._texts = len(text.embeds)
-        self._inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds, **added}
+        self._inputs: dict[str, Array] = dict(added)
         self._sample = np.empty((0, 0, 0, 0), dtype=np.float32)
 
     def __call__(self, x: Float32, moment: Moment) -> Float32:
@@ -49,6 +50,10 @@ class Network:
         if self._sample.shape != shape:
             self._sample = np.empty(shape, dtype=np.float32)
         np.copyto(self._sample, x)
+        text = self._text.at(moment)
+        self._inputs["encoder_hidden_states"] = text.embeds
+        if text.pooled is not None:
+            self._inputs["text_embeds"] = text.pooled
         self._inputs["sample"] = self._sample
         self._inputs["timestep"] = np.array(moment.timestep, dtype=np.float32)
         self._inputs.update(self._steer(self._inputs, moment))
@@ -59,12 +64,12 @@ class Network:
 
 
 def added_conditions(
-    text: Conditioning, width: int, height: int, time_ids: int
+    text: Conditioning | ScheduledConditioning, width: int, height: int, time_ids: int
 ) -> dict[str, Array]:
     """Give what SDXL's unet takes beside the prompt: text_embeds f32[n, P], time_ids f32[n, k].
 
     width, height: of the picture in pixels. time_ids: k, 5 for the refiner, else 6. Empty for a
-    text without a pooled form.
+    text without a pooled form; of one that changes it is the first step's.
     """
     if text.pooled is None:
         return {}

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
-from engine.conditioning import Conditioning
 from engine.control import Control
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
@@ -25,7 +24,8 @@ from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.samplers import tabulate
 from engine.stages import Stages
-from engine.trajectory import Job, draw_latents, guidance_between_halves
+from engine.texts import Texts
+from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
 from engine.upscale import Upscaler
 
 if TYPE_CHECKING:
@@ -120,18 +120,20 @@ class Pipeline:
         )
         check_beside(request, inputs, self._bundle, self._beside)
         self._check_precision(request)
-        token_ids = self._tokens(request, self._stock)
-        refiner_ids: list[NDArray[np.int64]] = []
+        steps = int(table.steps[-1]) + 1
+        texts = self._plan(request, steps, self._stock)
+        refiner_texts: tuple[Texts, ...] = ()
         if request.refiner:
-            refiner_ids = self._tokens(request, self._stock.refiner(request.refiner))
+            refiner = self._stock.refiner(request.refiner)
+            refiner_texts = (self._plan(request, steps, refiner),)
         jobs = (
             Job(
                 request=replace(request, seed=request.seed + index, count=1),
                 inputs=inputs,
                 index=index,
                 table=table,
-                token_ids=token_ids,
-                refiner_ids=refiner_ids,
+                texts=texts,
+                refiner_texts=refiner_texts,
                 cancelled=cancelled,
                 decoder=decoder,
                 preview_decoder=preview_decoder,
@@ -153,13 +155,12 @@ class Pipeline:
         if job.cancelled():
             return None
         request = job.request
-        tokens = job.token_ids[0][0].size
         size = (request.height, request.width)
-        load = self._load(len(job.token_ids), tokens, size, job.decoder, request.controls)
+        load = self._load(job.texts.halves, job.texts.tokens, size, job.decoder, request.controls)
         load += self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
-        texts = _texts(job, self._stock)
+        texts = _embedded(job, self._stock)
         text = self._clock() - start
         start = self._clock()
         manifest, stock = self._bundle.manifest, self._stock
@@ -167,7 +168,7 @@ class Pipeline:
         if latents is not None and not finite(latents):
             repairs = (DENOISE_REPAIR,)
             exact = self._exact("latents")
-            texts = _texts(job, exact)
+            texts = _embedded(job, exact)
             latents = yield from draw_latents(job, manifest, exact, texts, stock)
             if latents is not None and not finite(latents):
                 raise _not_finite("latents")
@@ -217,8 +218,8 @@ class Pipeline:
         start = self._clock()
         refiner = self._stock.refiner(request.refiner)
         refiner.components.text_encoders()
-        halves, tokens = len(job.refiner_ids), job.refiner_ids[0][0].size
-        refiner.load((), halves, tokens, request.height, request.width)
+        for texts in job.refiner_texts:
+            refiner.load((), texts.halves, texts.tokens, request.height, request.width)
         return self._clock() - start
 
     def _enlarge(self, pixels: UInt8, job: Job, *, black: bool) -> UInt8:
@@ -231,10 +232,9 @@ class Pipeline:
             return np.zeros((upscaler.scale * height, upscaler.scale * width, 3), np.uint8)
         return enlarge(pixels, upscaler, job.cancelled)
 
-    def _tokens(self, request: GenerationRequest, stages: Stages) -> list[NDArray[np.int64]]:
-        texts = (request.negative_prompt, request.prompt)
-        single = guidance_between_halves(request, stages.bundle.manifest) == 1.0
-        return stages.conditioner.tokens(texts[single:])
+    def _plan(self, request: GenerationRequest, steps: int, stages: Stages) -> Texts:
+        guided = guidance_between_halves(request, stages.bundle.manifest) != 1.0
+        return stages.conditioner.plan(request, steps, guided=guided)
 
     def _check_precision(self, request: GenerationRequest) -> None:
         if self._backend.precision == "int8" and (request.controls or request.refiner):
@@ -288,11 +288,10 @@ class Pipeline:
         )
 
 
-def _texts(job: Job, stages: Stages) -> list[Conditioning]:
+def _embedded(job: Job, stages: Stages) -> list[Embedded]:
     """Encode the texts for the bundle, and for its refiner where the request names one."""
-    texts = [stages.embed(job.token_ids)]
-    if job.request.refiner:
-        texts.append(stages.refiner(job.request.refiner).embed(job.refiner_ids))
+    texts = [stages.embed(job.texts)]
+    texts += (stages.refiner(job.request.refiner).embed(each) for each in job.refiner_texts)
     return texts
 
 

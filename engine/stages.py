@@ -1,6 +1,7 @@
 """Networks of one precision, and what they make of a request: text, predictions, pixels."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Array
 from engine.components import Components
-from engine.conditioning import Conditioner, Conditioning
+from engine.conditioning import Conditioner, Conditioning, ScheduledConditioning
 from engine.control import Control
 from engine.controlnet import FITTING, Residuals, fitted
 from engine.errors import BundleError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from engine.decoders import Decoder
     from engine.inputs import Inputs
     from engine.request import GenerationRequest
+    from engine.texts import Texts
     from engine.tokenizer import Tokenizer
 
 __all__ = ["Stages"]
@@ -52,12 +54,12 @@ class Stages:
             tokenizers,
             manifest.embed_dim,
             zero_empty=manifest.family == "sdxl",
-            outputs=text_outputs(manifest),
+            outputs=partial(text_outputs, manifest),
         )
 
-    def embed(self, token_ids: Sequence[NDArray[np.int64]]) -> Conditioning:
-        """Encode what the conditioner's `tokens` gave."""
-        return self.conditioner.embed(token_ids, self.components.text_encoders())
+    def embed(self, texts: "Texts") -> Conditioning | ScheduledConditioning:
+        """Encode what the conditioner's `plan` gave."""
+        return self.conditioner.embed(texts, self.components.text_encoders())
 
     def load(
         self, controls: Sequence[Control], halves: int, tokens: int, height: int, width: int
@@ -76,7 +78,7 @@ class Stages:
 
     def network(
         self,
-        text: Conditioning,
+        text: Conditioning | ScheduledConditioning,
         request: "GenerationRequest",
         width: int,
         height: int,

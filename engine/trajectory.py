@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
 from engine.events import Step
@@ -20,26 +20,28 @@ from engine.refiner import Handover, switch_step
 from engine.request import GenerationRequest
 from engine.samplers import Table
 from engine.stages import Stages
+from engine.texts import Texts
 
-__all__ = ["Job", "draw_latents", "guidance_between_halves"]
+__all__ = ["Embedded", "Job", "draw_latents", "guidance_between_halves"]
 
 Float32 = NDArray[np.float32]
+Embedded = Conditioning | ScheduledConditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One picture to make: its own request, its place among `count`, and what they share.
 
-    refiner_ids: of the same texts, empty without a refiner. preview_decoder: None makes previews by
-    the bundle's linear map. clock: seconds.
+    refiner_texts: the same texts for its refiner, none without. preview_decoder: None makes
+    previews by the bundle's linear map. clock: seconds.
     """
 
     request: GenerationRequest
     inputs: Inputs
     index: int
     table: Table
-    token_ids: list[NDArray[np.int64]]
-    refiner_ids: list[NDArray[np.int64]]
+    texts: Texts
+    refiner_texts: tuple[Texts, ...]
     cancelled: Callable[[], bool]
     decoder: Decoder
     preview_decoder: Decoder | None
@@ -52,7 +54,7 @@ def guidance_between_halves(request: GenerationRequest, manifest: Manifest) -> f
 
 
 def draw_latents(
-    job: Job, manifest: Manifest, stages: Stages, texts: Sequence[Conditioning], stock: Stages
+    job: Job, manifest: Manifest, stages: Stages, texts: Sequence[Embedded], stock: Stages
 ) -> Generator[Step, None, Float32 | None]:
     """Run the job's passes, a Step after each evaluation; gives the latents f32[1, 4, h, w] to
     decode, or None when it was cancelled.
@@ -82,23 +84,25 @@ def draw_latents(
     return latents.copy()
 
 
-def _denoiser(job: Job, stages: Stages, texts: Sequence[Conditioning]) -> Denoise:
+def _denoiser(job: Job, stages: Stages, texts: Sequence[Embedded]) -> Denoise:
     """Bind the networks that take part to their texts: the bundle's, and then its refiner's."""
-    base = _bound(job, stages, texts[0])
+    base = _bound(job, stages, texts[0], job.texts.weights)
     request = job.request
     if not request.refiner:
         return base
-    refined = _bound(job, stages.refiner(request.refiner), texts[1])
+    refiner = stages.refiner(request.refiner)
+    refined = _bound(job, refiner, texts[1], job.refiner_texts[0].weights)
     trained = stages.bundle.training.num_train_timesteps
     return Handover(base, refined, switch_step(job.table, trained, request.refiner_switch))
 
 
-def _bound(job: Job, stages: Stages, text: Conditioning) -> Denoiser:
+def _bound(job: Job, stages: Stages, text: Embedded, weights: Sequence[float]) -> Denoiser:
     request, manifest = job.request, stages.bundle.manifest
     return Denoiser(
         stages.network(text, request, request.width, request.height, job.inputs),
         manifest.prediction_type,
         guidance_between_halves(request, manifest),
+        weights,
     )
 
 

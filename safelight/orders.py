@@ -35,6 +35,8 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "refiner": (str,),
     "refiner_switch": (int, float),
     "upscaler": (str,),
+    "prompt_syntax": (str,),
+    "clip_skip": (int,),
 }
 
 

@@ -72,6 +72,15 @@ def generate(
     upscaler: Annotated[
         str | None, typer.Option("--upscaler", help="A bundle that enlarges the finished picture.")
     ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-skip", help="Layer of the text encoder: 1 the usual, 2 the one before."
+        ),
+    ] = None,
+    plain_prompt: Annotated[
+        bool, typer.Option("--plain-prompt", help="Brackets, AND and BREAK are only text.")
+    ] = False,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
     ] = None,
@@ -116,6 +125,8 @@ def generate(
         "refiner": refiner,
         "refiner_switch": refiner_switch,
         "upscaler": upscaler,
+        "clip_skip": clip_skip,
+        "prompt_syntax": "plain" if plain_prompt else None,
     }
     steering = read_controls(control or ())
     given["controls"] = steering.controls
