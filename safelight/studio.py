@@ -5,18 +5,16 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safelight.pixels import PICTURE_TYPE, THUMBNAIL_TYPE, encode_picture, encode_thumbnail
+from safelight.drafts import control_blobs, picture_draft
+from safelight.pixels import encode_picture
 from safelight.records import attempt_metadata, generated_line, picture_metadata
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
     from vault import BlobDraft, Draft, Vault
 
-__all__ = ["Made", "Sealed", "Studio", "picture_blobs"]
+__all__ = ["Made", "Sealed", "Studio"]
 
 BATCH = 16  # pictures a transaction at most (VAULT.md 5)
 PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
@@ -103,14 +101,8 @@ class Studio:
         return Made(png, line)
 
     def _seal(self, picture: "Picture") -> Iterator[Sealed]:
-        from vault import Draft, Kind
-
         start = time.perf_counter()
-        draft = Draft(
-            kind=Kind.PICTURE,
-            metadata=picture_metadata(picture),
-            blobs=(*picture_blobs(picture.pixels), *self._input_blobs()),
-        )
+        draft = picture_draft(picture, {}, self._input_blobs())
         now = time.perf_counter()
         if not self._waiting:
             self._since = now
@@ -120,18 +112,8 @@ class Studio:
 
     def _input_blobs(self) -> "tuple[BlobDraft, ...]":
         """Encode what went in, once for all pictures that are made of it."""
-        from vault import BlobDraft, Kind
-
         if self._given is None:
-            self._given = tuple(
-                BlobDraft(
-                    name=f"control-{place}",
-                    kind=Kind.INPUT,
-                    media_type=PICTURE_TYPE,
-                    data=encode_picture(pixels),
-                )
-                for place, pixels in enumerate(self._inputs.controls)
-            )
+            self._given = control_blobs(self._inputs)
         return self._given
 
     def _flush(self) -> Iterator[Sealed]:
@@ -151,23 +133,3 @@ class Studio:
             return
         metadata = attempt_metadata(request, self._pipeline.model, outcome)
         self._vault.add([Draft(kind=Kind.ATTEMPT, metadata=metadata, blobs=())])
-
-
-def picture_blobs(pixels: "NDArray[np.uint8]") -> "tuple[BlobDraft, BlobDraft]":
-    """Encode uint8[H, W, 3] as the two blobs that each picture's record has."""
-    from vault import BlobDraft, Kind
-
-    return (
-        BlobDraft(
-            name="picture",
-            kind=Kind.PICTURE,
-            media_type=PICTURE_TYPE,
-            data=encode_picture(pixels),
-        ),
-        BlobDraft(
-            name="thumbnail",
-            kind=Kind.THUMBNAIL,
-            media_type=THUMBNAIL_TYPE,
-            data=encode_thumbnail(pixels),
-        ),
-    )

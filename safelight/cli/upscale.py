@@ -71,9 +71,9 @@ def _enlarged(
     pixels: "NDArray[np.uint8]", bundle: "Bundle", choice: "Choice", parent: "Record | None"
 ) -> "Draft":
     from engine.upscale import Upscaler
+    from safelight.drafts import picture_blobs
     from safelight.progress import StageProgress
     from safelight.records import upscaled_metadata
-    from safelight.studio import picture_blobs
     from vault import Draft, Kind
 
     upscaler = Upscaler(bundle, choice.backend)

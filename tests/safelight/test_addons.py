@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +11,13 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import safelight
-from engine import Bundle, FakeBackend, Pipeline, RequestError
+from engine import Bundle, FakeBackend, Picture, Pipeline, RequestError
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.control import Control
 from safelight.addons import open_beside, read_controls
 from safelight.cli import app
 from safelight.exits import UsageError, exit_status
+from safelight.reproduce import compare, differences, open_original
 from safelight.shelf import Shelf
 from safelight.studio import Made, Sealed, Studio
 from safelight.upscalers import take_in_upscaler
@@ -154,6 +156,24 @@ def test_pictures_that_steered_are_sealed_with_each_result(base, file, vault):
             {"model": "edges", "scale": 0.5, "start": 0.0, "end": 1.0},
             {"model": "depth", "scale": 1.0, "start": 0.0, "end": 0.5},
         ]
+
+
+def test_a_picture_that_was_steered_is_made_again_from_its_record(base, file, vault):
+    nets = {"edges": controlnet(base, "edges")}
+    read = read_controls([f"edges={file},scale=0.5,start=0.1,end=0.9"])
+    made = base.request(prompt="red apple", seed=5, steps=3, controls=read.controls)
+    pipeline = Pipeline(base, FakeBackend(), beside=nets)
+    events = Studio(pipeline, vault, read.inputs).run([made], lambda: False)
+    (sealed,) = [event for event in events if isinstance(event, Sealed)]
+    original = open_original(vault, sealed.record_id)
+    assert original.recipe.request == made
+    again = pipeline.generate(original.recipe.request, inputs=original.recipe.inputs)
+    (picture,) = [event for event in again if isinstance(event, Picture)]
+    assert compare(original.pixels, picture.pixels).equal
+    assert differences(original.record.metadata, picture) == []
+    moved = replace(picture, beside=(("edges", "another hash"),))
+    (each,) = differences(original.record.metadata, moved)
+    assert (each.what, each.then, each.now) == ("edges", "hash of edges", "another hash")
 
 
 def test_a_failed_run_is_an_attempt_with_its_controls(base, file, vault):

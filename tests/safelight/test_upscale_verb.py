@@ -80,6 +80,14 @@ def test_a_record_is_enlarged_into_one_that_names_it(place):
     assert listed.count("red apple") == 2
 
 
+def test_what_was_enlarged_is_not_drawn_again(place, tmp_path):
+    runner, _, _, _ = place
+    file = tmp_path / "photo.png"
+    Image.new("RGB", (8, 8)).save(file)
+    done = runner.invoke(app, ["reproduce", enlarge(runner, str(file))["id"]])
+    assert "is no picture that was drawn here" in str(done.exception)
+
+
 def test_a_file_is_enlarged_and_has_no_parent(place, tmp_path):
     runner, read, _, _ = place
     file = tmp_path / "photo.png"
