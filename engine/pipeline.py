@@ -214,6 +214,7 @@ class Pipeline:
     def _load_refiner(self, job: Job) -> float:
         request = job.request
         if not request.refiner:
+            self._stock.drop_refiner()
             return 0.0
         start = self._clock()
         refiner = self._stock.refiner(request.refiner)

@@ -113,6 +113,10 @@ class Stages:
             self._refiners[name] = Stages(bundle, self._backend, bundle.tokenizers(), {})
         return self._refiners[name]
 
+    def drop_refiner(self) -> None:
+        """Give a refiner's memory back: the next request names none."""
+        self._refiners.clear()
+
     def _controlnet(self, name: str) -> Components:
         if name not in self._controlnets:
             self._controlnets[name] = Components(self._beside[name], self._backend)

@@ -91,6 +91,16 @@ def test_both_are_loaded_before_the_first_step_and_kept(base, finish):
     ]
 
 
+def test_its_memory_is_given_back_by_a_request_without(base, finish):
+    backend = CountingBackend(FakeBackend())
+    pipeline = Pipeline(base, backend, beside={"finish": finish})
+    refined = base.request(prompt="x", seed=1, steps=4, refiner="finish")
+    for made in (refined, replace(refined, refiner=""), refined):
+        list(pipeline.generate(made))
+    loads = [place for place, _ in backend.loads]
+    assert (loads.count(BASE_UNET), loads.count(REFINER_UNET)) == (1, 2)
+
+
 def test_an_overflow_is_repaired_with_the_refiner(base, finish):
     given = {"refiner": "finish", "schedule": "leading"}
     fake = FakeBackend(precision="bf16", nan_at_step=1)
