@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from engine.errors import OutOfMemoryError
 from engine.guard import DECODE_REPAIR, finite
 from engine.memory import smaller_size
+from engine.tiling import decode_tiled
 
 if TYPE_CHECKING:
     from engine.decoders import Decoder
     from engine.request import GenerationRequest
     from engine.stages import Stages
 
-__all__ = ["Decoded", "decode_repaired", "room_to_draw"]
+__all__ = ["TILES_REPAIR", "Decoded", "decode_repaired", "room_to_draw"]
 
 Float32 = NDArray[np.float32]
 Decoded = tuple[Float32, tuple[str, ...]]
+TILES_REPAIR: Final = "decode in tiles"  # how a picture's record names it
 
 
 def decode_repaired(
@@ -27,14 +29,31 @@ def decode_repaired(
 ) -> Decoded:
     """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w] and say what had to be repaired.
 
-    Where NaN or Inf comes out, it is decoded once more in fp32. exact: gives the stages in fp32,
-    or raises NotFiniteError where they are what failed. What comes out may still not be finite: the
-    caller looks.
+    Without memory for the whole, it is decoded in tiles; where NaN or Inf comes out, once more in
+    fp32. exact: gives the stages in fp32, or raises NotFiniteError where they are what failed. What
+    comes out may still not be finite: the caller looks. Raises OutOfMemoryError where a tile does
+    not fit either.
     """
-    decoded = stages.decode(decoder, latents)
-    if finite(decoded):
-        return decoded, ()
-    return exact().decode(decoder, latents), (DECODE_REPAIR,)
+    repairs: tuple[str, ...] = ()
+    decode = _whole
+    try:
+        decoded = decode(stages, decoder, latents)
+    except (OutOfMemoryError, MemoryError):
+        decode, repairs = _in_tiles, (TILES_REPAIR,)
+        decoded = decode(stages, decoder, latents)
+    if not finite(decoded):
+        repairs = (*repairs, DECODE_REPAIR)
+        decoded = decode(exact(), decoder, latents)
+    return decoded, repairs
+
+
+def _whole(stages: "Stages", decoder: "Decoder", latents: Float32) -> Float32:
+    return stages.decode(decoder, latents)
+
+
+def _in_tiles(stages: "Stages", decoder: "Decoder", latents: Float32) -> Float32:
+    factor = stages.bundle.manifest.vae_scale_factor
+    return decode_tiled(latents, lambda tile: stages.decode(decoder, tile), factor=factor)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from engine import (
     Step,
 )
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR
+from engine.repairs import TILES_REPAIR
 
 CANARY = "a canary in 'the' coal mine"
 
@@ -416,3 +417,43 @@ class ShrinkingSession:
         if self.runs["unet"] == 4:
             raise self.error
         return self.session.run(inputs)
+
+
+@pytest.mark.parametrize("at_run", [False, True])
+def test_a_decoder_that_does_not_fit_decodes_in_tiles_and_the_picture_says_so(bundle, at_run):
+    made = request(bundle, width=1024, height=640)
+    counting = CountingBackend(FakeBackend(decoder_room=64 * 64, fails_at_run=at_run))
+    (picture,), steps = draw(Pipeline(bundle, counting), made)
+    assert picture.repairs == (TILES_REPAIR,) == ("decode in tiles",)
+    assert len(steps) == 3  # nothing was drawn again
+    tiles = [shapes for name, shapes, _ in counting.loads if name == "vae_decoder"]
+    assert tiles[-1] == {"latent_sample": (1, 4, 64, 64)}
+    (whole,), _ = draw(Pipeline(bundle, FakeBackend()), made)
+    assert whole.repairs == ()
+    # the fake's decoder looks at one latent at a time: what is left is the fading, a rounding
+    off = np.abs(picture.pixels.astype(int) - whole.pixels.astype(int))
+    assert off.max() <= 1
+
+
+def test_tiles_that_overflow_are_decoded_again_in_fp32_and_still_in_tiles(bundle):
+    fake = FakeBackend(precision="bf16", decoder_room=16 * 64, nan_in_picture=True)
+    made = request(bundle, width=1024)  # 16x128 latents
+    (picture,), _ = draw(Pipeline(bundle, fake), made)
+    assert picture.repairs == (TILES_REPAIR, DECODE_REPAIR)
+    (whole,), _ = draw(Pipeline(bundle, FakeBackend()), made)
+    assert np.abs(picture.pixels.astype(int) - whole.pixels.astype(int)).max() <= 1
+
+
+def test_the_next_picture_is_tried_whole_again(bundle):
+    pipeline = Pipeline(bundle, FakeBackend(decoder_room=16 * 64))
+    (large,), _ = draw(pipeline, request(bundle, width=1024))
+    (small,), _ = draw(pipeline, request(bundle))
+    assert (large.repairs, small.repairs) == ((TILES_REPAIR,), ())
+    assert np.array_equal(small.pixels, pixels(bundle))
+
+
+def test_a_tile_that_does_not_fit_either_is_the_sentence(bundle):
+    pipeline = Pipeline(bundle, FakeBackend(decoder_room=32 * 32))
+    with pytest.raises(OutOfMemoryError, match=r"1024x1024 pixels: .* 64x64 latents") as raised:
+        draw(pipeline, request(bundle, width=1024, height=1024))
+    assert raised.value.hint == "704x704 takes at most half as much"
