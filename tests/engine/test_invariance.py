@@ -62,13 +62,15 @@ def first_sample(bundle, backend, **given):
 
 
 BACKENDS = [
-    lambda: FakeBackend(device="card 7", precision="bf16"),
-    lambda: OnnxRuntimeBackend(threads=1),
-    lambda: OpenVinoBackend("fp32", None, threads=1),
+    pytest.param(lambda: FakeBackend(device="card 7", precision="bf16"), id="other fake"),
+    pytest.param(lambda: OnnxRuntimeBackend(threads=1), id="onnxruntime"),
+    pytest.param(
+        lambda: OpenVinoBackend("fp32", None, threads=1), marks=pytest.mark.slow, id="openvino"
+    ),
 ]
 
 
-@pytest.mark.parametrize("make", BACKENDS, ids=["other fake", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("make", BACKENDS)
 @pytest.mark.parametrize("noise", ["torch", "philox"])
 def test_the_back_end_and_the_devices_name_do_not_change_the_noise(bundle, make, noise):
     expected = first_sample(bundle, FakeBackend(), noise=noise)
