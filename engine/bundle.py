@@ -42,6 +42,9 @@ class RequestFields(TypedDict, total=False):
     eta: float
     noise: str
     decoder: str
+    guidance_start: float
+    guidance_end: float
+    reuse_every: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from engine.errors import BundleError
+from engine.reuse import DEEP_FEATURE, UNET_DEEP, UNET_SHALLOW
 
 if TYPE_CHECKING:
     from engine.backends import Backend, Session, Shapes
@@ -32,6 +33,30 @@ class Components:
 
     def unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
         """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
+        for name in (UNET_DEEP, UNET_SHALLOW):  # the same weights: one of the two ways is held
+            self._loaded.pop(name, None)
+        return self._get("unet", self._unet_shapes(halves, tokens, height, width))
+
+    def unet_pair(
+        self, halves: int, tokens: int, height: int, width: int
+    ) -> "tuple[Session, Session]":
+        """Give the network that gives its deep feature, and the one that takes it."""
+        self._loaded.pop("unet", None)
+        shapes = self._unet_shapes(halves, tokens, height, width)
+        deep = self._get(UNET_DEEP, shapes)
+        port = self._bundle.manifest.components[UNET_SHALLOW].inputs[DEEP_FEATURE]
+        channels = port.shape[1] if len(port.shape) == 4 else ""
+        if not isinstance(channels, int):
+            raise BundleError(
+                f"{UNET_SHALLOW} of '{self._bundle.name}' takes a {DEEP_FEATURE} of no known shape"
+            )
+        sides = self.latent_shape(height, width)[2:]
+        feature = {DEEP_FEATURE: (halves, channels, *sides)}
+        return deep, self._get(UNET_SHALLOW, shapes | feature)
+
+    def _unet_shapes(
+        self, halves: int, tokens: int, height: int, width: int
+    ) -> dict[str, tuple[int, ...]]:
         manifest = self._bundle.manifest
         shapes: dict[str, tuple[int, ...]] = {
             "sample": (halves, *self.latent_shape(height, width)[1:]),
@@ -43,7 +68,7 @@ class Components:
             shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, TIME_IDS)}
         if manifest.guidance_dim:
             shapes["timestep_cond"] = (halves, manifest.guidance_dim)
-        return self._get("unet", shapes)
+        return shapes
 
     def decoder(self, component: str, height: int, width: int) -> "Session":
         """Give the decoder of this name for one picture, height and width in pixels."""

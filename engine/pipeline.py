@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from engine.inputs import NO_INPUTS, Inputs
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
 from engine.request import GenerationRequest
+from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.samplers import tabulate
@@ -78,7 +80,8 @@ class Pipeline:
         """
         halves = 1 + (guided and not self._bundle.manifest.guidance_dim)
         tokens = self._bundle.manifest.token_limit
-        return self._load(halves, tokens, (height, width), self._decoder(VAE))
+        network = partial(self._stock.components.unet, halves, tokens, height, width)
+        return self._load(network, (height, width), self._decoder(VAE))
 
     def generate(
         self,
@@ -99,6 +102,7 @@ class Pipeline:
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
+        check_reuse(self._bundle.manifest, request.reuse_every, self._backend.precision)
         decoder = self._decoder(request.decoder)
         preview_decoder = self._decoder(TINY) if previews == TINY else None
         table = tabulate(
@@ -141,7 +145,8 @@ class Pipeline:
         request = job.request
         tokens = job.token_ids[0][0].size
         size = (request.height, request.width)
-        load = self._load(len(job.token_ids), tokens, size, job.decoder)
+        network = partial(self._stock.load, request, len(job.token_ids), tokens, *size)
+        load = self._load(network, size, job.decoder)
         repairs: tuple[str, ...] = ()
         start = self._clock()
         conditioning = self._stock.embed(job.token_ids)
@@ -173,11 +178,14 @@ class Pipeline:
         picture = self._describe(job, pixels, seconds, repairs)
         return replace(picture, pixels=np.zeros_like(pixels), flagged=True) if flagged else picture
 
-    def _load(self, halves: int, tokens: int, size: tuple[int, int], decoder: Decoder) -> float:
+    def _load(
+        self, network: Callable[[], object], size: tuple[int, int], decoder: Decoder
+    ) -> float:
+        """Load what a picture takes; network: loads what predicts. Gives the seconds it took."""
         start = self._clock()
         components = self._stock.components
         components.text_encoders()
-        components.unet(halves, tokens, *size)
+        network()
         components.decoder(decoder.component, *size)
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)

@@ -62,6 +62,7 @@ MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
+MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
 
@@ -75,7 +76,9 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold.
+    own, `tiny` the quick one that a bundle may hold. guidance_start, guidance_end: fractions of the
+    steps between which there is guidance; a latent consistency model knows none. reuse_every: every
+    N-th evaluation of the network is whole, in between deep features are reused; 1 is off.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -92,10 +95,13 @@ class GenerationRequest:
     eta: float = math.nan
     noise: str = "torch"
     decoder: str = "vae"
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    reuse_every: int = 1
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count"):
+        for name in ("width", "height", "steps", "seed", "count", "reuse_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -120,6 +126,15 @@ class GenerationRequest:
         _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)
+        _between("guidance_start", self.guidance_start, 0.0, 1.0)
+        _between("guidance_end", self.guidance_end, 0.0, 1.0)
+        _between("reuse_every", self.reuse_every, 1, MAX_REUSE)
+        if self.guidance_start >= self.guidance_end:
+            raise RequestError(
+                f"guidance_start is {self.guidance_start}; it must be below guidance_end, which is"
+                f" {self.guidance_end}",
+                hint="guidance_scale 1 turns guidance off altogether",
+            )
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),

@@ -11,13 +11,16 @@ from engine.components import Components
 from engine.conditioning import Conditioner, Conditioning
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
+from engine.interval import GuidanceInterval, each_text, limits_guidance
 from engine.network import Network, added_conditions
+from engine.reuse import FeatureSession, Reuse
 from engine.textoutputs import text_outputs
 
 if TYPE_CHECKING:
     from engine.backends import Backend
     from engine.bundle import Bundle
     from engine.decoders import Decoder
+    from engine.denoiser import Predict
     from engine.request import GenerationRequest
     from engine.tokenizer import Tokenizer
 
@@ -48,15 +51,38 @@ class Stages:
 
     def network(
         self, text: Conditioning, request: "GenerationRequest", width: int, height: int
-    ) -> Network:
+    ) -> "Predict":
         """Bind the unet to a prompt for pictures of width x height pixels."""
+        if len(text.embeds) == 1 or not limits_guidance(request):
+            return self._bind(text, request, width, height)
+        texts = [self._bind(each, request, width, height) for each in each_text(text)]
+        return GuidanceInterval(texts, request.guidance_start, request.guidance_end)
+
+    def load(
+        self, request: "GenerationRequest", halves: int, tokens: int, height: int, width: int
+    ) -> None:
+        """Load what `network` takes for so many texts at once; sizes in pixels."""
+        halves = 1 if limits_guidance(request) else halves
+        if request.reuse_every > 1:
+            self.components.unet_pair(halves, tokens, height, width)
+        else:
+            self.components.unet(halves, tokens, height, width)
+
+    def _bind(
+        self, text: Conditioning, request: "GenerationRequest", width: int, height: int
+    ) -> "Predict":
+        """Bind the unet to texts that it is shown at once."""
         halves, tokens, _ = text.embeds.shape
-        unet = self.components.unet(halves, tokens, height, width)
         added: dict[str, Array] = added_conditions(text, width, height)
         dim = self._manifest.guidance_dim
         if dim:
             added["timestep_cond"] = guidance_embedding(request.guidance_scale, dim)
-        return Network(unet, text, added)
+        every = request.reuse_every
+        if every == 1:
+            unet = self.components.unet(halves, tokens, height, width)
+            return Network(unet, text, added)
+        pair = FeatureSession(*self.components.unet_pair(halves, tokens, height, width))
+        return Reuse(Network(pair, text, added), pair, every)
 
     def decode(self, decoder: "Decoder", latents: Float32) -> Float32:
         """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w], about -1..1."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.presets import PRESETS
 from engine.request import SAMPLERS, SCHEDULES
 from safelight.access import Access
 from safelight.cli.options import Json, Model, with_access
@@ -53,6 +54,25 @@ def generate(
         str | None,
         typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help=f"Speed for likeness: {', '.join(PRESETS)} (the default)."),
+    ] = None,
+    guidance_start: Annotated[
+        float | None,
+        typer.Option("--guidance-start", help="Guide from this fraction of the steps on."),
+    ] = None,
+    guidance_end: Annotated[
+        float | None, typer.Option("--guidance-end", help="Guide up to this fraction of the steps.")
+    ] = None,
+    reuse_every: Annotated[
+        int | None,
+        typer.Option(
+            "--reuse-every",
+            help="Compute every N-th evaluation whole and reuse deep features in between: takes a"
+            " bundle exported --with shallow.",
+        ),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
     ] = None,
@@ -93,6 +113,10 @@ def generate(
         "seed": seed,
         "count": number,
         "decoder": decoder,
+        "guidance_start": guidance_start,
+        "guidance_end": guidance_end,
+        "reuse_every": reuse_every,
+        "preset": preset,
     }
     with nullcontext() if incognito else access.open() as vault:
         _run(chosen, orders, given, _Sink(vault, to, json))
