@@ -111,9 +111,15 @@ def test_each_text_keeps_a_feature_and_all_are_whole_in_the_same_evaluations(bun
     # Steps 2 to 5 of 0 to 6 are guided: in step 2 the unconditional text, which has no feature of
     # its own yet, is whole beside the prompt, which is not.
     first = [[UNET_DEEP, UNET_SHALLOW]]
-    assert list(rows.values()) == (
-        [[UNET_DEEP]] + alone + first + [[UNET_DEEP] * 2] + both + both + [[UNET_DEEP]]
-    )
+    assert list(rows.values()) == [
+        [UNET_DEEP],
+        *alone,
+        *first,
+        [UNET_DEEP] * 2,
+        *both,
+        *both,
+        [UNET_DEEP],
+    ]
 
 
 def test_a_picture_begins_whole_whatever_was_drawn_before(bundle):
