@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.denoiser import Predict
 from engine.moment import Moment
 from engine.request import GenerationRequest
 
-__all__ = ["GuidanceInterval", "each_text", "limits_guidance"]
+__all__ = ["GuidanceInterval", "OneText", "Shown", "each_text", "limits_guidance"]
 
 Float32 = NDArray[np.float32]
 
@@ -25,15 +25,47 @@ def limits_guidance(request: GenerationRequest) -> bool:
     return request.guidance_start > 0.0 or request.guidance_end < 1.0
 
 
-def each_text(text: Conditioning) -> list[Conditioning]:
-    """Give each of n texts alone, in their order, as views."""
-    return [
-        Conditioning(
-            text.embeds[place : place + 1],
-            None if text.pooled is None else text.pooled[place : place + 1],
-        )
-        for place in range(len(text.embeds))
-    ]
+class OneText:
+    """One of the texts that the network is shown, as views: it changes when they do."""
+
+    def __init__(self, text: Conditioning | ScheduledConditioning, place: int) -> None:
+        self._text = text
+        self._place = place
+        self._all = Conditioning(text.embeds, text.pooled)
+        self._now = self._cut()
+
+    @property
+    def embeds(self) -> Float32:
+        """Give those of the first step: f32[1, n * L, C]."""
+        place = self._place
+        return self._text.embeds[place : place + 1]
+
+    @property
+    def pooled(self) -> Float32 | None:
+        """Give those of the first step: f32[1, P]."""
+        pooled = self._text.pooled
+        return None if pooled is None else pooled[self._place : self._place + 1]
+
+    def at(self, moment: Moment) -> Conditioning:
+        """Give what is shown at a moment; the same arrays until a text changes."""
+        now = self._text.at(moment)
+        if now is not self._all:
+            self._all = now
+            self._now = self._cut()
+        return self._now
+
+    def _cut(self) -> Conditioning:
+        embeds, pooled = self._all
+        cut = slice(self._place, self._place + 1)
+        return Conditioning(embeds[cut], None if pooled is None else pooled[cut])
+
+
+Shown = Conditioning | ScheduledConditioning | OneText
+
+
+def each_text(text: Conditioning | ScheduledConditioning) -> list[OneText]:
+    """Give each of n texts alone, in their order."""
+    return [OneText(text, place) for place in range(len(text.embeds))]
 
 
 class GuidanceInterval:

@@ -1,14 +1,17 @@
 """The network of one picture: a unet bound to its prompt and size, asked once a row."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Array, Session
-from engine.conditioning import Conditioning
 from engine.errors import BundleError
 from engine.moment import Moment
+
+if TYPE_CHECKING:
+    from engine.interval import Shown
 
 __all__ = ["Network", "added_conditions"]
 
@@ -22,13 +25,19 @@ class Network:
     One network serves one picture at a time: its buffers are reused.
     """
 
-    def __init__(self, unet: Session, text: Conditioning, added: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        unet: Session,
+        text: "Shown",
+        added: Mapping[str, Array],
+    ) -> None:
         """unet: loaded for n texts and this size. added: its inputs beside latents, timestep and
         embeddings, as `added_conditions` gives them.
         """
         self._unet = unet
+        self._text = text
         self._texts = len(text.embeds)
-        self._inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds, **added}
+        self._inputs: dict[str, Array] = dict(added)
         self._sample = np.empty((0, 0, 0, 0), dtype=np.float32)
 
     def __call__(self, x: Float32, moment: Moment) -> Float32:
@@ -37,6 +46,10 @@ class Network:
         if self._sample.shape != shape:
             self._sample = np.empty(shape, dtype=np.float32)
         np.copyto(self._sample, x)
+        text = self._text.at(moment)
+        self._inputs["encoder_hidden_states"] = text.embeds
+        if text.pooled is not None:
+            self._inputs["text_embeds"] = text.pooled
         self._inputs["sample"] = self._sample
         self._inputs["timestep"] = np.array(moment.timestep, dtype=np.float32)
         output = self._unet.run(self._inputs)
@@ -45,10 +58,11 @@ class Network:
         return output
 
 
-def added_conditions(text: Conditioning, width: int, height: int) -> dict[str, Array]:
+def added_conditions(text: "Shown", width: int, height: int) -> dict[str, Array]:
     """Give what SDXL's unet takes beside the prompt: text_embeds f32[n, P], time_ids f32[n, 6].
 
-    width, height: of the picture in pixels. Empty for a text without a pooled form.
+    width, height: of the picture in pixels. Empty for a text without a pooled form; of one that
+    changes it is the first step's.
     """
     if text.pooled is None:
         return {}

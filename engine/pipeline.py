@@ -112,16 +112,16 @@ class Pipeline:
             request.steps,
             request.eta,
         )
-        texts = (request.negative_prompt, request.prompt)
-        single = guidance_between_halves(request, self._bundle.manifest) == 1.0
-        token_ids = self._stock.conditioner.tokens(texts[single:])
+        guided = guidance_between_halves(request, self._bundle.manifest) != 1.0
+        steps = int(table.steps[-1]) + 1
+        texts = self._stock.conditioner.plan(request, steps, guided=guided)
         jobs = (
             Job(
                 request=replace(request, seed=request.seed + index, count=1),
                 inputs=inputs,
                 index=index,
                 table=table,
-                token_ids=token_ids,
+                texts=texts,
                 cancelled=cancelled,
                 decoder=decoder,
                 preview_decoder=preview_decoder,
@@ -143,13 +143,13 @@ class Pipeline:
         if job.cancelled():
             return None
         request = job.request
-        tokens = job.token_ids[0][0].size
         size = (request.height, request.width)
-        network = partial(self._stock.load, request, len(job.token_ids), tokens, *size)
+        halves, tokens = job.texts.halves, job.texts.tokens
+        network = partial(self._stock.load, request, halves, tokens, *size)
         load = self._load(network, size, job.decoder)
         repairs: tuple[str, ...] = ()
         start = self._clock()
-        conditioning = self._stock.embed(job.token_ids)
+        conditioning = self._stock.embed(job.texts)
         text = self._clock() - start
         start = self._clock()
         manifest, stock = self._bundle.manifest, self._stock
@@ -157,7 +157,7 @@ class Pipeline:
         if latents is not None and not finite(latents):
             repairs = (DENOISE_REPAIR,)
             exact = self._exact("latents")
-            conditioning = exact.embed(job.token_ids)
+            conditioning = exact.embed(job.texts)
             latents = yield from draw_latents(job, manifest, exact, conditioning, stock)
             if latents is not None and not finite(latents):
                 raise _not_finite("latents")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from engine.errors import RequestError, unknown_name
+from engine.promptsyntax import PROMPT_SYNTAXES, parse_prompt
 
 __all__ = [
     "DECODERS",
@@ -37,7 +38,16 @@ SAMPLERS = (
     "tcd",
     "unipc",
 )
-SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
+SCHEDULES = (
+    "ays",
+    "beta",
+    "exponential",
+    "karras",
+    "leading",
+    "linspace",
+    "sgm_uniform",
+    "trailing",
+)
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
 
@@ -62,6 +72,7 @@ MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
+MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
 MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
@@ -76,9 +87,12 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold. guidance_start, guidance_end: fractions of the
-    steps between which there is guidance; a latent consistency model knows none. reuse_every: every
-    N-th evaluation of the network is whole, in between deep features are reused; 1 is off.
+    own, `tiny` the quick one that a bundle may hold. prompt_syntax: `a1111` gives brackets, AND and
+    BREAK in both prompts their meaning (`engine.promptsyntax`), `plain` none. clip_skip: which of
+    the text encoder's layers is used, 1 the usual one, 2 the one before it. guidance_start,
+    guidance_end: fractions of the steps between which there is guidance; a latent consistency model
+    knows none. reuse_every: every N-th evaluation of the network is whole, in between deep features
+    are reused; 1 is off.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -95,13 +109,15 @@ class GenerationRequest:
     eta: float = math.nan
     noise: str = "torch"
     decoder: str = "vae"
+    prompt_syntax: str = "a1111"
+    clip_skip: int = 1
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     reuse_every: int = 1
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count", "reuse_every"):
+        for name in ("width", "height", "steps", "seed", "count", "clip_skip", "reuse_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -126,6 +142,7 @@ class GenerationRequest:
         _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)
+        _between("clip_skip", self.clip_skip, 1, MAX_CLIP_SKIP)
         _between("guidance_start", self.guidance_start, 0.0, 1.0)
         _between("guidance_end", self.guidance_end, 0.0, 1.0)
         _between("reuse_every", self.reuse_every, 1, MAX_REUSE)
@@ -140,9 +157,12 @@ class GenerationRequest:
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
             ("decoder", self.decoder, DECODERS),
+            ("prompt syntax", self.prompt_syntax, PROMPT_SYNTAXES),
         ):
             if got not in allowed:
                 raise unknown_name(what, got, allowed)
+        for text, joins in ((self.prompt, True), (self.negative_prompt, False)):
+            parse_prompt(text, self.steps, self.prompt_syntax, joins=joins)  # for its limits
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -1,6 +1,7 @@
 """Networks of one precision, and what they make of a request: text, predictions, pixels."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Array
 from engine.components import Components
-from engine.conditioning import Conditioner, Conditioning
+from engine.conditioning import Conditioner, Conditioning, ScheduledConditioning
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
 from engine.interval import GuidanceInterval, each_text, limits_guidance
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from engine.bundle import Bundle
     from engine.decoders import Decoder
     from engine.denoiser import Predict
+    from engine.interval import Shown
     from engine.request import GenerationRequest
+    from engine.texts import Texts
     from engine.tokenizer import Tokenizer
 
 __all__ = ["Stages"]
@@ -42,21 +45,28 @@ class Stages:
             tokenizers,
             manifest.embed_dim,
             zero_empty=manifest.family == "sdxl",
-            outputs=text_outputs(manifest),
+            outputs=partial(text_outputs, manifest),
         )
 
-    def embed(self, token_ids: Sequence[NDArray[np.int64]]) -> Conditioning:
-        """Encode what the conditioner's `tokens` gave."""
-        return self.conditioner.embed(token_ids, self.components.text_encoders())
+    def embed(self, texts: "Texts") -> Conditioning | ScheduledConditioning:
+        """Encode what the conditioner's `plan` gave."""
+        return self.conditioner.embed(texts, self.components.text_encoders())
 
     def network(
-        self, text: Conditioning, request: "GenerationRequest", width: int, height: int
+        self,
+        text: Conditioning | ScheduledConditioning,
+        request: "GenerationRequest",
+        width: int,
+        height: int,
+        weights: Sequence[float] = (1.0,),
     ) -> "Predict":
-        """Bind the unet to a prompt for pictures of width x height pixels."""
+        """Bind the unet to a prompt for pictures of width x height pixels. weights: of the
+        conditional texts, as in `Denoiser`.
+        """
         if len(text.embeds) == 1 or not limits_guidance(request):
             return self._bind(text, request, width, height)
         texts = [self._bind(each, request, width, height) for each in each_text(text)]
-        return GuidanceInterval(texts, request.guidance_start, request.guidance_end)
+        return GuidanceInterval(texts, request.guidance_start, request.guidance_end, weights)
 
     def load(
         self, request: "GenerationRequest", halves: int, tokens: int, height: int, width: int
@@ -69,7 +79,7 @@ class Stages:
             self.components.unet(halves, tokens, height, width)
 
     def _bind(
-        self, text: Conditioning, request: "GenerationRequest", width: int, height: int
+        self, text: "Shown", request: "GenerationRequest", width: int, height: int
     ) -> "Predict":
         """Bind the unet to texts that it is shown at once."""
         halves, tokens, _ = text.embeds.shape

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
 from engine.events import Step
@@ -19,6 +19,7 @@ from engine.pixels import preview, to_pixels
 from engine.request import GenerationRequest
 from engine.samplers import Table
 from engine.stages import Stages
+from engine.texts import Texts
 
 __all__ = ["Job", "draw_latents", "guidance_between_halves"]
 
@@ -36,7 +37,7 @@ class Job:
     inputs: Inputs
     index: int
     table: Table
-    token_ids: list[NDArray[np.int64]]
+    texts: Texts
     cancelled: Callable[[], bool]
     decoder: Decoder
     preview_decoder: Decoder | None
@@ -49,7 +50,11 @@ def guidance_between_halves(request: GenerationRequest, manifest: Manifest) -> f
 
 
 def draw_latents(
-    job: Job, manifest: Manifest, stages: Stages, text: Conditioning, stock: Stages
+    job: Job,
+    manifest: Manifest,
+    stages: Stages,
+    text: Conditioning | ScheduledConditioning,
+    stock: Stages,
 ) -> Generator[Step, None, Float32 | None]:
     """Run the job's passes, a Step after each evaluation; gives the latents f32[1, 4, h, w] to
     decode, or None when it was cancelled.
@@ -58,9 +63,10 @@ def draw_latents(
     """
     request, table = job.request, job.table
     denoiser = Denoiser(
-        stages.network(text, request, request.width, request.height),
+        stages.network(text, request, request.width, request.height, job.texts.weights),
         manifest.prediction_type,
         guidance_between_halves(request, manifest),
+        job.texts.weights,
     )
     start = np.zeros(stages.components.latent_shape(request.height, request.width), np.float32)
     noise = noise_source(request.noise, request.seed)

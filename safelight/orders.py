@@ -32,6 +32,8 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "eta": (int, float),
     "noise": (str,),
     "decoder": (str,),
+    "prompt_syntax": (str,),
+    "clip_skip": (int,),
     "guidance_start": (int, float),
     "guidance_end": (int, float),
     "reuse_every": (int,),

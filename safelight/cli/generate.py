@@ -54,6 +54,15 @@ def generate(
         str | None,
         typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
     ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-skip", help="Layer of the text encoder: 1 the usual, 2 the one before."
+        ),
+    ] = None,
+    plain_prompt: Annotated[
+        bool, typer.Option("--plain-prompt", help="Brackets, AND and BREAK are only text.")
+    ] = False,
     preset: Annotated[
         str | None,
         typer.Option("--preset", help=f"Speed for likeness: {', '.join(PRESETS)} (the default)."),
@@ -113,6 +122,8 @@ def generate(
         "seed": seed,
         "count": number,
         "decoder": decoder,
+        "clip_skip": clip_skip,
+        "prompt_syntax": "plain" if plain_prompt else None,
         "guidance_start": guidance_start,
         "guidance_end": guidance_end,
         "reuse_every": reuse_every,
