@@ -27,7 +27,7 @@ def ssim(one: UInt8, other: UInt8) -> float:
 
     one, other: uint8[H, W, 3], of at least 11 pixels a side; windows lie wholly inside.
     """
-    x, y = one @ LUMA, other @ LUMA
+    x, y = one.astype(np.float64) @ LUMA, other.astype(np.float64) @ LUMA
     mean_x, mean_y = _blurred(x), _blurred(y)
     variance_x = _blurred(x * x) - mean_x**2
     variance_y = _blurred(y * y) - mean_y**2
