@@ -136,6 +136,22 @@ def test_an_interval_that_leaves_nothing_out_changes_nothing(bundle):
     assert np.array_equal(almost.pixels, draw(bundle).pixels)
 
 
+@pytest.mark.parametrize(
+    "prompt", ["[red:blue:0.5] apple", "[red|blue] apple", "red apple AND blue cat :0.5"]
+)
+def test_texts_that_change_or_join_do_so_one_by_one_as_well(bundle, prompt):
+    almost = draw(bundle, prompt=prompt, guidance_end=0.95)
+    assert np.array_equal(almost.pixels, draw(bundle, prompt=prompt).pixels)
+    assert not np.array_equal(almost.pixels, draw(bundle).pixels)
+
+
+def test_outside_the_interval_a_changed_prompt_is_the_changed_one(bundle):
+    given = {"guidance_start": 0.0, "guidance_end": 0.1}
+    late = draw(bundle, prompt="[red:blue:0.5] apple", **given)
+    for prompt in ("red apple", "blue apple"):
+        assert not np.array_equal(late.pixels, draw(bundle, prompt=prompt, **given).pixels)
+
+
 def test_without_guidance_there_is_nothing_to_limit(bundle):
     backend = Counted(FakeBackend())
     picture = draw(bundle, backend, guidance_scale=1.0, guidance_end=0.5)

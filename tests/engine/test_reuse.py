@@ -148,6 +148,14 @@ def test_one_way_to_hold_the_weights_at_a_time(bundle):
     assert backend.loaded == [("unet", 2), *pair, ("unet", 2)]
 
 
+def test_a_prompt_that_changes_is_not_answered_with_the_feature_of_another(bundle):
+    names = [name for name, _, _ in asked(bundle, prompt="[red:blue:3] apple", reuse_every=20).runs]
+    assert names == [UNET_DEEP, *[UNET_SHALLOW] * 2, UNET_DEEP, *[UNET_SHALLOW] * 3]
+    # The prompt alternates: nothing is left to reuse.
+    alternating = asked(bundle, prompt="[red|blue] apple", reuse_every=3)
+    assert {name for name, _, _ in alternating.runs} == {UNET_DEEP}
+
+
 def test_the_networks_are_loaded_before_the_first_step(bundle):
     backend = Written()
     request = bundle.request(prompt="a", seed=1, reuse_every=2, guidance_end=0.5)
