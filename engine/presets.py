@@ -39,7 +39,7 @@ def preset(name: str, manifest: "Manifest", given: Mapping[str, Any] = NOTHING) 
     if name == EXACT:
         return {}
     fields: dict[str, Any] = {}
-    pair = _has_pair(manifest)
+    pair = _has_pair(manifest) and not given.get("controls")  # which it does not go with
     if pair:
         fields["reuse_every"] = 2
     if name == "balanced":

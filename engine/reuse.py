@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from engine.backends import Array, Session
     from engine.denoiser import Predict
     from engine.manifest import Manifest
+    from engine.request import GenerationRequest
 
 __all__ = [
     "DEEP_FEATURE",
@@ -40,10 +41,18 @@ def has_pair(manifest: "Manifest") -> bool:
     return {UNET_DEEP, UNET_SHALLOW} <= set(manifest.components)
 
 
-def check_reuse(manifest: "Manifest", reuse_every: int, precision: str) -> None:
-    """Raise RequestError where deep features cannot be reused: without the pair, or in int8."""
+def check_reuse(request: "GenerationRequest", manifest: "Manifest", precision: str) -> None:
+    """Raise RequestError where deep features cannot be reused: without the pair, beside ControlNets
+    or in int8.
+    """
+    reuse_every = request.reuse_every
     if reuse_every == 1:
         return
+    if request.controls:
+        raise RequestError(
+            f"reuse_every is {reuse_every}; the pair of graphs takes no ControlNet's residuals",
+            hint="leave reuse_every at 1, or leave the ControlNets out",
+        )
     if not has_pair(manifest):
         raise RequestError(
             f"bundle '{manifest.name}' has no second graphs, which reuse_every {reuse_every} needs",

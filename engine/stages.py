@@ -1,6 +1,6 @@
 """Networks of one precision, and what they make of a request: text, predictions, pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from engine.backends import Array
 from engine.components import Components
 from engine.conditioning import Conditioner, Conditioning, ScheduledConditioning
+from engine.control import Control
+from engine.controlnet import FITTING, Residuals, fitted
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
 from engine.interval import GuidanceInterval, each_text, limits_guidance
 from engine.network import Network, added_conditions
-from engine.reuse import FeatureSession, Reuse
+from engine.reuse import FeatureSession, Reuse, has_pair
 from engine.textoutputs import text_outputs
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from engine.bundle import Bundle
     from engine.decoders import Decoder
     from engine.denoiser import Predict
+    from engine.inputs import Inputs
     from engine.interval import Shown
     from engine.request import GenerationRequest
     from engine.texts import Texts
@@ -36,10 +39,20 @@ class Stages:
     """Text encoding, the network and decoding of one bundle on one back end in one precision."""
 
     def __init__(
-        self, bundle: "Bundle", backend: "Backend", tokenizers: "Sequence[Tokenizer]"
+        self,
+        bundle: "Bundle",
+        backend: "Backend",
+        tokenizers: "Sequence[Tokenizer]",
+        beside: "Mapping[str, Bundle]",
     ) -> None:
+        """beside: bundles of the ControlNets and refiners that requests name, by these names."""
         manifest = bundle.manifest
+        self.bundle = bundle
         self._manifest = manifest
+        self._backend = backend
+        self._beside = beside
+        self._controlnets: dict[str, Components] = {}
+        self._refiners: dict[str, Stages] = {}
         self.components = Components(bundle, backend)
         self.conditioner = Conditioner(
             tokenizers,
@@ -52,47 +65,123 @@ class Stages:
         """Encode what the conditioner's `plan` gave."""
         return self.conditioner.embed(texts, self.components.text_encoders())
 
+    def load(
+        self, request: "GenerationRequest", halves: int, tokens: int, height: int, width: int
+    ) -> None:
+        """Load what `network` takes for a request of so many texts; sizes in pixels. ControlNets
+        that are not asked for are given back.
+        """
+        controls = self._controls(request)
+        for name in self._controlnets.keys() - {control.model for control in controls}:
+            del self._controlnets[name]
+        shape = (1 if limits_guidance(request) else halves, tokens, height, width)
+        if controls:
+            self.components.controlled_unet(*shape)
+        elif self._reuse_every(request) > 1:
+            self.components.unet_pair(*shape)
+        else:
+            self.components.unet(*shape)
+        for control in controls:
+            self._controlnet(control.model).controlnet(*shape)
+
+    def load_plain(self, halves: int, tokens: int, height: int, width: int) -> None:
+        """Load the unet, and give all ControlNets back; sizes in pixels."""
+        self._controlnets.clear()
+        self.components.unet(halves, tokens, height, width)
+
     def network(
         self,
         text: Conditioning | ScheduledConditioning,
         request: "GenerationRequest",
         width: int,
         height: int,
+        inputs: "Inputs",
         weights: Sequence[float] = (1.0,),
     ) -> "Predict":
-        """Bind the unet to a prompt for pictures of width x height pixels. weights: of the
-        conditional texts, as in `Denoiser`.
+        """Bind the unet to a prompt, and to the pictures that steer, for width x height pixels.
+
+        weights: of the conditional texts, as in `Denoiser`.
         """
-        if len(text.embeds) == 1 or not limits_guidance(request):
-            return self._bind(text, request, width, height)
-        texts = [self._bind(each, request, width, height) for each in each_text(text)]
+        count = len(text.embeds)
+        added: dict[str, Array] = added_conditions(
+            text, width, height, self._manifest.time_id_count
+        )
+        if self._manifest.guidance_dim:
+            scale = request.guidance_scale
+            added["timestep_cond"] = guidance_embedding(scale, self._manifest.guidance_dim)
+        size = (height, width)
+        if count == 1 or not limits_guidance(request):
+            return self._bind(text, added, request, inputs, size)
+        texts = [
+            self._bind(
+                each,
+                {name: value[place : place + 1] for name, value in added.items()},
+                request,
+                inputs,
+                size,
+            )
+            for place, each in enumerate(each_text(text))
+        ]
         return GuidanceInterval(texts, request.guidance_start, request.guidance_end, weights)
 
-    def load(
-        self, request: "GenerationRequest", halves: int, tokens: int, height: int, width: int
-    ) -> None:
-        """Load what `network` takes for so many texts at once; sizes in pixels."""
-        halves = 1 if limits_guidance(request) else halves
-        if request.reuse_every > 1:
-            self.components.unet_pair(halves, tokens, height, width)
-        else:
-            self.components.unet(halves, tokens, height, width)
-
     def _bind(
-        self, text: "Shown", request: "GenerationRequest", width: int, height: int
+        self,
+        text: "Shown",
+        added: "Mapping[str, Array]",
+        request: "GenerationRequest",
+        inputs: "Inputs",
+        size: tuple[int, int],
     ) -> "Predict":
-        """Bind the unet to texts that it is shown at once."""
+        """Bind the unet, or what takes its place, to texts that it is shown at once."""
         halves, tokens, _ = text.embeds.shape
-        added: dict[str, Array] = added_conditions(text, width, height)
-        dim = self._manifest.guidance_dim
-        if dim:
-            added["timestep_cond"] = guidance_embedding(request.guidance_scale, dim)
-        every = request.reuse_every
+        shape = (halves, tokens, *size)
+        if self._controls(request):
+            unet = self.components.controlled_unet(*shape)
+            return Network(unet, text, added, self._residuals(request, inputs, shape))
+        every = self._reuse_every(request)
         if every == 1:
-            unet = self.components.unet(halves, tokens, height, width)
-            return Network(unet, text, added)
-        pair = FeatureSession(*self.components.unet_pair(halves, tokens, height, width))
+            return Network(self.components.unet(*shape), text, added)
+        pair = FeatureSession(*self.components.unet_pair(*shape))
         return Reuse(Network(pair, text, added), pair, every)
+
+    def _residuals(
+        self, request: "GenerationRequest", inputs: "Inputs", shape: tuple[int, int, int, int]
+    ) -> Residuals:
+        halves, _, height, width = shape
+        nets = [
+            (
+                control,
+                self._controlnet(control.model).controlnet(*shape),
+                fitted(picture, width, height),
+            )
+            for control, picture in zip(request.controls, inputs.controls, strict=True)
+        ]
+        return Residuals(nets, self.components.residuals(halves, height, width))
+
+    def _controls(self, request: "GenerationRequest") -> Sequence[Control]:
+        """Give the ControlNets that steer this network; no refiner is steered."""
+        return request.controls if self._manifest.family in FITTING else ()
+
+    def _reuse_every(self, request: "GenerationRequest") -> int:
+        """Give the request's; a refiner without the pair of graphs is whole each time."""
+        return request.reuse_every if has_pair(self._manifest) else 1
+
+    def refiner(self, name: str) -> "Stages":
+        """Give the stages of the refiner that requests call by this name; one is kept."""
+        if name not in self._refiners:
+            bundle = self._beside[name]
+            self._refiners.clear()  # give its memory back before the next one is loaded
+            self._refiners[name] = Stages(bundle, self._backend, bundle.tokenizers(), {})
+        return self._refiners[name]
+
+    def drop_refiner(self) -> None:
+        """Give a refiner's memory back: the next request names none."""
+        self._refiners.clear()
+
+    def _controlnet(self, name: str) -> Components:
+        if name not in self._controlnets:
+            self._controlnets[name] = Components(self._beside[name], self._backend)
+        return self._controlnets[name]
 
     def decode(self, decoder: "Decoder", latents: Float32) -> Float32:
         """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w], about -1..1."""
