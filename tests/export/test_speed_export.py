@@ -40,7 +40,9 @@ class Diffusers:
 
     def __init__(self, pipe, scheduler=DPMSolverMultistepScheduler):
         self.pipe, self.calls, self.kept = pipe, 0, None
-        pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # diffusers' own deprecations
+            pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
 
     def draw(self, *, end=1.0, every=1):
         def keep(_module, _args, given):
