@@ -42,8 +42,9 @@ def take_in_upscaler(
 ) -> "Bundle":
     """Make the new bundle folder `target` of the .onnx file `source` and open it.
 
-    backend: what runs it once. licence: for the manifest. Raises UsageError for what is no file that can be taken, BundleError
-    for what is no upscaler or does not run; then nothing is left behind.
+    backend: what runs it once. licence: for the manifest. Raises UsageError for what is no file
+    that can be taken, BundleError for what is no upscaler or does not run; then nothing is left
+    behind.
     """
     from engine import Bundle
     from engine.manifest import MANIFEST_NAME, UPSCALER, write_manifest
@@ -195,7 +196,10 @@ def _entries(folder: Path) -> "Iterator[tuple[str, FileEntry]]":
 def _manifest(
     labels: tuple[str, str, str], component: "Component", files: "dict[str, FileEntry]"
 ) -> "Manifest":
-    """Describe it. labels: the file's name, the bundle's, the licence. What the format asks of diffusion models alone stands at a neutral value."""
+    """Describe it. labels: the file's name, the bundle's, the licence.
+
+    What the format asks of diffusion models alone stands at a neutral value.
+    """
     from engine.manifest import (
         FORMAT_VERSION,
         UPSCALER,

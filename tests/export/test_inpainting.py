@@ -88,7 +88,7 @@ def test_a_base_model_that_was_saved_to_change_pictures_is_a_base_model(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inpaint 1", "inpaint xl", "refiner"])
+@pytest.mark.parametrize("name", KINDS)
 def test_it_passes_the_gate_and_draws_nothing_alone(tmp_path, name):
     architecture, family, pipeline = KINDS[name]
     file = write_single_file(tmp_path / "m.safetensors", tmp_path / "f", architecture)
