@@ -48,7 +48,9 @@ def text_graph(source, name, folder):
 def theirs(kind, source):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return kind.from_pretrained(source, use_safetensors=True, local_files_only=True)
+        return kind.from_pretrained(
+            source, torch_dtype=torch.float32, use_safetensors=True, local_files_only=True
+        )
 
 
 @pytest.mark.parametrize(

@@ -192,9 +192,12 @@ def test_a_refittable_form_is_the_target_s_with_that_one_option(monkeypatch, tmp
 
 def test_what_overflows_in_fp16_gets_no_context_model():
     good = {"fp32_because": {"angle": 9, "normalisation": 40}}
-    epcontext.check_islands({"unet": good})
-    with pytest.raises(GraphError, match="vae_decoder needs fp32 in 3 places"):
-        epcontext.check_islands({"unet": good, "vae_decoder": {"fp32_because": {"range": 3}}})
+    masked = {"fp32_because": {"range": 3}}
+    assert epcontext.overflowing({"unet": good, "vae_decoder": good}) == {}
+    found = epcontext.overflowing({"text_encoder": masked, "unet": good})
+    assert list(found) == ["text_encoder"]
+    with pytest.raises(GraphError, match="in the unet 3 nodes have numbers that are too large"):
+        epcontext.overflowing({"unet": masked})
 
 
 # What the names in plan.py stand for, and what its calls give.
