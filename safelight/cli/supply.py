@@ -164,12 +164,16 @@ def pull(
 
 def _network_option(folder: Path) -> str:
     """Give the option of `export` for a folder that is a VAE alone, "" for all others."""
+    from engine.errors import BundleError
     from engine.jsonfile import read_json
 
     config = folder / "config.json"  # its size and syntax are bounded by the reader
     if (folder / "model_index.json").exists() or not config.is_file():
         return ""
-    kind = read_json(config, CONFIG_LIMIT, constants=True).get("_class_name")
+    try:
+        kind = read_json(config, CONFIG_LIMIT, constants=True).get("_class_name")
+    except BundleError:
+        return ""  # `export` says what is wrong with it
     return {"AutoencoderKL": "--vae", "AutoencoderTiny": "--tiny-vae"}.get(str(kind), "")
 
 
