@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         DeviceError,
         EngineError,
         NotFiniteError,
+        OutOfMemoryError,
         RequestError,
     )
     from engine.events import Event, Picture, Seconds, Step
@@ -33,6 +34,7 @@ __all__ = [
     "FakeBackend",
     "GenerationRequest",
     "NotFiniteError",
+    "OutOfMemoryError",
     "Picture",
     "Pipeline",
     "RequestError",
@@ -53,6 +55,7 @@ _HOMES: Final = {
     "FakeBackend": "engine.backends.fake",
     "GenerationRequest": "engine.request",
     "NotFiniteError": "engine.errors",
+    "OutOfMemoryError": "engine.errors",
     "Picture": "engine.events",
     "Pipeline": "engine.pipeline",
     "RequestError": "engine.errors",

@@ -8,7 +8,7 @@ is False.
 import hashlib
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -83,7 +83,8 @@ class Bundle:
         training = Training()  # of what has no noise levels: any do
         if not manifest.add_on:
             config = path / "scheduler" / "scheduler_config.json"
-            training = Training.from_config(read_json(config, CONFIG_LIMIT, constants=True))
+            read = Training.from_config(read_json(config, CONFIG_LIMIT, constants=True))
+            training = replace(read, family=manifest.family)
         return cls(
             path=path,
             manifest=manifest,

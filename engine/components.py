@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from engine.encoding import COMPONENT as ENCODER
+from engine.encoding import INPUT as ENCODER_INPUT
 from engine.errors import BundleError
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class Components:
     def decoder(self, component: str, height: int, width: int) -> "Session":
         """Give the decoder of this name for one picture, height and width in pixels."""
         return self._get(component, {"latent_sample": self.latent_shape(height, width)})
+
+    def encoder(self, height: int, width: int) -> "Session":
+        """Give the VAE's encoder for one picture f32[1, 3, height, width]."""
+        return self._get(ENCODER, {ENCODER_INPUT: (1, 3, height, width)})
 
     def safety_checker(self, side: int) -> "Session":
         """Give the safety checker of one prepared picture, f32[1, 3, side, side]."""

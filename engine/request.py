@@ -38,7 +38,16 @@ SAMPLERS = (
     "tcd",
     "unipc",
 )
-SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
+SCHEDULES = (
+    "ays",
+    "beta",
+    "exponential",
+    "karras",
+    "leading",
+    "linspace",
+    "sgm_uniform",
+    "trailing",
+)
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
 

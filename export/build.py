@@ -33,12 +33,13 @@ from engine.manifest import (
 )
 from engine.usual import usual_settings
 from export.checkpoint import Checkpoint, fingerprint
-from export.child import run_job
+from export.child import run_job, run_jobs
 from export.errors import ExportError, SourceError
 from export.ingredients import Ingredients
 from export.recipes import Part, Port
 from export.thresholds import THRESHOLDS, Bound, bounds_of, judge
 from export.versions import library_versions
+from export.workload import split
 
 __all__ = ["Options", "beside", "export_checkpoint", "is_current"]
 
@@ -58,6 +59,8 @@ class Options:
 
     thresholds: precision -> subject -> Bound, the gate's table. now: the clock for `created`.
     hash_cache: a file that remembers the source's hashes, so that `is_current` is quick.
+    together_from: bytes of the source from which two processes build at the same time; below that,
+    starting the second one costs what it gains.
     """
 
     steps: int | None = None
@@ -65,6 +68,7 @@ class Options:
     thresholds: Mapping[str, Mapping[str, Bound]] = field(default_factory=lambda: THRESHOLDS)
     now: Callable[[], datetime] = _now
     hash_cache: Path | None = None
+    together_from: int = 1 << 30
 
 
 def export_checkpoint(
@@ -94,7 +98,7 @@ def export_checkpoint(
             from export.additions import teach
 
             teach(checkpoint.pieces.words, folder)
-        built = run_job(job | {"task": "build"}, lambda s, f: progress(s, f * BUILD_SHARE))
+        built = _build(checkpoint, job, options, lambda s, f: progress(s, f * BUILD_SHARE))
         measured = run_job(
             job | {"task": "measure"},
             lambda s, f: progress(s, BUILD_SHARE + f * (1 - BUILD_SHARE)),
@@ -119,6 +123,31 @@ def export_checkpoint(
         flush_folder(out.parent)
     progress("done", 1.0)
     return manifest
+
+
+def _build(
+    checkpoint: Checkpoint, job: Mapping[str, object], options: Options, progress: Progress
+) -> Mapping[str, object]:
+    """Write the components; give the precision of each, and the source's sha256."""
+    from psutil import virtual_memory
+
+    parts = checkpoint.recipe.components
+    stored = sum(path.stat().st_size for path in checkpoint.pieces.origins.values())
+    room = virtual_memory().available if stored >= options.together_from else 0
+    shares = split(parts, room)
+    last = len(shares) - 1  # it has the least to do
+    jobs = [
+        {**job, "task": "build", "parts": share, "identify": place == last}
+        for place, share in enumerate(shares)
+    ]
+    built = run_jobs(jobs, progress)
+    precisions = {
+        name: each for found in built for name, each in _dict(found["precisions"]).items()
+    }
+    return {
+        "precisions": {part.name: precisions[part.name] for part in parts},
+        "sha256": built[last]["sha256"],
+    }
 
 
 def is_current(
@@ -240,7 +269,7 @@ def _manifest(
         },
         files=dict(_entries(folder)),
         parity=parity,
-        exporter=_dict(facts["versions"]),
+        exporter=library_versions(),
         created=options.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
 

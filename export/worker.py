@@ -17,13 +17,11 @@ from engine.errors import EngineError
 from export import errors
 from export.checkpoint import fingerprint
 from export.ingredients import Ingredients
-from export.versions import library_versions
+from export.workload import tracing_share
 
 __all__ = ["main"]
 
 Send = Callable[[Mapping[str, object]], None]
-# Tracing time in proportion: a UNet has several times the nodes of the others together.
-WEIGHT = {"controlnet": 3, "unet": 6}
 
 
 def main() -> None:
@@ -57,7 +55,10 @@ def _claim_stdout() -> IO[str]:
 
 
 def _build(job: Mapping[str, Any], send: Send) -> object:
-    """Trace every component and write it into the bundle's folder."""
+    """Trace the components that the job names and write them into the bundle's folder.
+
+    job["identify"]: also hash the source, which one of several that build at the same time does.
+    """
     cache = job["hash_cache"]
     checkpoint = Ingredients.from_job(job).open()
     send({"stage": "match weights", "fraction": 0.0})
@@ -66,7 +67,7 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
     from export.shared_weights import save_beside
     from export.weights import MODEL_NAME, fill, matched, precision_of, save
 
-    parts = checkpoint.recipe.components
+    parts = [part for part in checkpoint.recipe.components if part.name in job["parts"]]
     found = {  # before the minutes that tracing takes
         part.name: matched(
             part,
@@ -76,10 +77,10 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
         for part in parts
         if not part.shares
     }
-    total = sum(WEIGHT.get(part.home, 1) for part in parts)
+    total = sum(tracing_share(part) for part in parts)
     done = 0
     for part in parts:
-        share = WEIGHT.get(part.home, 1)
+        share = tracing_share(part)
         send({"stage": f"trace {part.name}", "fraction": done / total})
         model = trace(part, checkpoint.configs[part.folder], checkpoint.sizes)
         send({"stage": f"write {part.name}", "fraction": (done + 0.8 * share) / total})
@@ -90,11 +91,12 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
         else:
             save(model, home)
         done += share
-    return {
-        "precisions": {part.name: precision_of(found[part.home]) for part in parts},
-        "sha256": fingerprint(checkpoint, None if cache is None else Path(cache)),
-        "versions": library_versions(),
+    built: dict[str, object] = {
+        "precisions": {part.name: precision_of(found[part.home]) for part in parts}
     }
+    if job["identify"]:
+        built["sha256"] = fingerprint(checkpoint, None if cache is None else Path(cache))
+    return built
 
 
 def _measure(job: Mapping[str, Any], send: Send) -> object:

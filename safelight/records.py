@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from safelight import __version__
+
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture
     from vault import Record
@@ -23,6 +25,7 @@ def picture_metadata(picture: "Picture") -> dict[str, Any]:
         "precision": picture.precision,
         "reason": picture.reason,
         "libraries": dict(picture.libraries),
+        "version": __version__,
         "repairs": list(picture.repairs),
         "flagged": picture.flagged,
         "seconds": _rounded(asdict(picture.seconds)),

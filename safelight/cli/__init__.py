@@ -11,6 +11,7 @@ from safelight.cli import (
     leave,
     look,
     models,
+    reproduce,
     reveal,
     status,
     trash,
@@ -39,6 +40,7 @@ for verb, function in (
     ("untrash", trash.untrash),
     ("purge", trash.purge),
     ("reveal", reveal.reveal),
+    ("reproduce", reproduce.reproduce),
     ("export", export.export),
 ):
     app.command(verb)(function)

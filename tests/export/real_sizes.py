@@ -7,19 +7,19 @@ minutes, for XL 11 GB; it made the committed benchmarks/results/export-*.json.
 import json
 import os
 import platform
-import resource
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Thread
+
+import psutil
 
 from export import Ingredients, Options, export_checkpoint
 from export.architectures import SD15, SDXL, write_random_checkpoint
 
 __all__ = ["measure_export"]
-
-KIB = 1024  # bytes; Linux counts ru_maxrss in KiB
-
 
 ARCHITECTURES = {"sd15": SD15, "sdxl": SDXL}
 TITLES = {"sd15": "Stable Diffusion 1.5", "sdxl": "Stable Diffusion XL"}
@@ -30,46 +30,61 @@ def measure_export(family: str, work: Path) -> dict[str, object]:
     source = work / f"{family}-random"
     if not source.exists():
         write_random_checkpoint(source, ARCHITECTURES[family], seed=1)
-    stages: list[tuple[str, float]] = []
+    began: dict[str, float] = {}
+    peak = Peak()
     build_peak = 0
+    begin = time.monotonic()
 
     def progress(stage: str, _fraction: float) -> None:
         nonlocal build_peak
-        stages.append((stage, time.monotonic()))
+        began[stage] = round(time.monotonic() - begin, 1)
         if not build_peak and stage.startswith("torch"):
-            # The first child has ended and the second one is not yet waited for.
-            build_peak = peak_of_children()
+            build_peak = peak.bytes
 
-    begin = time.monotonic()
-    manifest = export_checkpoint(
-        Ingredients(source=source),
-        work / "bundle",
-        name=f"{family}-random",
-        licence="random weights",
-        progress=progress,
-        options=Options(),
-    )
-    ends = [at for _, at in stages[1:]] + [time.monotonic()]
-    seconds = {
-        stage: round(end - start, 1)
-        for (stage, start), end in zip(stages, ends, strict=True)
-        if stage != "done"
-    }
+    with peak:
+        manifest = export_checkpoint(
+            Ingredients(source=source),
+            work / "bundle",
+            name=f"{family}-random",
+            licence="random weights",
+            progress=progress,
+            options=Options(),
+        )
     return {
         "scenario": f"export of {TITLES[family]}'s architecture, random fp16 weights",
         "machine": {"cores": os.cpu_count(), "cpu": cpu(), "platform": platform.machine()},
         "libraries": dict(manifest.exporter),
         "load_average_1min": round(os.getloadavg()[0], 1),
-        "seconds": {"total": round(time.monotonic() - begin, 1), "stages": seconds},
-        "peak_rss_bytes": {"build": build_peak, "build_and_parity": peak_of_children()},
+        "seconds": {"total": round(time.monotonic() - begin, 1), "stage_began": began},
+        "peak_rss_bytes": {"build": build_peak, "build_and_parity": peak.bytes},
         "bytes": sum(entry.bytes for entry in manifest.files.values()),
         "parity": [asdict(measure) for measure in manifest.parity.measures],
     }
 
 
-def peak_of_children() -> int:
-    """Give the largest resident set of any child that has ended, in bytes."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * KIB
+class Peak:
+    """Looks at the resident sets of all children together, five times a second, while entered."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._end = Event()
+        self._thread = Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> "Peak":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._end.wait(0.2):
+            whole = 0
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.Error):  # it has just ended
+                    whole += child.memory_info().rss
+            self.bytes = max(self.bytes, whole)
 
 
 def cpu() -> str:

@@ -319,3 +319,22 @@ def test_what_was_made_of_the_same_files_with_the_same_libraries_is_current(
     assert not is_current(source, older, **given)
     (older / "safelight.json").unlink()  # a plain export is made of nobody knows what
     assert not is_current(source, older, **given)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two processes build where there are cores")
+def test_two_processes_build_the_same_bundle(tmp_path, tiny_bundle, tiny_checkpoint):
+    stages: list[str] = []
+    manifest = export_checkpoint(
+        Ingredients(source=tiny_checkpoint),
+        tmp_path / "tiny",
+        name="tiny",
+        licence="CC0-1.0",
+        progress=lambda stage, fraction: stages.append(stage),
+        options=Options(together_from=0),
+    )
+    assert stages.count("match weights") == 2
+    kept = Bundle.open(tiny_bundle, hash_cache=None).manifest
+    assert manifest.files == kept.files
+    assert manifest.source == kept.source
+    assert manifest.components == kept.components

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from export import GraphError, Ingredients, MissingError
-from export.child import OFFLINE, run_job
+from export.child import OFFLINE, run_job, run_jobs
 
 
 def quiet(stage: str, fraction: float) -> None:
@@ -15,7 +15,13 @@ def quiet(stage: str, fraction: float) -> None:
 
 
 def job(source, out, task: str = "build") -> dict[str, object]:
-    return Ingredients(source=source).job() | {"task": task, "out": str(out), "hash_cache": None}
+    return Ingredients(source=source).job() | {
+        "task": task,
+        "out": str(out),
+        "hash_cache": None,
+        "parts": ["unet"],
+        "identify": False,
+    }
 
 
 def test_an_error_comes_back_as_what_it_was(tmp_path):
@@ -70,3 +76,10 @@ def test_it_is_told_to_stay_offline_before_it_imports():
         [sys.executable, "-c", program], env=OFFLINE, capture_output=True, check=True, text=True
     )
     assert out.stdout.split() == ["True", "True"]
+
+
+def test_the_first_of_several_that_fails_ends_the_others(tmp_path, tiny_checkpoint):
+    good = job(tiny_checkpoint, tmp_path)
+    with pytest.raises(MissingError, match="no file or folder 'gone'"):
+        run_jobs([good, job(tmp_path / "gone", tmp_path)], quiet)
+    assert not [c for c in psutil.Process().children() if "export.worker" in c.cmdline()]
