@@ -112,7 +112,7 @@ class Bundle:
         return self.path / found.file
 
     def output_names(self, component: str) -> list[str]:
-        """Name a component's outputs in its graph's order, which a manifest loses. Raises BundleError."""
+        """Name a component's outputs in its graph's order, which a manifest does not keep."""
         return list(read_onnx_header(self.model(component)).outputs)
 
     def tokenizers(self) -> list[Tokenizer]:
