@@ -37,7 +37,7 @@ def ays_sigmas(training: Training, steps: int) -> NDArray[np.float64]:
             hint="there are some for sd1 and sdxl with their usual training and epsilon; karras"
             " serves others",
         )
-    levels = np.log(training.sigmas[np.array(knots)])
+    levels = np.log(training.sigmas[list(knots)])
     places = np.linspace(0.0, 1.0, len(knots))
     at = np.linspace(0.0, 1.0, steps + 1)[:-1]
     return np.exp(np.interp(at, places, levels))
