@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from engine.control import Control
 from engine.errors import BundleError
 from engine.hashes import HashCache
 from engine.jsonfile import read_json
@@ -42,6 +43,10 @@ class RequestFields(TypedDict, total=False):
     eta: float
     noise: str
     decoder: str
+    controls: tuple[Control, ...]
+    refiner: str
+    refiner_switch: float
+    upscaler: str
     prompt_syntax: str
     clip_skip: int
 

@@ -30,7 +30,9 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seconds:
-    """Where the time of one picture went, in seconds. load: about 0 where it was loaded already."""
+    """Where the time of one picture went, in seconds. load: about 0 where it was loaded already.
+    decode: with the safety checker and the upscaler.
+    """
 
     load: float
     text: float
@@ -47,6 +49,7 @@ class Picture:
     that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',).
     libraries: name -> version of what computed. model: the bundle's name. model_hash: Bundle.hash.
     flagged: the bundle's own safety checker flagged the picture, so that its pixels are black.
+    beside: name -> Bundle.hash of the ControlNets, refiner and upscaler that took part.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
@@ -61,6 +64,7 @@ class Picture:
     repairs: tuple[str, ...] = ()
     libraries: tuple[tuple[str, str], ...] = ()
     flagged: bool = False
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 Event = Step | Picture

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.control import MAX_CONTROLS, Control
 from engine.errors import RequestError, unknown_name
 
 __all__ = [
@@ -89,7 +90,10 @@ class GenerationRequest:
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
     own, `tiny` the quick one that a bundle may hold. prompt_syntax: `a1111` gives brackets, AND and
     BREAK in both prompts their meaning (`engine.promptsyntax`), `plain` none. clip_skip: which of
-    the text encoder's layers is used, 1 the usual one, 2 the one before it.
+    the text encoder's layers is used, 1 the usual one, 2 the one before it. controls: ControlNets
+    that steer, each with its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner,
+    which takes over where refiner_switch (0 to 1) of the training's timesteps lie behind; empty:
+    none. upscaler: a bundle that enlarges the finished picture; empty: none.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -106,6 +110,10 @@ class GenerationRequest:
     eta: float = math.nan
     noise: str = "torch"
     decoder: str = "vae"
+    controls: tuple[Control, ...] = ()
+    refiner: str = ""
+    refiner_switch: float = 0.8
+    upscaler: str = ""
     prompt_syntax: str = "a1111"
     clip_skip: int = 1
 
@@ -136,6 +144,8 @@ class GenerationRequest:
         _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)
+        _between("refiner_switch", self.refiner_switch, 0.0, 1.0)
+        _between("the number of controls", len(self.controls), 0, MAX_CONTROLS)
         _between("clip_skip", self.clip_skip, 1, MAX_CLIP_SKIP)
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),

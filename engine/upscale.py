@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.backends import Backend, Session
     from engine.bundle import Bundle
 
-__all__ = ["SCALES", "Upscaler", "read_scale"]
+__all__ = ["MAX_SIDE", "SCALES", "Upscaler", "read_scale"]
 
 Float32 = NDArray[np.float32]
 SCALES = (2, 3, 4, 8)

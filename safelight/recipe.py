@@ -59,7 +59,8 @@ def read_recipe(record: "Record", read: Callable[[str], bytes | bytearray]) -> R
     Raises RecipeError for a record of another kind, or one whose settings cannot be understood.
     """
     metadata = record.metadata
-    if "settings" not in metadata or "picture" not in record.blobs:
+    # what was enlarged or came from elsewhere has a size and no steps
+    if "steps" not in metadata.get("settings", {}) or "picture" not in record.blobs:
         raise RecipeError(
             f"record {record.id[:8]} is no picture that was drawn here",
             hint="`safelight ls` lists those that were",

@@ -24,6 +24,7 @@ _PIXELS: Final = 8  # pixels a latent
 _LOG_VARIANCE = -4.0  # of what it encodes
 _BYTES: Final = 1 << 20  # that a latent takes of a device with little memory
 _CONCEPTS, _CARES = 17, 3  # of diffusers' safety checker
+_RESIDUALS: Final = ("block_res_sample_0", "mid_block_res_sample")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,7 +114,11 @@ class FakeSession:
         return picture
 
     def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-        """Compute the one output that each component here has, or the safety checker's two."""
+        """Compute the one output that each component here has, or the two of a safety checker or of
+        a ControlNet whose unet has one resolution above the middle.
+        """
+        if "controlnet_cond" in inputs:
+            return _residuals(inputs)
         output = self.run(inputs)
         if "clip_input" in inputs:
             return {"concepts": output, "special_care": np.zeros((1, _CARES), np.float32)}
@@ -133,10 +138,23 @@ class FakeSession:
         pull = meaning.sum(axis=1)[:, :, None, None]  # (2, 4, 1, 1)
         drift = np.float32(float(inputs["timestep"]) / 1000.0)
         prediction = np.float32(0.8) * sample + pull * (np.float32(0.2) + drift)
+        for name in sorted(name for name in inputs if name.endswith(_RESIDUALS)):
+            prediction += inputs[name].astype(np.float32).mean(axis=(2, 3), keepdims=True)
         if self._runs == self._backend.nan_at_step:
             prediction[..., 0] = np.inf  # guidance makes NaN of the difference of the halves
         self._runs += 1
         return prediction
+
+
+def _residuals(inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+    """Give what a ControlNet adds, f32[n, 4, h, w] and half of that: the picture, reduced."""
+    picture = inputs["controlnet_cond"].astype(np.float32)[:, :1]  # (n, 1, 8h, 8w)
+    count, _, height, width = picture.shape
+    blocks = picture.reshape(count, 1, height // _PIXELS, _PIXELS, width // _PIXELS, _PIXELS)
+    down = blocks.mean(axis=(3, 5)) * np.float32(float(inputs["conditioning_scale"]))
+    down = down.repeat(4, axis=1)  # (n, 4, h, w)
+    middle = np.ascontiguousarray(down[:, :, ::2, ::2]) * np.float32(0.5)
+    return {"down_block_res_sample_0": down, "mid_block_res_sample": middle}
 
 
 def _embed(ids: Array, embed_dim: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from safelight.cli import (
     status,
     trash,
     upkeep,
+    upscale,
 )
 
 __all__ = ["app"]
@@ -34,6 +35,7 @@ for verb, function in (
     ("doctor", status.doctor),
     ("config", status.config),
     ("generate", generate.generate),
+    ("upscale", upscale.upscale),
     ("ls", look.ls),
     ("show", look.show),
     ("trash", trash.trash),

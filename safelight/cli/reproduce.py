@@ -83,18 +83,21 @@ def _make(
     settings: "Settings", original: "Original", device: str | None, precision: str | None
 ) -> "Picture":
     from engine import Pipeline
+    from safelight.addons import open_beside
     from safelight.reproduce import find_bundle, find_choice
     from safelight.shelf import Shelf
 
     recipe = original.recipe
-    bundle = find_bundle(Shelf(settings.models, settings.cache), recipe)
+    shelf = Shelf(settings.models, settings.cache)
+    bundle = find_bundle(shelf, recipe)
+    beside = open_beside(shelf, [recipe.request])
     if bundle.hash != recipe.model_hash:
         note(f"'{bundle.name}' is not the model of that name that drew this picture")
     choice = find_choice(recipe, device, precision, settings.cache)
     note(f"{bundle.name} on {choice.reason}")
     # as then, whatever the setting is now: a picture that was blacked out is compared with that
     checked = settings["safety_checker"] == "on" or bool(original.record.metadata.get("flagged"))
-    return _draw(Pipeline(bundle, choice, check_safety=checked), original)
+    return _draw(Pipeline(bundle, choice, check_safety=checked, beside=beside), original)
 
 
 def _draw(pipeline: "Pipeline", original: "Original") -> "Picture":
