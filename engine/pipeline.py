@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
 from engine.enlarging import Cancelled, enlarge
-from engine.errors import BundleError, NotFiniteError, unknown_name
+from engine.errors import BundleError, NotFiniteError, OutOfMemoryError, unknown_name
 from engine.events import Event, Picture, Seconds, Step
-from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
+from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
+from engine.repairs import decode_repaired, room_to_draw
 from engine.request import GenerationRequest
 from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
@@ -105,9 +107,10 @@ class Pipeline:
         Each picture of `count` is made alone with its own seed, so the others do not change it.
         cancelled is asked between evaluations: when it says yes, the events end; pictures that
         were yielded stay good. A picture that overflowed is made once more in fp32, and its steps
-        are reported once more. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
-        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError and
-        NotFiniteError while events are taken.
+        are reported once more; one that the memory does not hold while it is decoded is decoded in
+        tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the bundle's tiny
+        decoder. Raises RequestError at once; BundleError, DeviceError (OutOfMemoryError with a
+        smaller size) and NotFiniteError while events are taken.
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
@@ -148,7 +151,8 @@ class Pipeline:
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[Event]:
         for job in jobs:
-            picture = yield from self._picture(job)
+            with room_to_draw(job.request):
+                picture = yield from self._picture(job)
             if picture is None:  # cancelled
                 return
             yield picture
@@ -180,12 +184,12 @@ class Pipeline:
         if latents is None or job.cancelled():
             return None
         start = self._clock()
-        decoded = self._stock.decode(job.decoder, latents)
+        decoded, repaired = decode_repaired(
+            job.decoder, latents, self._stock, lambda: self._exact("picture")
+        )
         if not finite(decoded):
-            repairs = (*repairs, DECODE_REPAIR)
-            decoded = self._exact("picture").decode(job.decoder, latents)
-            if not finite(decoded):
-                raise _not_finite("picture")
+            raise _not_finite("picture")
+        repairs += repaired
         pixels = to_pixels(decoded)
         flagged = self._is_flagged(pixels)
         pixels = np.zeros_like(pixels) if flagged else pixels
@@ -206,7 +210,8 @@ class Pipeline:
         components = self._stock.components
         components.text_encoders()
         network()
-        components.decoder(decoder.component, *size)
+        with suppress(OutOfMemoryError):  # it is asked for again when there is something to decode
+            components.decoder(decoder.component, *size)
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)
         return self._clock() - start

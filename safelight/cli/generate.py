@@ -102,7 +102,8 @@ def generate(
         ),
     ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
+        str | None,
+        typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
