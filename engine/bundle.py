@@ -49,6 +49,7 @@ class RequestFields(TypedDict, total=False):
     upscaler: str
     prompt_syntax: str
     clip_skip: int
+    vae_tiling: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,7 @@ from engine.safety import SafetyChecker
 from engine.samplers import tabulate
 from engine.stages import Stages
 from engine.texts import Texts
+from engine.tiling import decode_size, tile_count
 from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
 from engine.upscale import Upscaler
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
+Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 LATENT_RGB = "latent_rgb"  # previews by the bundle's linear map
 PREVIEWS = (LATENT_RGB, TINY)
@@ -101,9 +103,9 @@ class Pipeline:
         """Yield a Step after every evaluation of the network, and a Picture at each one's end.
 
         Each picture of `count` is made alone with its own seed, so the others do not change it.
-        cancelled is asked between evaluations: when it says yes, the events end; pictures that
-        were yielded stay good. A picture that overflowed is made once more in fp32, and its steps
-        are reported once more. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
+        cancelled is asked between evaluations and tiles: when it says yes, the events end; pictures
+        that were yielded stay good. A picture that overflowed is made once more in fp32, and its
+        steps are reported once more. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
         bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError and
         NotFiniteError while events are taken.
         """
@@ -156,7 +158,14 @@ class Pipeline:
             return None
         request = job.request
         size = (request.height, request.width)
-        load = self._load(job.texts.halves, job.texts.tokens, size, job.decoder, request.controls)
+        load = self._load(
+            job.texts.halves,
+            job.texts.tokens,
+            size,
+            job.decoder,
+            request.controls,
+            request.vae_tiling,
+        )
         load += self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
@@ -176,12 +185,15 @@ class Pipeline:
         if latents is None or job.cancelled():
             return None
         start = self._clock()
-        decoded = self._stock.decode(job.decoder, latents)
-        if not finite(decoded):
-            repairs = (*repairs, DECODE_REPAIR)
-            decoded = self._exact("picture").decode(job.decoder, latents)
+        try:
+            decoded = self._decode(job, self._stock, latents)
             if not finite(decoded):
-                raise _not_finite("picture")
+                repairs = (*repairs, DECODE_REPAIR)
+                decoded = self._decode(job, self._exact("picture"), latents)
+                if not finite(decoded):
+                    raise _not_finite("picture")
+        except Cancelled:
+            return None
         pixels = to_pixels(decoded)
         flagged = self._is_flagged(pixels)
         pixels = np.zeros_like(pixels) if flagged else pixels
@@ -201,15 +213,20 @@ class Pipeline:
         size: tuple[int, int],
         decoder: Decoder,
         controls: Sequence[Control] = (),
+        tiling: str = "auto",
     ) -> float:
         start = self._clock()
         components = self._stock.components
         components.text_encoders()
         self._stock.load(controls, halves, tokens, *size)
-        components.decoder(decoder.component, *size)
+        components.decoder(decoder.component, *decode_size(tiling, size[1], size[0]))
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)
         return self._clock() - start
+
+    def _decode(self, job: Job, stages: Stages, latents: Float32) -> Float32:
+        tiled = job.is_tiled
+        return stages.decode(job.decoder, latents, tiled=tiled, progress=job.stop_if_cancelled)
 
     def _load_refiner(self, job: Job) -> float:
         request = job.request
@@ -285,6 +302,7 @@ class Pipeline:
             seconds=seconds,
             repairs=repairs,
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
+            tiles=tile_count(job.request.vae_tiling, job.request.width, job.request.height),
             beside=tuple((name, self._beside[name].hash) for name in names_beside(job.request)),
         )
 

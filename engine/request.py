@@ -16,6 +16,7 @@ __all__ = [
     "NOISES",
     "SAMPLERS",
     "SCHEDULES",
+    "VAE_TILINGS",
     "GenerationRequest",
 ]
 
@@ -51,6 +52,7 @@ SCHEDULES = (
 )
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
+VAE_TILINGS = ("auto", "off", "on")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
 DEFAULT_ETA: Final[Mapping[str, float]] = {
@@ -87,9 +89,11 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold. prompt_syntax: `a1111` gives brackets, AND and
-    BREAK in both prompts their meaning (`engine.promptsyntax`), `plain` none. clip_skip: which of
-    the text encoder's layers is used, 1 the usual one, 2 the one before it. controls: ControlNets
+    own, `tiny` the quick one that a bundle may hold. vae_tiling: `on` decodes in tiles, `off`
+    never, `auto` where the whole would take too much memory (`engine.tiling`). prompt_syntax:
+    `a1111` gives brackets, AND and BREAK in both prompts their meaning (`engine.promptsyntax`),
+    `plain` none. clip_skip: which of the text encoder's layers is used, 1 the usual one, 2 the one
+    before it. controls: ControlNets
     that steer, each with its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner,
     which takes over where refiner_switch (0 to 1) of the training's timesteps lie behind; empty:
     none. upscaler: a bundle that enlarges the finished picture; empty: none.
@@ -115,6 +119,7 @@ class GenerationRequest:
     upscaler: str = ""
     prompt_syntax: str = "a1111"
     clip_skip: int = 1
+    vae_tiling: str = "auto"
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
@@ -151,6 +156,7 @@ class GenerationRequest:
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
             ("decoder", self.decoder, DECODERS),
+            ("VAE tiling", self.vae_tiling, VAE_TILINGS),
             ("prompt syntax", self.prompt_syntax, PROMPT_SYNTAXES),
         ):
             if got not in allowed:

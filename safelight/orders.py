@@ -37,6 +37,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "upscaler": (str,),
     "prompt_syntax": (str,),
     "clip_skip": (int,),
+    "vae_tiling": (str,),
 }
 
 
