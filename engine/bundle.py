@@ -49,6 +49,9 @@ class RequestFields(TypedDict, total=False):
     upscaler: str
     prompt_syntax: str
     clip_skip: int
+    guidance_start: float
+    guidance_end: float
+    reuse_every: int
     vae_tiling: str
 
 

@@ -18,7 +18,9 @@ class Step:
     seconds: what this evaluation took. preview() -> uint8[H/8, W/8, 3], a coarse look at the
     denoised latents made on demand, or uint8[H, W, 3] where previews by the tiny decoder were asked
     for; call it before the next event is asked for, since it reads the loop's own buffer. It is the
-    only copy and costs nothing when not called. No safety checker looks at it.
+    only copy and costs nothing when not called: who shows pictures sets the rate, by asking at each
+    k-th step or when a clock says so. No safety checker looks at it. What is left of the picture
+    takes about `count - index - 1` times the `seconds` of the last steps.
     """
 
     picture: int

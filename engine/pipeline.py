@@ -1,25 +1,28 @@
 """From a request to pictures: the one place where text, network, sampler and decoder meet."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
-from engine.control import Control
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
 from engine.enlarging import Cancelled, enlarge
-from engine.errors import BundleError, NotFiniteError, unknown_name
+from engine.errors import BundleError, NotFiniteError, OutOfMemoryError, unknown_name
 from engine.events import Event, Picture, Seconds, Step
-from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
+from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
+from engine.repairs import TILES_REPAIR, decode_repaired, room_to_draw
 from engine.request import GenerationRequest
+from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.samplers import tabulate
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
-Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 LATENT_RGB = "latent_rgb"  # previews by the bundle's linear map
 PREVIEWS = (LATENT_RGB, TINY)
@@ -90,7 +92,8 @@ class Pipeline:
         """
         halves = 1 + (guided and not self._bundle.manifest.guidance_dim)
         tokens = self._bundle.manifest.token_limit
-        return self._load(halves, tokens, (height, width), self._decoder(VAE))
+        network = partial(self._stock.load_plain, halves, tokens, height, width)
+        return self._load(network, (height, width), self._decoder(VAE))
 
     def generate(
         self,
@@ -103,14 +106,16 @@ class Pipeline:
         """Yield a Step after every evaluation of the network, and a Picture at each one's end.
 
         Each picture of `count` is made alone with its own seed, so the others do not change it.
-        cancelled is asked between evaluations and tiles: when it says yes, the events end; pictures
-        that were yielded stay good. A picture that overflowed is made once more in fp32, and its
-        steps are reported once more. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
-        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError and
-        NotFiniteError while events are taken.
+        cancelled is asked between evaluations and tiles: when it says yes, the events end;
+        pictures that were yielded stay good. A picture that overflowed is made once more in fp32,
+        and its steps are reported once more; one that the memory does not hold while it is decoded
+        is decoded in tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
+        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError (OutOfMemoryError with a
+        smaller size) and NotFiniteError while events are taken.
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
+        check_reuse(request, self._bundle.manifest, self._backend.precision)
         decoder = self._decoder(request.decoder)
         preview_decoder = self._decoder(TINY) if previews == TINY else None
         table = tabulate(
@@ -147,7 +152,8 @@ class Pipeline:
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[Event]:
         for job in jobs:
-            picture = yield from self._picture(job)
+            with room_to_draw(job.request):
+                picture = yield from self._picture(job)
             if picture is None:  # cancelled
                 return
             yield picture
@@ -158,14 +164,9 @@ class Pipeline:
             return None
         request = job.request
         size = (request.height, request.width)
-        load = self._load(
-            job.texts.halves,
-            job.texts.tokens,
-            size,
-            job.decoder,
-            request.controls,
-            request.vae_tiling,
-        )
+        halves, tokens = job.texts.halves, job.texts.tokens
+        network = partial(self._stock.load, request, halves, tokens, *size)
+        load = self._load(network, size, job.decoder, request.vae_tiling)
         load += self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
@@ -186,14 +187,19 @@ class Pipeline:
             return None
         start = self._clock()
         try:
-            decoded = self._decode(job, self._stock, latents)
-            if not finite(decoded):
-                repairs = (*repairs, DECODE_REPAIR)
-                decoded = self._decode(job, self._exact("picture"), latents)
-                if not finite(decoded):
-                    raise _not_finite("picture")
+            decoded, repaired = decode_repaired(
+                job.decoder,
+                latents,
+                self._stock,
+                lambda: self._exact("picture"),
+                tiled=job.is_tiled,
+                progress=job.stop_if_cancelled,
+            )
         except Cancelled:
             return None
+        if not finite(decoded):
+            raise _not_finite("picture")
+        repairs += repaired
         pixels = to_pixels(decoded)
         flagged = self._is_flagged(pixels)
         pixels = np.zeros_like(pixels) if flagged else pixels
@@ -208,25 +214,21 @@ class Pipeline:
 
     def _load(
         self,
-        halves: int,
-        tokens: int,
+        network: Callable[[], object],
         size: tuple[int, int],
         decoder: Decoder,
-        controls: Sequence[Control] = (),
         tiling: str = "auto",
     ) -> float:
+        """Load what a picture takes; network: loads what predicts. Gives the seconds it took."""
         start = self._clock()
         components = self._stock.components
         components.text_encoders()
-        self._stock.load(controls, halves, tokens, *size)
-        components.decoder(decoder.component, *decode_size(tiling, size[1], size[0]))
+        network()
+        with suppress(OutOfMemoryError):  # it is asked for again when there is something to decode
+            components.decoder(decoder.component, *decode_size(tiling, size[1], size[0]))
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)
         return self._clock() - start
-
-    def _decode(self, job: Job, stages: Stages, latents: Float32) -> Float32:
-        tiled = job.is_tiled
-        return stages.decode(job.decoder, latents, tiled=tiled, progress=job.stop_if_cancelled)
 
     def _load_refiner(self, job: Job) -> float:
         request = job.request
@@ -237,7 +239,7 @@ class Pipeline:
         refiner = self._stock.refiner(request.refiner)
         refiner.components.text_encoders()
         for texts in job.refiner_texts:
-            refiner.load((), texts.halves, texts.tokens, request.height, request.width)
+            refiner.load(request, texts.halves, texts.tokens, request.height, request.width)
         return self._clock() - start
 
     def _enlarge(self, pixels: UInt8, job: Job, *, black: bool) -> UInt8:
@@ -302,7 +304,11 @@ class Pipeline:
             seconds=seconds,
             repairs=repairs,
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
-            tiles=tile_count(job.request.vae_tiling, job.request.width, job.request.height),
+            tiles=tile_count(
+                "on" if TILES_REPAIR in repairs else job.request.vae_tiling,
+                job.request.width,
+                job.request.height,
+            ),
             beside=tuple((name, self._beside[name].hash) for name in names_beside(job.request)),
         )
 

@@ -76,6 +76,7 @@ MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
 MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
+MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
 
@@ -89,14 +90,17 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold. vae_tiling: `on` decodes in tiles, `off`
-    never, `auto` where the whole would take too much memory (`engine.tiling`). prompt_syntax:
-    `a1111` gives brackets, AND and BREAK in both prompts their meaning (`engine.promptsyntax`),
-    `plain` none. clip_skip: which of the text encoder's layers is used, 1 the usual one, 2 the one
-    before it. controls: ControlNets
+    own, `tiny` the quick one that a bundle may hold. vae_tiling: `on` decodes in tiles, `auto`
+    does above 1.5 million pixels (`engine.tiling`), `off` only where memory does not suffice.
+    prompt_syntax: `a1111` gives brackets, AND and BREAK in both prompts their meaning
+    (`engine.promptsyntax`), `plain` none. clip_skip: which of the text encoder's layers is used, 1
+    the usual one, 2 the one before it. controls: ControlNets
     that steer, each with its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner,
     which takes over where refiner_switch (0 to 1) of the training's timesteps lie behind; empty:
     none. upscaler: a bundle that enlarges the finished picture; empty: none.
+    guidance_start, guidance_end: fractions of the steps between which there is guidance; a latent
+    consistency model knows none. reuse_every: every N-th evaluation of the network is whole, in
+    between deep features are reused; 1 is off.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -119,11 +123,14 @@ class GenerationRequest:
     upscaler: str = ""
     prompt_syntax: str = "a1111"
     clip_skip: int = 1
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    reuse_every: int = 1
     vae_tiling: str = "auto"
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count", "clip_skip"):
+        for name in ("width", "height", "steps", "seed", "count", "clip_skip", "reuse_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -151,6 +158,15 @@ class GenerationRequest:
         _between("refiner_switch", self.refiner_switch, 0.0, 1.0)
         _between("the number of controls", len(self.controls), 0, MAX_CONTROLS)
         _between("clip_skip", self.clip_skip, 1, MAX_CLIP_SKIP)
+        _between("guidance_start", self.guidance_start, 0.0, 1.0)
+        _between("guidance_end", self.guidance_end, 0.0, 1.0)
+        _between("reuse_every", self.reuse_every, 1, MAX_REUSE)
+        if self.guidance_start >= self.guidance_end:
+            raise RequestError(
+                f"guidance_start is {self.guidance_start}; it must be below guidance_end, which is"
+                f" {self.guidance_end}",
+                hint="guidance_scale 1 turns guidance off altogether",
+            )
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),

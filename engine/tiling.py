@@ -31,8 +31,8 @@ Progress = Callable[[float], None]
 
 SIDE: Final = 64  # latents a tile; 512 pixels, what the decoders of SD 1.x and XL were trained on
 OVERLAP: Final = 16  # latents; half of it fades, a quarter at each edge is thrown away
-# Pixels; above them `auto` tiles. SD's and SDXL's own sizes stay whole. Their decoder takes 5.3 KB a
-# pixel in ONNX Runtime's fp32, so this takes 8 GB, and 2048x2048 more than most machines have.
+# Pixels; above them `auto` tiles. SD's and SDXL's own sizes stay whole. Their decoder takes 5.3 KB
+# a pixel in ONNX Runtime's fp32, so this takes 8 GB, and 2048x2048 more than most machines have.
 WHOLE_LIMIT: Final = 1536 * 1024
 
 

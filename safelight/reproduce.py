@@ -93,13 +93,18 @@ def open_original(vault: "Vault", record_id: str) -> Original:
 def find_bundle(shelf: "Shelf", recipe: Recipe) -> "Bundle":
     """Open the bundle of the recipe's name, whatever its hash: the comparison tells.
 
-    Raises MissingModelError where there is none, BundleError for one that is damaged.
+    Raises MissingModelError where there is none, or none of a name that takes part beside it, and
+    BundleError for one that is damaged.
     """
-    if recipe.model not in {entry.name for entry in shelf.entries()}:
-        raise MissingModelError(
-            f"the model '{recipe.model}' that drew this picture is not on the shelf",
-            hint="export or add it again under that name",
-        )
+    from engine.beside import names_beside
+
+    there = {entry.name for entry in shelf.entries()}
+    for name in (recipe.model, *names_beside(recipe.request)):
+        if name not in there:
+            raise MissingModelError(
+                f"the model '{name}' that drew this picture is not on the shelf",
+                hint="export or add it again under that name",
+            )
     return shelf.open(recipe.model)
 
 

@@ -77,12 +77,8 @@ class OpenVinoBackend:
     ) -> None:
         ov = runtime()
         self._core = ov.Core()
-        self.devices: tuple[str, ...] = tuple(self._core.available_devices)
-        if device not in self.devices and not any(
-            each.startswith(f"{device}.")
-            for each in self.devices  # GPU is the first of several
-        ):
-            raise no_openvino_device(device, list(self.devices))
+        if device != "CPU":  # looking for others loads their plugins: it takes a while
+            self._check_device(device)
         self.name: Final = "openvino"
         self.device: Final = device
         self.precision: Final = precision
@@ -110,6 +106,12 @@ class OpenVinoBackend:
         limit = (threads or core_limit()) if device == "CPU" else 0
         if limit:
             self._options["INFERENCE_NUM_THREADS"] = limit
+
+    def _check_device(self, device: str) -> None:
+        there: list[str] = list(self._core.available_devices)
+        # GPU is the first one where there are several: GPU.0, GPU.1
+        if device not in there and not any(each.startswith(f"{device}.") for each in there):
+            raise no_openvino_device(device, there)
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> "OpenVinoSession":
         """Compile for static shapes, or take the compiled form from the cache.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.presets import PRESETS
 from engine.request import SAMPLERS, SCHEDULES
 from safelight.access import Access
 from safelight.cli.options import Json, Model, with_access
@@ -74,7 +75,7 @@ def generate(
     ] = None,
     vae_tiling: Annotated[
         str | None,
-        typer.Option("--vae-tiling", help="on, off, or auto: large pictures decode in tiles."),
+        typer.Option("--vae-tiling", help="on, off, or auto: large pictures are decoded in tiles."),
     ] = None,
     clip_skip: Annotated[
         int | None,
@@ -85,8 +86,28 @@ def generate(
     plain_prompt: Annotated[
         bool, typer.Option("--plain-prompt", help="Brackets, AND and BREAK are only text.")
     ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help=f"Speed for likeness: {', '.join(PRESETS)} (the default)."),
+    ] = None,
+    guidance_start: Annotated[
+        float | None,
+        typer.Option("--guidance-start", help="Guide from this fraction of the steps on."),
+    ] = None,
+    guidance_end: Annotated[
+        float | None, typer.Option("--guidance-end", help="Guide up to this fraction of the steps.")
+    ] = None,
+    reuse_every: Annotated[
+        int | None,
+        typer.Option(
+            "--reuse-every",
+            help="Compute every N-th evaluation whole and reuse deep features in between: takes a"
+            " bundle exported --with shallow.",
+        ),
+    ] = None,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
+        str | None,
+        typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
@@ -132,6 +153,10 @@ def generate(
         "clip_skip": clip_skip,
         "vae_tiling": vae_tiling,
         "prompt_syntax": "plain" if plain_prompt else None,
+        "guidance_start": guidance_start,
+        "guidance_end": guidance_end,
+        "reuse_every": reuse_every,
+        "preset": preset,
     }
     steering = read_controls(control or ())
     given["controls"] = steering.controls

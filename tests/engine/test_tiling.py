@@ -171,12 +171,12 @@ def stages(bundle):
 
 @pytest.fixture(scope="module")
 def scene(bundle, stages):
-    """Give uint8[256, 1024, 3]: an object that pocket drew, over and over, from light to dark."""
+    """Give uint8[128, 1024, 3]: an object that pocket drew, over and over, from light to dark."""
     pipeline = Pipeline(bundle, choose("onnxruntime", "fp32").backend)
     made = bundle.request(prompt="red apple", seed=5, steps=6)
     (picture,) = [each.pixels for each in pipeline.generate(made) if isinstance(each, Picture)]
     light = np.linspace(1.0, 0.2, 1024)[:, None]
-    return (np.tile(picture, (2, 8, 1)) * light).astype(np.uint8)
+    return (np.tile(picture, (1, 8, 1)) * light).astype(np.uint8)
 
 
 def test_pocket_s_tiles_are_nearer_to_the_whole_than_plain_ones(bundle, stages, scene):
@@ -186,7 +186,7 @@ def test_pocket_s_tiles_are_nearer_to_the_whole_than_plain_ones(bundle, stages, 
     even = to_pixels(stages.decode(decoder, latents, tiled=True))
     scaled = latents / np.float32(decoder.scaling_factor)
     plain = to_pixels(plain_tiles(scaled, lambda x: stages.decode(decoder, x)))
-    # 36.9 and 32.7 dB; a gain of 3 is what photographs have at the least (engine/DESIGN.md).
+    # 35.9 and 31.6 dB; a gain of 3 is what photographs have at the least (engine/DESIGN.md).
     assert psnr(even, whole) > psnr(plain, whole) + 3.0
     again = stages.encode(scene, tiled=True)
     # 4.5 % of what latents vary by; tiles that lie a latent off, or in disorder, give 30 and more.

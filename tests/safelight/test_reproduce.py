@@ -183,9 +183,11 @@ def test_a_model_that_is_gone_or_another_one(bundle, vault, tmp_path):
     shelf = Shelf(tmp_path / "models", tmp_path / "cache")
     recipe = open_original(vault, seal(vault, picture)).recipe
     assert find_bundle(shelf, recipe).hash == recipe.model_hash
-    with pytest.raises(MissingModelError, match="'gone' that drew this") as raised:
-        find_bundle(shelf, replace(recipe, model="gone"))
-    assert exit_status(raised.value) == ExitStatus.NOT_FOUND
+    enlarged = replace(recipe.request, upscaler="gone")
+    for changed in ({"model": "gone"}, {"request": enlarged}):
+        with pytest.raises(MissingModelError, match="'gone' that drew this") as raised:
+            find_bundle(shelf, replace(recipe, **changed))
+        assert exit_status(raised.value) == ExitStatus.NOT_FOUND
 
 
 def test_what_differs_is_named_with_then_and_now(bundle):

@@ -1,0 +1,74 @@
+"""What is done again when a picture overflowed or did not fit, recorded in the picture."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import OutOfMemoryError
+from engine.guard import DECODE_REPAIR, finite
+from engine.memory import smaller_size
+
+if TYPE_CHECKING:
+    from engine.decoders import Decoder
+    from engine.request import GenerationRequest
+    from engine.stages import Stages
+
+__all__ = ["TILES_REPAIR", "Decoded", "decode_repaired", "room_to_draw"]
+
+Float32 = NDArray[np.float32]
+Decoded = tuple[Float32, tuple[str, ...]]
+TILES_REPAIR: Final = "decode in tiles"  # how a picture's record names it
+
+
+def decode_repaired(
+    decoder: "Decoder",
+    latents: Float32,
+    stages: "Stages",
+    exact: Callable[[], "Stages"],
+    *,
+    tiled: bool = False,
+    progress: Callable[[float], None] = lambda _: None,
+) -> Decoded:
+    """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w] and say what had to be repaired.
+
+    Without memory for the whole, it is decoded in tiles; where NaN or Inf comes out, once more in
+    fp32. exact: gives the stages in fp32, or raises NotFiniteError where they are what failed. What
+    comes out may still not be finite: the caller looks. tiled: in tiles from the start. progress:
+    as `Stages.decode` has it. Raises OutOfMemoryError where a tile does
+    not fit either.
+    """
+    repairs: tuple[str, ...] = ()
+    try:
+        decoded = stages.decode(decoder, latents, tiled=tiled, progress=progress)
+    except (OutOfMemoryError, MemoryError):
+        if tiled:
+            raise
+        tiled, repairs = True, (TILES_REPAIR,)
+        decoded = stages.decode(decoder, latents, tiled=True, progress=progress)
+    if not finite(decoded):
+        repairs = (*repairs, DECODE_REPAIR)
+        decoded = exact().decode(decoder, latents, tiled=tiled, progress=progress)
+    return decoded, repairs
+
+
+@contextmanager
+def room_to_draw(request: "GenerationRequest") -> Generator[None]:
+    """Say of want of memory within for which picture it was, and which smaller one to ask for."""
+    try:
+        yield
+    except (OutOfMemoryError, MemoryError) as error:
+        width, height = request.width, request.height
+        fits = smaller_size(width, height)
+        # numpy names the array that it could not have
+        requested = error.requested if isinstance(error, OutOfMemoryError) else 0
+        what = str(error) or "none is left"
+        raise OutOfMemoryError(
+            f"there is no memory for a picture of {width}x{height} pixels: {what}",
+            hint=f"{fits[0]}x{fits[1]} takes at most half as much"
+            if fits != (width, height)
+            else "other programs may hold what is missing; or take a smaller model",
+            requested=requested,
+        ) from error
