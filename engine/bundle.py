@@ -120,6 +120,10 @@ class Bundle:
             raise BundleError(f"bundle '{self.name}' has no {component}", hint=f"it has: {names}")
         return self.path / found.file
 
+    def output_names(self, component: str) -> list[str]:
+        """Name a component's outputs in its graph's order, which a manifest does not keep."""
+        return list(read_onnx_header(self.model(component)).outputs)
+
     def tokenizers(self) -> list[Tokenizer]:
         """Read the bundle's tokenizers, one a text encoder."""
         folders = (

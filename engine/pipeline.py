@@ -110,8 +110,8 @@ class Pipeline:
         pictures that were yielded stay good. A picture that overflowed is made once more in fp32,
         and its steps are reported once more; one that the memory does not hold while it is decoded
         is decoded in tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
-        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError (OutOfMemoryError with a
-        smaller size) and NotFiniteError while events are taken.
+        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError
+        (OutOfMemoryError with a smaller size) and NotFiniteError while events are taken.
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)

@@ -7,13 +7,13 @@ from typing import Final
 
 from engine.control import MAX_CONTROLS, Control
 from engine.errors import RequestError, unknown_name
-from engine.promptsyntax import PROMPT_SYNTAXES, parse_prompt
 
 __all__ = [
     "DECODERS",
     "DEFAULT_ETA",
     "DEFAULT_SCHEDULE",
     "NOISES",
+    "PROMPT_SYNTAXES",
     "SAMPLERS",
     "SCHEDULES",
     "VAE_TILINGS",
@@ -52,6 +52,7 @@ SCHEDULES = (
 )
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
+PROMPT_SYNTAXES = ("a1111", "plain")
 VAE_TILINGS = ("auto", "off", "on")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
@@ -177,6 +178,8 @@ class GenerationRequest:
         ):
             if got not in allowed:
                 raise unknown_name(what, got, allowed)
+        from engine.promptsyntax import parse_prompt  # late: commands that draw nothing load this
+
         for text, joins in ((self.prompt, True), (self.negative_prompt, False)):
             parse_prompt(text, self.steps, self.prompt_syntax, joins=joins)  # for its limits
 

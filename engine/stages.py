@@ -1,7 +1,7 @@
 """Networks of one precision, and what they make of a request: text, predictions, pixels."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +62,7 @@ class Stages:
             tokenizers,
             manifest.embed_dim,
             zero_empty=manifest.family == "sdxl",
-            outputs=partial(text_outputs, manifest),
+            outputs=cache(partial(text_outputs, manifest, bundle.output_names)),
         )
 
     def embed(self, texts: "Texts") -> Conditioning | ScheduledConditioning:

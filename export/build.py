@@ -167,7 +167,8 @@ def is_current(
         manifest.source.sha256 == fingerprint(checkpoint, hash_cache)
         and dict(manifest.exporter) == library_versions()
         and manifest.prediction_type == checkpoint.training.prediction_type
-        and set(manifest.components) == {part.name for part in checkpoint.recipe.components}
+        and {name: list(each.outputs) for name, each in manifest.components.items()}
+        == {part.name: [p.name for p in part.outputs] for part in checkpoint.recipe.components}
         and manifest.licence == (licence or checkpoint.pieces.licence)
     )
 

@@ -10,6 +10,7 @@ from engine.jsonfile import Fields
 from engine.training import Training
 from export.errors import MissingError, SourceError
 from export.recipes import INPAINT_CHANNELS, Recipe, fitted
+from export.textlayers import layered
 from export.weightfiles import Tensor
 
 __all__ = ["Checkpoint", "Configs", "Pieces", "Tensors", "Word", "fingerprint", "make_checkpoint"]
@@ -91,10 +92,12 @@ def make_checkpoint(pieces: Pieces) -> Checkpoint:
     if "vae" not in pieces.configs:
         raise MissingError(f"'{pieces.label}' has no VAE", hint="name one with --vae FILE")
     distilled = pieces.configs["unet"].get(GUIDANCE) is not None
+    sizes = _sizes(pieces.recipe, pieces.configs)
+    recipe = layered(fitted(pieces.recipe, embeds_guidance=distilled), pieces.configs)
     return Checkpoint(
-        pieces=replace(pieces, recipe=fitted(pieces.recipe, embeds_guidance=distilled)),
+        pieces=replace(pieces, recipe=recipe),
         family=_family(pieces.recipe, pieces.configs),
-        sizes=_sizes(pieces.recipe, pieces.configs),
+        sizes=sizes,
         scaling_factor=_scaling_factor(pieces.configs["vae"]),
         training=Training.from_config(pieces.configs["scheduler"]),
     )

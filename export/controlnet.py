@@ -10,7 +10,7 @@ from engine.training import Training
 from export import ldm
 from export.checkpoint import Checkpoint, Pieces
 from export.errors import SourceError
-from export.folder import CONFIG_LIMIT, weight_files
+from export.folder import CONFIG_LIMIT, origin_of, weight_files
 from export.recipes import UNET_INPUTS, Part, Port, Recipe
 from export.variants import residual_ports
 from export.weightfiles import Tensor, check_header, index_tensors
@@ -72,9 +72,13 @@ def open_controlnet(source: Path) -> Checkpoint:
         guidance_scale=1.0,
         add_on=True,
     )
+    label, revision, licence = origin_of(source)  # of a folder that was pulled
+    kind = "diffusers" if source.is_dir() else "safetensors"
     pieces = Pieces(
-        label=source.name,
-        kind="diffusers" if source.is_dir() else "safetensors",
+        label=label or source.name,
+        kind="hub" if label else kind,
+        revision=revision,
+        licence=licence,
         recipe=recipe,
         index={},
         configs={"controlnet": config},

@@ -10,7 +10,14 @@ from export.errors import MissingError, SourceError
 from export.recipes import RECIPES, Recipe
 from export.weightfiles import HEADER_LIMIT, PICKLES, Tensor, index_tensors, refuse_pickle
 
-__all__ = ["CONFIG_LIMIT", "TOKENIZER_FILES", "TOKENIZER_LIMIT", "open_folder", "weight_files"]
+__all__ = [
+    "CONFIG_LIMIT",
+    "TOKENIZER_FILES",
+    "TOKENIZER_LIMIT",
+    "open_folder",
+    "origin_of",
+    "weight_files",
+]
 
 CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
 TOKENIZER_LIMIT = 64 << 20  # bytes of one tokenizer file
@@ -49,7 +56,7 @@ def open_folder(folder: Path) -> Pieces:
     for name in tokenizers:
         encoder = name.replace("tokenizer", "text_encoder")
         _check_tokenizer(folder / name, configs[encoder], encoder)
-    label, revision, licence = _origin(folder)
+    label, revision, licence = origin_of(folder)
     return Pieces(
         label=label or folder.name,
         kind="hub" if label else "diffusers",
@@ -65,7 +72,7 @@ def open_folder(folder: Path) -> Pieces:
     )
 
 
-def _origin(folder: Path) -> tuple[str, str, str]:
+def origin_of(folder: Path) -> tuple[str, str, str]:
     """Give repository, commit and licence that `models pull` noted, or nothing and "unknown"."""
     note = folder / SOURCE_NAME
     if not note.is_file():

@@ -17,6 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from export.companion_modules import MODULES as COMPANION_MODULES
 from export.errors import SourceError
 from export.recipes import Part
+from export.textlayers import output_names, text_results
 from export.variant_modules import VARIANT_MODULES
 
 __all__ = ["MODULES", "build_module", "parameter_shapes", "replace_upsampling"]
@@ -25,36 +26,32 @@ Config = Mapping[str, object]
 
 
 class TextEncoder(nn.Module):
-    """`input_ids i64[B, L] -> last_hidden_state f[B, L, C]`, as diffusers' pipeline calls it."""
+    """`input_ids i64[B, L] -> f[B, L, C]` for each output that `export.textlayers` names."""
+
+    module = "text_encoder"
+    kind: Any = CLIPTextModel
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.net: Any = CLIPTextModel(_text_config(config))
+        self.net: Any = self.kind(_text_config(config))
+        self.names = output_names(self.module, config)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         """Encode token ids."""
-        return self.net(input_ids=input_ids).last_hidden_state
+        return text_results(self.net, input_ids, self.names)
 
 
-class PenultimateTextEncoder(TextEncoder):
-    """`input_ids i64[B, L] -> f[B, L, C]`: the layer before the last, without the final norm."""
+class LayeredTextEncoder(TextEncoder):
+    """As `TextEncoder`, every layer an output: the first one of Stable Diffusion XL."""
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """Encode token ids."""
-        return self.net(input_ids=input_ids, output_hidden_states=True).hidden_states[-2]
+    module = "text_encoder_layers"
 
 
-class ProjectedTextEncoder(nn.Module):
-    """`input_ids i64[B, L] -> (f[B, L, C], f[B, P])`: that layer, and the projected whole text."""
+class ProjectedTextEncoder(TextEncoder):
+    """As `LayeredTextEncoder`, and before them f[B, P], the projected whole text."""
 
-    def __init__(self, config: Config) -> None:
-        super().__init__()
-        self.net: Any = CLIPTextModelWithProjection(_text_config(config))
-
-    def forward(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode token ids."""
-        out = self.net(input_ids=input_ids, output_hidden_states=True)
-        return out.hidden_states[-2], out.text_embeds
+    module = "text_encoder_projected"
+    kind = CLIPTextModelWithProjection
 
 
 class Unet(nn.Module):
@@ -203,7 +200,7 @@ def replace_upsampling(net: nn.Module) -> None:
 
 MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
     "text_encoder": TextEncoder,
-    "text_encoder_penultimate": PenultimateTextEncoder,
+    "text_encoder_layers": LayeredTextEncoder,
     "text_encoder_projected": ProjectedTextEncoder,
     "unet": Unet,
     "unet_added": AddedUnet,

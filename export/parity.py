@@ -10,10 +10,11 @@ import gc
 import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
@@ -22,6 +23,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from numpy.typing import NDArray
 
 from engine.manifest import LatentRgb, Measure
+from engine.textoutputs import penultimate_layer
 from engine.tokenizer import Tokenizer
 from export.checkpoint import Checkpoint
 from export.companion_modules import CALLS as COMPANION_CALLS
@@ -31,11 +33,13 @@ from export.part_parity import PART_CALLS, apart, follow_parts
 from export.preview import fit_latent_rgb
 from export.recipes import Part
 from export.runtimes import Run, fitting, installed, open_component
+from export.textlayers import is_text, text_results
 
 __all__ = ["called", "compare", "largest_part", "measure_bundle"]
 
 Array = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
+Result = Array | Mapping[str, Array]  # of one output, or of several by name
 Opener = Callable[[str], Run]  # component -> a function of its named inputs
 Progress = Callable[[str, float], None]
 TEXTS = ("", "a red apple on a table")  # without and with guidance's text
@@ -76,7 +80,8 @@ def measure_bundle(
     decode = _opener(runtimes[0], folder, checkpoint)("vae_decoder")
     scaling = np.float32(checkpoint.scaling_factor)
     rgb = fit_latent_rgb(
-        lambda x: decode({"latent_sample": x / scaling})["sample"], reference["trajectory"]
+        lambda x: decode({"latent_sample": x / scaling})["sample"],
+        cast("Array", reference["trajectory"]),
     )
     return tuple(measures), rgb
 
@@ -121,15 +126,14 @@ def _fixed_inputs(checkpoint: Checkpoint, folder: Path) -> Arrays:
 
 
 def _text_encoders(checkpoint: Checkpoint) -> list[str]:
-    parts = [part.name for part in checkpoint.recipe.components]
-    return [name for name in parts if name.startswith("text_encoder")]
+    return [part.name for part in checkpoint.recipe.components if is_text(part)]
 
 
-def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[str, Array]:
+def _follow(open_part: Opener, checkpoint: Checkpoint, inputs: Arrays) -> dict[str, Result]:
     """Run the whole chain on the fixed inputs, one component in memory at a time."""
     more = [part for part in checkpoint.recipe.components if apart(part)]
     if checkpoint.recipe.add_on:
-        return follow_parts(open_part, more, checkpoint.sizes, _let_go)
+        return {**follow_parts(open_part, more, checkpoint.sizes, _let_go)}
     results, text = _encode(open_part, checkpoint, inputs)
     run = _let_go() or open_part("unet")
     (results["unet"],) = run(_unet_inputs(inputs["sample"], 481.5, text)).values()
@@ -165,18 +169,19 @@ def _companions(open_part: Opener, checkpoint: Checkpoint) -> dict[str, Array]:
 
 def _encode(
     open_part: Opener, checkpoint: Checkpoint, inputs: Arrays
-) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Give each text encoder's result, and what the unet is given of them."""
-    results: dict[str, Array] = {}
+) -> tuple[dict[str, Result], dict[str, Array]]:
+    """Give each text encoder's results, and what the unet is given of them."""
+    results: dict[str, Result] = {}
     text: dict[str, Array] = {}
     hidden: list[Array] = []
     for part in _text_encoders(checkpoint):
         run = _let_go() or open_part(part)
         found = run({"input_ids": inputs[part]})
         del run
-        hidden.append(next(array for array in found.values() if array.ndim == 3))
+        usual = next(name for name, array in found.items() if array.ndim == 3)
+        hidden.append(found[penultimate_layer(found) or usual])
         text |= {name: array for name, array in found.items() if array.ndim == 2}
-        results[part] = np.concatenate([array.ravel() for array in found.values()])
+        results[part] = found
     text["encoder_hidden_states"] = np.concatenate(hidden, axis=-1)
     if "text_embeds" in text:
         side = np.float32(8 * checkpoint.sizes["latent_side"])
@@ -227,26 +232,20 @@ def _torch_part(checkpoint: Checkpoint, name: str) -> Run:
 
 def called(part: Part, net: Any) -> Run:
     """Wrap a library's module as a function from named arrays to the part's named outputs."""
-    call = CALLS[part.module]
+    names = [port.name for port in part.outputs]
+
+    def call_text(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        return text_results(net, x["input_ids"], names)
+
+    call = call_text if is_text(part) else CALLS[part.module]
 
     def run(inputs: Arrays) -> dict[str, Array]:
         tensors = {key: torch.from_numpy(np.asarray(value)) for key, value in inputs.items()}
         with torch.inference_mode():
             found = call(net, tensors)
-        names = [port.name for port in part.outputs]
         return {key: each.numpy() for key, each in zip(names, found, strict=True)}
 
     return run
-
-
-def _penultimate(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    found = net(x["input_ids"], output_hidden_states=True)
-    return (found.hidden_states[-2],)
-
-
-def _projected(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    found = net(x["input_ids"], output_hidden_states=True)
-    return found.hidden_states[-2], found.text_embeds
 
 
 def _unet(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -262,9 +261,6 @@ def _unet(net: Any, x: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
 
 
 CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor, ...]]] = {
-    "text_encoder": lambda net, x: (net(x["input_ids"]).last_hidden_state,),
-    "text_encoder_penultimate": _penultimate,
-    "text_encoder_projected": _projected,
     "unet": _unet,
     "unet_added": _unet,
     "unet_added_distilled": _unet,
@@ -276,8 +272,29 @@ CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor,
 }
 
 
-def compare(subject: str, runtime: str, got: Array, wanted: Array) -> Measure:
-    """Measure one result against the reference; what is not finite counts as infinitely far."""
+def compare(subject: str, runtime: str, got: Result, wanted: Result) -> Measure:
+    """Measure one result against the reference; what is not finite counts as infinitely far.
+
+    Of several outputs the worst counts, each held against its own size: an early layer of a text
+    encoder is many times larger than the normed last one, whose errors would vanish in its.
+    """
+    if isinstance(got, Mapping) or isinstance(wanted, Mapping):
+        both = cast("Mapping[str, Array]", got), cast("Mapping[str, Array]", wanted)
+        return _worst([_compare(subject, runtime, both[0][name], both[1][name]) for name in wanted])
+    return _compare(subject, runtime, got, wanted)
+
+
+def _worst(measures: Sequence[Measure]) -> Measure:
+    return replace(
+        measures[0],
+        max_abs=max(each.max_abs for each in measures),
+        mean_abs=max(each.mean_abs for each in measures),
+        cosine=min(each.cosine for each in measures),
+        psnr=min(each.psnr for each in measures),
+    )
+
+
+def _compare(subject: str, runtime: str, got: Array, wanted: Array) -> Measure:
     if got.shape != wanted.shape or not np.isfinite(got).all():
         return Measure(
             subject=subject, runtime=runtime, max_abs=1e6, mean_abs=1e6, cosine=-1.0, psnr=-1000.0

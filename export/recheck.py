@@ -20,6 +20,7 @@ from export.controlnet import controlnet_part
 from export.errors import ExportError, GraphError, ParityError
 from export.recipes import Part, recipe_of
 from export.runtimes import installed, open_component
+from export.textlayers import is_text, lacks_last_layer, with_outputs
 from export.thresholds import THRESHOLDS, judge
 from export.variants import VARIANTS, variant_parts
 
@@ -75,8 +76,6 @@ def recheck_bundle(folder: Path, progress: Progress) -> tuple[Measure, ...]:
 
 def measure_graphs(folder: Path, progress: Progress) -> tuple[Measure, ...]:
     """Compare every component of a bundle with torch, in each runtime. Runs in the child."""
-    import numpy as np
-
     from export.parity import compare
     from export.part_parity import apart, follow_parts
 
@@ -92,12 +91,12 @@ def measure_graphs(folder: Path, progress: Progress) -> tuple[Measure, ...]:
     for part in parts:
         model = folder / manifest.components[part.name].file
         given = _inputs(part, manifest, folder)
-        results: dict[str, NDArray[np.float32]] = {}
+        results: dict[str, dict[str, NDArray[np.float32]]] = {}
         for way in ways:
             stage = f"{way} {part.name}"
             progress(stage, stages.index(stage) / len(stages))
             run = _torch_part(part, model) if way == "torch" else open_component(way, model)
-            results[way] = np.concatenate([each.ravel() for each in run(given).values()])
+            results[way] = run(given)
             del run
             _let_go()
         measures += [compare(part.name, way, results[way], results["torch"]) for way in runtimes]
@@ -134,7 +133,12 @@ def _parts(manifest: Manifest, folder: Path) -> list[Part]:
     if "controlnet" in manifest.components:
         return [controlnet_part(_config(folder, "controlnet"))]
     known = (*recipe_of(manifest.family).components, *COMPANIONS)
-    parts = [part for part in known if part.name in manifest.components]
+    parts = [
+        # A text encoder's outputs are those of its bundle: older ones have fewer.
+        with_outputs(part, tuple(manifest.components[part.name].outputs)) if is_text(part) else part
+        for part in known
+        if part.name in manifest.components
+    ]
     names = [name for each in VARIANTS.values() for name in each if name in manifest.components]
     unet = next((part for part in parts if part.name == "unet"), None)
     if names and unet is not None:
@@ -253,7 +257,7 @@ def _fill(net: Any, part: Part, model: Path) -> None:
             )
         holder = net.get_submodule(name.rpartition(".")[0])
         setattr(holder, name.rpartition(".")[2], torch.nn.Parameter(value, requires_grad=False))
-    if part.module == "text_encoder_penultimate":  # its last layer is in no graph, and not asked
+    if lacks_last_layer(part):  # of an older bundle: it is in no graph, and not asked for
         for name, parameter in wanted.items():
             empty = torch.nn.Parameter(torch.zeros(parameter.shape), requires_grad=False)
             setattr(net.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], empty)

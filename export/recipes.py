@@ -142,6 +142,7 @@ SD1 = Recipe(
             module="text_encoder",
             folder="text_encoder",
             inputs=(INPUT_IDS,),
+            # And earlier layers, as many as a configuration has (`export.textlayers`).
             outputs=(
                 Port(
                     name="last_hidden_state",
@@ -163,20 +164,21 @@ SD1 = Recipe(
     inpainting="StableDiffusionInpaintPipeline",
 )
 
-# Two text encoders, of each the layer before the last; the second one's pooled text and the sizes
-# of the picture are added to the timestep (Podell et al., arXiv 2307.01952).
+# Two text encoders, of each the layer before the last (every layer is an output, see
+# `export.textlayers`); the second one's pooled text and the sizes of the picture are added to the
+# timestep (Podell et al., arXiv 2307.01952).
 PROJECTED = Part(
     name="text_encoder_2",
     module="text_encoder_projected",
     folder="text_encoder_2",
     inputs=(INPUT_IDS,),
     outputs=(
+        Port(name="text_embeds", dtype="float32", shape=("batch", "@pooled_dim")),
         Port(
-            name="penultimate_hidden_state",
+            name="last_hidden_state",
             dtype="float32",
             shape=("batch", "@token_limit", "@text_dim_2"),
         ),
-        Port(name="text_embeds", dtype="float32", shape=("batch", "@pooled_dim")),
     ),
 )
 ADDED_UNET = Part(
@@ -201,12 +203,12 @@ SDXL = Recipe(
     components=(
         Part(
             name="text_encoder",
-            module="text_encoder_penultimate",
+            module="text_encoder_layers",
             folder="text_encoder",
             inputs=(INPUT_IDS,),
             outputs=(
                 Port(
-                    name="penultimate_hidden_state",
+                    name="last_hidden_state",
                     dtype="float32",
                     shape=("batch", "@token_limit", "@text_dim"),
                 ),

@@ -38,8 +38,11 @@ INDEX = re.compile(
     r"(diffusion_pytorch_model|model)\.safetensors\.index(?:\.(?P<variant>[a-z0-9_]+))?\.json"
 )
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
-# No picture needs these, and the first alone has 1.2 GB.
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
+LEFT_OUT = ("feature_extractor", "image_encoder")  # no picture needs these
+CONFIG = "config.json"
+NETWORK = "diffusion_pytorch_model"  # how the weights of one network are named
+CHECKER = "safety_checker"
+PREPARATION = "feature_extractor/preprocessor_config.json"  # how it is given a picture
 
 
 class HubError(ApplicationError):
@@ -103,22 +106,22 @@ def read_repository(info: "ModelInfo") -> Repository:
 
 
 def choose(repository: Repository, variant: str) -> tuple[RemoteFile, ...]:
-    """Choose the files of a checkpoint: configurations, tokenizer, notices, and safetensors.
+    """Choose the files of a checkpoint: configurations, tokenizer, notices, and safetensors; or
+    of one network, as ControlNets are published: config.json and weights without a folder.
 
     variant: of the weights, "fp16" for example; "" for the plain ones. A component without that
-    variant comes plain. Raises HubError for what is no diffusers repository, keeps its weights as
-    pickles, or has the variant nowhere.
+    variant comes plain. A safety checker comes along where it can be used: not as a pickle, and
+    not without its preparation. Raises HubError for what is no diffusers repository, keeps its
+    weights as pickles, or has the variant nowhere.
     """
-    if all(file.name != MODEL_INDEX for file in repository.files):
-        raise HubError(
-            f"'{repository.id}' has no {MODEL_INDEX}, so it is no diffusers repository",
-            hint="only repositories in diffusers' layout can be pulled",
-        )
+    names = {file.name for file in repository.files}
+    if MODEL_INDEX not in names:
+        return _one_network(repository, variant)
     folders: dict[str, list[RemoteFile]] = defaultdict(list)
     chosen: list[RemoteFile] = []
     for file in repository.files:
         folder = file.name.rpartition("/")[0]
-        if folder in LEFT_OUT:
+        if folder in {*LEFT_OUT, CHECKER}:
             continue
         if SIDE_FILES.fullmatch(file.name):
             chosen.append(file)
@@ -129,8 +132,40 @@ def choose(repository: Repository, variant: str) -> tuple[RemoteFile, ...]:
         groups = _by_variant(files)
         variants |= set(groups)
         chosen += _weights(folder, files, groups, variant)
+    chosen += _safety_checker(repository.files, variant)
     _check_choice(repository, chosen, variants, variant)
-    return tuple(sorted(chosen, key=lambda file: (file.bytes, file.name)))
+    return _sorted(chosen)
+
+
+def _sorted(files: Iterable[RemoteFile]) -> tuple[RemoteFile, ...]:
+    return tuple(sorted(files, key=lambda file: (file.bytes, file.name)))
+
+
+def _safety_checker(files: Iterable[RemoteFile], variant: str) -> list[RemoteFile]:
+    """Give the files of the safety checker, or none where something of it is missing."""
+    by_name = {file.name: file for file in files}
+    own = [file for name, file in by_name.items() if name.rpartition("/")[0] == CHECKER]
+    groups = _by_variant(own)
+    weights = groups.get(variant) or groups.get("") or []
+    beside = [by_name.get(name) for name in (f"{CHECKER}/config.json", PREPARATION)]
+    found = [file for file in beside if file is not None]
+    return [*found, *weights] if weights and len(found) == len(beside) else []
+
+
+def _one_network(repository: Repository, variant: str) -> tuple[RemoteFile, ...]:
+    """Choose the files of a repository that is one network of diffusers, such as a ControlNet."""
+    files = [file for file in repository.files if "/" not in file.name]
+    own = [file for file in files if file.name.startswith(NETWORK)]
+    if not own or all(file.name != CONFIG for file in files):
+        raise HubError(
+            f"'{repository.id}' has no {MODEL_INDEX}, so it is no diffusers repository",
+            hint="only repositories in diffusers' layout can be pulled, and single networks of it",
+        )
+    groups = _by_variant(own)
+    chosen = [file for file in files if file.name == CONFIG or SIDE_FILES.fullmatch(file.name)]
+    chosen += _weights("it", own, groups, variant)
+    _check_choice(repository, chosen, set(groups), variant)
+    return _sorted(chosen)
 
 
 def _check_choice(

@@ -33,12 +33,18 @@ TRIAL = (48, 64)
 
 
 def take_in_upscaler(
-    source: Path, target: Path, backend: "Backend", progress: Progress
+    source: Path,
+    target: Path,
+    backend: "Backend",
+    progress: Progress,
+    *,
+    licence: str = "unknown",
 ) -> "Bundle":
     """Make the new bundle folder `target` of the .onnx file `source` and open it.
 
-    backend: what runs it once. Raises UsageError for what is no file that can be taken, BundleError
-    for what is no upscaler or does not run; then nothing is left behind.
+    backend: what runs it once. licence: for the manifest. Raises UsageError for what is no file
+    that can be taken, BundleError for what is no upscaler or does not run; then nothing is left
+    behind.
     """
     from engine import Bundle
     from engine.manifest import MANIFEST_NAME, UPSCALER, write_manifest
@@ -63,7 +69,8 @@ def take_in_upscaler(
         text = json.dumps({"scale": scale}) + "\n"
         (part / "config.json").write_text(text, encoding="utf-8")
         component = _component(header.inputs, header.outputs, files[1:])
-        manifest = _manifest(source.name, target.name, component, dict(_entries(partial)))
+        labels = (source.name, target.name, licence)
+        manifest = _manifest(labels, component, dict(_entries(partial)))
         (partial / MANIFEST_NAME).write_bytes(write_manifest(manifest))
         progress("verify the copy", 0.9)
         bundle = Bundle.open(partial, hash_cache=None)
@@ -187,9 +194,12 @@ def _entries(folder: Path) -> "Iterator[tuple[str, FileEntry]]":
 
 
 def _manifest(
-    label: str, name: str, component: "Component", files: "dict[str, FileEntry]"
+    labels: tuple[str, str, str], component: "Component", files: "dict[str, FileEntry]"
 ) -> "Manifest":
-    """Describe it. What the format asks of diffusion models alone stands at a neutral value."""
+    """Describe it. labels: the file's name, the bundle's, the licence.
+
+    What the format asks of diffusion models alone stands at a neutral value.
+    """
     from engine.manifest import (
         FORMAT_VERSION,
         UPSCALER,
@@ -200,12 +210,13 @@ def _manifest(
         Source,
     )
 
+    label, name, licence = labels
     return Manifest(
         format_version=FORMAT_VERSION,
         family=UPSCALER,
         name=name,
         source=Source(kind="onnx", name=label, revision="", sha256=files[component.file].sha256),
-        licence="unknown",
+        licence=licence,
         prediction_type="sample",
         scaling_factor=1.0,
         latent_channels=4,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from engine.bundle import Bundle
     from engine.derived import Shape
 
-__all__ = ["TARGETS", "Progress", "Target", "target_of"]
+__all__ = ["TARGETS", "TENSORRT_FORMS", "Progress", "Target", "target_of"]
 
 Progress = Callable[[str, float], None]
 
@@ -24,6 +24,11 @@ TARGETS: Mapping[str, str] = {
     "int8": "export.targets.int8",
     "openvino": "export.targets.openvino",
     "tensorrt": "export.targets.tensorrt",
+}
+# Other forms of a target, which the command reaches by an option. Each has a key of its own.
+TENSORRT_FORMS: Mapping[str, str] = {
+    "tensorrt-context": "export.targets.epcontext",
+    "tensorrt-refit": "export.targets.refit",
 }
 
 
@@ -57,7 +62,8 @@ class Target(Protocol):
 
 def target_of(name: str) -> Target:
     """Give the builder of this name. Raises ExportError with the names there are."""
-    if name not in TARGETS:
+    modules = {**TARGETS, **TENSORRT_FORMS}
+    if name not in modules:
         raise ExportError(f"unknown target '{name}'", hint=f"one of: onnx, {', '.join(TARGETS)}")
-    module: Any = import_module(TARGETS[name])
+    module: Any = import_module(modules[name])
     return cast("Target", module)

@@ -16,7 +16,7 @@ from export.targets import Progress, Target, target_of
 __all__ = ["build_form", "derive", "key_of"]
 
 
-def derive(
+def derive(  # noqa: PLR0913  what the command takes, an option a parameter
     bundle: Bundle,
     target: str,
     *,
@@ -24,14 +24,18 @@ def derive(
     shapes: tuple[Shape, ...],
     progress: Progress,
     accept_loss: float | None = None,
+    timing_cache: Path | None = None,
 ) -> Derived:
     """Give the form of `bundle` for `target`, made now unless the cache has it.
 
     shapes: of pictures, none for free sizes. accept_loss: dB, in the place of the target's own
-    bound. progress: stage and done fraction, 0..1. Raises RequestError, ExportError, ParityError,
-    DeviceError; then nothing is kept.
+    bound. timing_cache: a file in which TensorRT keeps what it measured. progress: stage and done
+    fraction, 0..1. Raises RequestError, ExportError, ParityError, DeviceError; then nothing is
+    kept.
     """
     builder = target_of(target)
+    if timing_cache is not None and not target.startswith("tensorrt"):
+        raise RequestError(f"'{target}' measures no kernels: a timing cache is for tensorrt")
     if accept_loss is not None and not builder.BOUND:
         raise RequestError(f"'{target}' loses nothing: there is no loss to accept")
     key = key_of(bundle, target, shapes)
@@ -48,6 +52,7 @@ def derive(
         "hash_cache": str((cache / "hashes.json").absolute()),
         "identity": bundle.hash,
         "shapes": list(key.shapes),
+        "timing_cache": None if timing_cache is None else str(timing_cache.absolute()),
     }
 
     def fill(folder: Path) -> Mapping[str, object]:
@@ -80,9 +85,15 @@ def build_form(
     bundle = Bundle.open(Path(job["bundle"]), hash_cache=Path(job["hash_cache"]))
     if bundle.hash != job["identity"]:
         raise ExportError(f"the bundle '{bundle.name}' was changed meanwhile", hint="once more")
+    more: dict[str, Any] = {}
+    if job.get("timing_cache"):
+        from export.targets.plan import PlanOptions
+
+        more["options"] = PlanOptions(timing_cache=Path(job["timing_cache"]))
     return target_of(job["target"]).build(
         bundle,
         Path(job["out"]),
+        **more,
         shapes=tuple(Shape.parse(text) for text in job["shapes"]),
         progress=lambda stage, fraction: send({"stage": stage, "fraction": fraction}),
     )

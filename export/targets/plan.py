@@ -22,6 +22,7 @@ __all__ = [
     "PlanOptions",
     "build_plan",
     "card_name",
+    "check_provider",
     "context_options",
     "load_tensorrt",
     "write_context_model",
@@ -171,6 +172,21 @@ def _logger(trt: Any) -> Any:
     return Kept()
 
 
+def check_provider() -> Any:
+    """Give `onnxruntime` with its TensorRT provider. Raises DeviceError where it has none."""
+    try:
+        ort = importlib.import_module("onnxruntime")
+        there = PROVIDER in ort.get_available_providers()
+    except (ImportError, OSError):
+        there, ort = False, None
+    if not there:
+        raise DeviceError(
+            f"this ONNX Runtime has no {PROVIDER}",
+            hint="pip install 'safelight[cuda]', and TensorRT 10 beside it",
+        )
+    return ort
+
+
 def write_context_model(
     graph: Path,
     context: Path,
@@ -183,12 +199,7 @@ def write_context_model(
     provider asks for. There the network is weakly typed, so fp32 islands are not kept to: only for
     graphs without them. Raises DeviceError, GraphError.
     """
-    ort = importlib.import_module("onnxruntime")
-    if PROVIDER not in ort.get_available_providers():
-        raise DeviceError(
-            f"this ONNX Runtime has no {PROVIDER}",
-            hint="pip install 'safelight[cuda]', and TensorRT 10 beside it",
-        )
+    ort = check_provider()
     settings = ort.SessionOptions()
     settings.log_severity_level = 4  # what fails is raised
     settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

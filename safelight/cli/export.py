@@ -8,7 +8,7 @@ import typer
 
 from safelight.cli.options import Json
 from safelight.cli.reweight import base_bundle, reweight
-from safelight.cli.targets import ONNX, check_target, derive_form
+from safelight.cli.targets import ONNX, TensorRt, check_target, derive_form
 from safelight.console import line, note
 from safelight.exits import UsageError
 from safelight.settings import load_settings
@@ -98,6 +98,24 @@ def export(
         float | None,
         typer.Option("--accept-loss", help="Keep a form with so low a PSNR against fp32, in dB."),
     ] = None,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="tensorrt: plans whose weights can be exchanged, slower."),
+    ] = False,
+    timing_cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--timing-cache",
+            help="tensorrt: a FILE that keeps measured kernels, so that the next build is quicker.",
+        ),
+    ] = None,
+    ep_context: Annotated[
+        bool,
+        typer.Option(
+            "--ep-context",
+            help="tensorrt: an EP-context model for ONNX Runtime's provider and TensorRT 10.",
+        ),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Turn a checkpoint into a bundle: ONNX graphs, hashes, and a parity report against torch.
@@ -108,6 +126,8 @@ def export(
     settings = load_settings()
     shapes = shape or []
     check_target(target, shapes, accept_loss)
+    tensorrt = TensorRt(refit=refit, timing_cache=timing_cache, ep_context=ep_context)
+    tensorrt.check(target)
     shelf = Shelf(settings.models, settings.cache)
     ingredients: dict[str, Any] = {
         "source": source,
@@ -132,7 +152,13 @@ def export(
             made = _made(manifest, shelf.models / name)
     if target != ONNX:
         made = {"name": name} | derive_form(
-            shelf, settings, name, target=target, shapes=shapes, accept_loss=accept_loss
+            shelf,
+            settings,
+            name,
+            target=target,
+            shapes=shapes,
+            accept_loss=accept_loss,
+            tensorrt=tensorrt,
         )
     if json:
         line(made)

@@ -21,6 +21,8 @@ __all__ = ["add", "pull"]
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 VARIANT = re.compile(r"([a-z0-9_]{1,32})?")
+CONFIG_LIMIT = 1 << 20  # bytes of a network's configuration; real ones have 2 KiB
+LICENCE_LIMIT = 100  # characters, as of a hub's
 TOKEN_LIMIT = 4096  # bytes of a token's file; a token has about forty
 
 
@@ -32,6 +34,10 @@ def add(
         ),
     ],
     to: Annotated[str, typer.Option("--to", help="The bundle's name on the shelf.")],
+    licence: Annotated[
+        str | None,
+        typer.Option("--licence", help="An upscaler's licence, which no .onnx file names."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Copy a ready bundle onto the shelf, verified; `safelight export` takes checkpoints."""
@@ -41,8 +47,13 @@ def add(
     settings = load_settings()
     target = Shelf(settings.models, settings.cache).free_path(to)
     if source.suffix.lower() == ".onnx" and not source.is_dir():
-        _add_upscaler(source, target, json=json)
+        _add_upscaler(source, target, _licence(licence), json=json)
         return
+    if licence is not None:
+        raise UsageError(
+            "--licence goes with an upscaler's .onnx file; a bundle names its own",
+            hint="leave it out",
+        )
     with StageProgress() as progress:
         bundle = take_in(source, target, progress.stage)
     if json:
@@ -56,7 +67,17 @@ def add(
         )
 
 
-def _add_upscaler(source: Path, target: Path, *, json: bool) -> None:
+def _licence(text: str | None) -> str:
+    if text is None:
+        return "unknown"
+    if not text.strip() or not text.isprintable() or len(text) > LICENCE_LIMIT:
+        raise UsageError(
+            "--licence takes one line of text", hint=f"at most {LICENCE_LIMIT} characters: bsd-3"
+        )
+    return text.strip()
+
+
+def _add_upscaler(source: Path, target: Path, licence: str, *, json: bool) -> None:
     from engine import choose
     from engine.upscale import read_scale
     from safelight.progress import StageProgress
@@ -64,7 +85,7 @@ def _add_upscaler(source: Path, target: Path, *, json: bool) -> None:
 
     with StageProgress() as progress:
         backend = choose("cpu", "fp32").backend
-        bundle = take_in_upscaler(source, target, backend, progress.stage)
+        bundle = take_in_upscaler(source, target, backend, progress.stage, licence=licence)
     scale = read_scale(bundle)
     if json:
         fields = {"name": target.name, "path": str(target), "bytes": bundle.bytes}
@@ -133,8 +154,27 @@ def pull(
                 "bytes": order.bytes,
             }
         )
-    note(f"It is in {folder}, every hash compared. Make a bundle of it with:")
-    note(f"  safelight export {shlex.quote(str(folder))} --to {_name(found.id)}")
+    network = _network_option(folder)
+    what = "Make a bundle with it by:" if network else "Make a bundle of it with:"
+    note(f"It is in {folder}, every hash compared. {what}")
+    source = f"CHECKPOINT {network} {shlex.quote(str(folder))}" if network else None
+    name = "NAME" if network else _name(found.id)
+    note(f"  safelight export {source or shlex.quote(str(folder))} --to {name}")
+
+
+def _network_option(folder: Path) -> str:
+    """Give the option of `export` for a folder that is a VAE alone, "" for all others."""
+    from engine.errors import BundleError
+    from engine.jsonfile import read_json
+
+    config = folder / "config.json"  # its size and syntax are bounded by the reader
+    if (folder / "model_index.json").exists() or not config.is_file():
+        return ""
+    try:
+        kind = read_json(config, CONFIG_LIMIT, constants=True).get("_class_name")
+    except BundleError:
+        return ""  # `export` says what is wrong with it
+    return {"AutoencoderKL": "--vae", "AutoencoderTiny": "--tiny-vae"}.get(str(kind), "")
 
 
 def _announce(order: "Order") -> None:

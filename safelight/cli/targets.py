@@ -1,5 +1,6 @@
 """Forms of a bundle for one runtime: made by `export --target`, shown and removed by `models`."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from safelight.console import note, result
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ONNX",
+    "TensorRt",
     "check_target",
     "derive_form",
     "form_line",
@@ -24,6 +26,50 @@ __all__ = [
 ]
 
 ONNX = "onnx"  # the bundle itself
+TENSORRT = "tensorrt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorRt:
+    """What is said of the target tensorrt alone. refit: plans whose weights can be exchanged.
+
+    timing_cache: file of measured kernels. ep_context: for ONNX Runtime's TensorRT provider.
+    """
+
+    refit: bool
+    timing_cache: "Path | None"
+    ep_context: bool
+
+    def check(self, target: str) -> None:
+        """Refuse an option for another target, or two that exclude each other, or a bad file."""
+        given = {
+            "--refit": self.refit,
+            "--timing-cache": self.timing_cache is not None,
+            "--ep-context": self.ep_context,
+        }
+        names = [name for name, value in given.items() if value]
+        if names and target != TENSORRT:
+            raise UsageError(
+                f"{' and '.join(names)} go with --target tensorrt, not with '{target}'",
+                hint="leave them out, or add --target tensorrt",
+            )
+        if self.refit and self.ep_context:
+            raise UsageError(
+                "--refit and --ep-context exclude each other",
+                hint="an EP-context model is built by ONNX Runtime, whose plans are not refitted",
+            )
+        file = self.timing_cache
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise UsageError(
+                f"the timing cache {file} cannot be a file there",
+                hint="give a file, new or of an earlier build, in a folder that exists",
+            )
+
+    def form(self, target: str) -> str:
+        """Name the form that is built."""
+        if self.refit:
+            return f"{target}-refit"
+        return f"{target}-context" if self.ep_context else target
 
 
 def check_target(target: str, shapes: list[str], accept_loss: float | None) -> None:
@@ -52,6 +98,7 @@ def derive_form(
     target: str,
     shapes: list[str],
     accept_loss: float | None,
+    tensorrt: TensorRt,
 ) -> dict[str, Any]:
     """Make the form of a bundle on the shelf unless it is there; gives what to print of it."""
     from engine.derived import Shape
@@ -62,11 +109,12 @@ def derive_form(
     with StageProgress() as progress:
         form = derive(
             bundle,
-            target,
+            tensorrt.form(target),
             cache=settings.cache,
             shapes=tuple(Shape.parse(text) for text in shapes),
             progress=progress.stage,
             accept_loss=accept_loss,
+            timing_cache=tensorrt.timing_cache,
         )
     note(f"The form '{target}' of '{name}' is in the cache, {form.bytes / 1e6:.1f} MB.")
     if "verified" in form.report:

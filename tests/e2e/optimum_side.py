@@ -27,9 +27,9 @@ def draw(job):
         pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, clip_sample=False)
     latents = torch.from_numpy(np.load(job["latents"]))
     height, width = (8 * side for side in latents.shape[2:])
-    text = {"prompt": job["prompt"], "negative_prompt": job["negative_prompt"]}
     made = pipeline(
-        **(encoded(pipeline, text, torch) if xl else text),
+        prompt=job["prompt"],
+        negative_prompt=job["negative_prompt"],
         num_inference_steps=job["steps"],
         guidance_scale=job["guidance_scale"],
         latents=latents,
@@ -38,30 +38,6 @@ def draw(job):
         output_type="np",
     )
     np.save(job["out"], made.images[0])
-
-
-def encoded(pipeline, text, torch):
-    """Encode by the bundle's own graphs: optimum's XL pipeline asks for each layer's result."""
-    found = {}
-    for prefix, words in (("", text["prompt"]), ("negative_", text["negative_prompt"])):
-        hidden, pooled = [], None
-        for tokenizer, encoder in (
-            (pipeline.tokenizer, pipeline.text_encoder),
-            (pipeline.tokenizer_2, pipeline.text_encoder_2),
-        ):
-            ids = tokenizer(
-                words,
-                padding="max_length",
-                max_length=tokenizer.model_max_length,
-                truncation=True,
-                return_tensors="np",
-            ).input_ids.astype("int64")
-            outputs = [torch.from_numpy(x) for x in encoder.session.run(None, {"input_ids": ids})]
-            hidden += [each for each in outputs if each.ndim == 3]
-            pooled = next((each for each in outputs if each.ndim == 2), pooled)
-        found[f"{prefix}prompt_embeds"] = torch.cat(hidden, dim=-1)
-        found[f"{prefix}pooled_prompt_embeds"] = pooled
-    return found
 
 
 if __name__ == "__main__":

@@ -53,7 +53,8 @@ class Diffusers:
             return (), given | {"hidden_states": self.kept[-len(given["hidden_states"]) :]}
 
         def stop(pipe, step, _timestep, given):
-            if step + 1 == end * STEPS:  # diffusers' own recipe for dynamic guidance
+            # diffusers' own recipe for dynamic guidance; of Heun it counts the evaluations
+            if end < 1.0 and step + 1 == end * STEPS:
                 pipe._guidance_scale = 0.0  # its documented way; there is no setter
                 given["prompt_embeds"] = given["prompt_embeds"].chunk(2)[-1]
             return given

@@ -22,7 +22,7 @@ from engine.manifest import TensorSpec
 from engine.pipeline import Pipeline
 from export.child import run_job
 from export.errors import ExportError, ParityError
-from export.targets import TARGETS, int8, openvino, target_of
+from export.targets import TARGETS, TENSORRT_FORMS, int8, openvino, target_of
 from export.targets.deriving import derive, key_of
 from export.targets.trajectories import CALIBRATION, HELD_OUT, Recorder, Replaced, draw, psnr
 from safelight.cli import app
@@ -146,7 +146,7 @@ def test_engine_and_export_name_a_form_by_the_same_key(pocket, name):
     assert key_of(pocket, name, ()) == key_for(pocket.hash, name)
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", [*TARGETS, *TENSORRT_FORMS])
 def test_each_target_has_all_that_the_frame_asks_of_it(name):
     target = target_of(name)
     assert target.PRECISION
@@ -160,6 +160,14 @@ def test_an_unknown_target_is_one_sentence_with_those_there_are():
     with pytest.raises(ExportError, match="unknown target 'openvini'") as caught:
         target_of("openvini")
     assert "openvino" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS.keys() - {"tensorrt"}))
+def test_a_timing_cache_is_for_tensorrt_alone(pocket, tmp_path, name):
+    options = {"cache": tmp_path, "shapes": (), "progress": silent}
+    with pytest.raises((RequestError, ExportError)) as caught:
+        derive(pocket, name, **options, timing_cache=tmp_path / "timings")
+    assert "timing cache is for tensorrt" in str(caught.value)
 
 
 def put_int8(cache, bundle, psnr):
@@ -252,6 +260,11 @@ def test_the_command_makes_shows_reuses_and_removes_a_form(tmp_path):
         (("pocket", "--target", "openvino", "--licence", "mit"), 2, "--to NAME"),
         (("nothing", "--target", "openvino"), 6, "no model 'nothing'"),
         (("pocket", "--target", "openvino", "--accept-loss", "9"), 2, "loses nothing"),
+        (("pocket", "--target", "openvino", "--refit"), 2, "not with 'openvino'"),
+        (("pocket", "--target", "cuda", "--timing-cache", "t"), 2, "--timing-cache go with"),
+        (("checkpoint", "--to", "n", "--ep-context"), 2, "not with 'onnx'"),
+        (("pocket", "--target", "tensorrt", "--refit", "--ep-context"), 2, "exclude each other"),
+        (("pocket", "--target", "tensorrt", "--timing-cache", "no/t"), 2, "a folder that exists"),
     ],
 )
 def test_what_the_command_refuses_leaves_nothing_behind(tmp_path, words, status, says):

@@ -339,3 +339,21 @@ def test_a_hub_is_https_or_this_machine(address):
 )
 def test_https_and_loopback_are_hubs(address):
     assert check_endpoint(address) == address.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("ControlNetModel", "safelight export {folder} --to tiny-sd"),
+        ("AutoencoderKL", "safelight export CHECKPOINT --vae {folder} --to NAME"),
+        ("AutoencoderTiny", "safelight export CHECKPOINT --tiny-vae {folder} --to NAME"),
+        (None, "safelight export {folder} --to tiny-sd"),  # the file is no JSON
+    ],
+)
+def test_one_network_comes_with_the_line_that_takes_it(home, hub, kind, line):
+    config = b"{" if kind is None else json.dumps({"_class_name": kind}).encode()
+    hub.files = {"config.json": config, "diffusion_pytorch_model.safetensors": b"weights"}
+    done = pull(home)
+    folder = home.path / "checkpoints" / FOLDER
+    assert set(contents(folder)) == {*hub.files, "safelight-source.json"}
+    assert line.format(folder=folder) in " ".join(done.stderr.split())

@@ -81,3 +81,63 @@ def test_a_repository_in_another_layout_is_refused(hub):
     del hub.files["model_index.json"]
     with pytest.raises(HubError, match="no diffusers repository"):
         choose(listed(hub), "")
+
+
+CHECKER = {
+    "safety_checker/config.json",
+    "safety_checker/model.safetensors",
+    "feature_extractor/preprocessor_config.json",
+}
+
+
+def test_a_safety_checker_comes_along_with_its_preparation(hub):
+    assert not names(choose(listed(hub), "")) & CHECKER  # nothing says how to use it
+    hub.files["feature_extractor/preprocessor_config.json"] = b"{}"
+    assert names(choose(listed(hub), "")) >= CHECKER
+    small = names(choose(listed(hub), "fp16"))
+    assert "safety_checker/model.fp16.safetensors" in small
+    assert "safety_checker/model.safetensors" not in small
+
+
+def test_a_safety_checker_that_is_only_a_pickle_stays_away(hub):
+    hub.files["feature_extractor/preprocessor_config.json"] = b"{}"
+    for name in ("model", "model.fp16"):
+        del hub.files[f"safety_checker/{name}.safetensors"]
+    found = names(choose(listed(hub), ""))
+    assert UNET in found
+    assert not any(name.startswith(("safety_checker", "feature_extractor")) for name in found)
+
+
+NETWORK = {
+    "config.json": b'{"_class_name": "ControlNetModel"}',
+    "README.md": b"a card",
+    "LICENSE": b"a licence",
+    "diffusion_pytorch_model.bin": b"a pickle",
+    "diffusion_pytorch_model.safetensors": b"weights" * 20,
+    "diffusion_pytorch_model.fp16.safetensors": b"weights" * 10,
+    "images/hint.png": b"x",
+}
+
+
+def test_one_network_of_diffusers_is_a_repository_too(hub):
+    hub.files = dict(NETWORK)
+    weights = "diffusion_pytorch_model.safetensors"
+    assert names(choose(listed(hub), "")) == {"config.json", "LICENSE", weights}
+    small = names(choose(listed(hub), "fp16"))
+    assert small == {"config.json", "LICENSE", "diffusion_pytorch_model.fp16.safetensors"}
+    with pytest.raises(HubError, match="no weights of variant 'bf16'"):
+        choose(listed(hub), "bf16")
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        (["config.json", "pytorch_model.bin"], "no diffusers repository"),
+        (["diffusion_pytorch_model.safetensors"], "no diffusers repository"),
+        (["config.json", "diffusion_pytorch_model.bin"], "only as a pickle"),
+    ],
+)
+def test_what_is_no_network_of_diffusers_is_refused(hub, left, said):
+    hub.files = {name: NETWORK.get(name, b"x") for name in left}
+    with pytest.raises(HubError, match=said):
+        choose(listed(hub), "")

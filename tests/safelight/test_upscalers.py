@@ -43,6 +43,23 @@ def test_it_is_listed_shown_and_verified(home, file):
     assert (home.models / "mine/upscaler/model.onnx").read_bytes() == file.read_bytes()
 
 
+def test_its_licence_is_what_the_person_says(home, file):
+    home.good("add", file, "--to", "mine", "--licence", "bsd-3-clause")
+    assert home.line("show", "mine")["licence"] == "bsd-3-clause"
+    home.good("add", file, "--to", "other")
+    assert home.line("show", "other")["licence"] == "unknown"
+
+
+@pytest.mark.parametrize("text", ["", "two\nlines", "x" * 101])
+def test_a_licence_is_one_line(home, file, text):
+    home.fails(2, "one line of text", "add", file, "--to", "mine", "--licence", text)
+    assert list(home.models.glob("*")) == []
+
+
+def test_a_bundle_names_its_own_licence(home, tmp_path):
+    home.fails(2, "names its own", "add", tmp_path, "--to", "mine", "--licence", "mit")
+
+
 def test_weights_beside_the_graph_come_along_and_are_vouched_for(home, tmp_path):
     file = write_upscaler(tmp_path / "big.onnx", scale=2, external="big.onnx.data")
     assert home.line("add", file, "--to", "mine")["scale"] == 2

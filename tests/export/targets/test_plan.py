@@ -15,7 +15,7 @@ import pytest
 
 from engine.errors import DeviceError
 from export.errors import GraphError
-from export.targets import plan, tensorrt
+from export.targets import epcontext, plan, refit, tensorrt
 from export.targets.plan import PlanOptions, build_plan, context_options, write_context_model
 from export.targets.profile import ShapeRange
 
@@ -171,6 +171,33 @@ def test_the_provider_gets_the_same_profile(tmp_path):
     assert given["trt_profile_max_shapes"] == "sample:2x4x16x16"
     assert given["trt_timing_cache_path"] == str(tmp_path)
     assert all(isinstance(value, str) for value in given.values())  # ORT takes nothing else
+
+
+def test_a_refittable_form_is_the_target_s_with_that_one_option(monkeypatch, tmp_path):
+    asked = []
+
+    def build(*_, options, **__):
+        asked.append(options)
+        return {}
+
+    monkeypatch.setattr(tensorrt, "build", build)
+    timings = tmp_path / "timings"
+    refit.build(None, tmp_path, progress=print, options=PlanOptions(timing_cache=timings))
+    refit.build(None, tmp_path, progress=print)
+    assert asked == [
+        PlanOptions(refittable=True, timing_cache=timings),
+        PlanOptions(refittable=True),
+    ]
+
+
+def test_what_overflows_in_fp16_gets_no_context_model():
+    good = {"fp32_because": {"angle": 9, "normalisation": 40}}
+    masked = {"fp32_because": {"range": 3}}
+    assert epcontext.overflowing({"unet": good, "vae_decoder": good}) == {}
+    found = epcontext.overflowing({"text_encoder": masked, "unet": good})
+    assert list(found) == ["text_encoder"]
+    with pytest.raises(GraphError, match="in the unet 3 nodes have numbers that are too large"):
+        epcontext.overflowing({"unet": masked})
 
 
 # What the names in plan.py stand for, and what its calls give.
