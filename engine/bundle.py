@@ -52,6 +52,7 @@ class RequestFields(TypedDict, total=False):
     guidance_start: float
     guidance_end: float
     reuse_every: int
+    vae_tiling: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,7 @@ class Picture:
     backend, device, precision: what really ran, for example openvino, CPU, bf16. reason: why
     that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',).
     libraries: name -> version of what computed. model: the bundle's name. model_hash: Bundle.hash.
+    tiles: that it was decoded in, 1 for the whole at once.
     flagged: the bundle's own safety checker flagged the picture, so that its pixels are black.
     beside: name -> Bundle.hash of the ControlNets, refiner and upscaler that took part.
     """
@@ -66,6 +67,7 @@ class Picture:
     repairs: tuple[str, ...] = ()
     libraries: tuple[tuple[str, str], ...] = ()
     flagged: bool = False
+    tiles: int = 1
     beside: tuple[tuple[str, str], ...] = ()
 
 

@@ -20,7 +20,7 @@ from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
-from engine.repairs import decode_repaired, room_to_draw
+from engine.repairs import TILES_REPAIR, decode_repaired, room_to_draw
 from engine.request import GenerationRequest
 from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
@@ -28,6 +28,7 @@ from engine.safety import SafetyChecker
 from engine.samplers import tabulate
 from engine.stages import Stages
 from engine.texts import Texts
+from engine.tiling import decode_size, tile_count
 from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
 from engine.upscale import Upscaler
 
@@ -105,12 +106,12 @@ class Pipeline:
         """Yield a Step after every evaluation of the network, and a Picture at each one's end.
 
         Each picture of `count` is made alone with its own seed, so the others do not change it.
-        cancelled is asked between evaluations: when it says yes, the events end; pictures that
-        were yielded stay good. A picture that overflowed is made once more in fp32, and its steps
-        are reported once more; one that the memory does not hold while it is decoded is decoded in
-        tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the bundle's tiny
-        decoder. Raises RequestError at once; BundleError, DeviceError (OutOfMemoryError with a
-        smaller size) and NotFiniteError while events are taken.
+        cancelled is asked between evaluations and tiles: when it says yes, the events end;
+        pictures that were yielded stay good. A picture that overflowed is made once more in fp32,
+        and its steps are reported once more; one that the memory does not hold while it is decoded
+        is decoded in tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
+        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError
+        (OutOfMemoryError with a smaller size) and NotFiniteError while events are taken.
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
@@ -165,7 +166,8 @@ class Pipeline:
         size = (request.height, request.width)
         halves, tokens = job.texts.halves, job.texts.tokens
         network = partial(self._stock.load, request, halves, tokens, *size)
-        load = self._load(network, size, job.decoder) + self._load_refiner(job)
+        load = self._load(network, size, job.decoder, request.vae_tiling)
+        load += self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
         texts = _embedded(job, self._stock)
@@ -184,9 +186,17 @@ class Pipeline:
         if latents is None or job.cancelled():
             return None
         start = self._clock()
-        decoded, repaired = decode_repaired(
-            job.decoder, latents, self._stock, lambda: self._exact("picture")
-        )
+        try:
+            decoded, repaired = decode_repaired(
+                job.decoder,
+                latents,
+                self._stock,
+                lambda: self._exact("picture"),
+                tiled=job.is_tiled,
+                progress=job.stop_if_cancelled,
+            )
+        except Cancelled:
+            return None
         if not finite(decoded):
             raise _not_finite("picture")
         repairs += repaired
@@ -203,7 +213,11 @@ class Pipeline:
         return replace(self._describe(job, pixels, seconds, repairs), flagged=flagged)
 
     def _load(
-        self, network: Callable[[], object], size: tuple[int, int], decoder: Decoder
+        self,
+        network: Callable[[], object],
+        size: tuple[int, int],
+        decoder: Decoder,
+        tiling: str = "auto",
     ) -> float:
         """Load what a picture takes; network: loads what predicts. Gives the seconds it took."""
         start = self._clock()
@@ -211,7 +225,7 @@ class Pipeline:
         components.text_encoders()
         network()
         with suppress(OutOfMemoryError):  # it is asked for again when there is something to decode
-            components.decoder(decoder.component, *size)
+            components.decoder(decoder.component, *decode_size(tiling, size[1], size[0]))
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)
         return self._clock() - start
@@ -290,6 +304,11 @@ class Pipeline:
             seconds=seconds,
             repairs=repairs,
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
+            tiles=tile_count(
+                "on" if TILES_REPAIR in repairs else job.request.vae_tiling,
+                job.request.width,
+                job.request.height,
+            ),
             beside=tuple((name, self._beside[name].hash) for name in names_beside(job.request)),
         )
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from engine.errors import OutOfMemoryError
 from engine.guard import DECODE_REPAIR, finite
 from engine.memory import smaller_size
-from engine.tiling import decode_tiled
 
 if TYPE_CHECKING:
     from engine.decoders import Decoder
@@ -25,35 +24,34 @@ TILES_REPAIR: Final = "decode in tiles"  # how a picture's record names it
 
 
 def decode_repaired(
-    decoder: "Decoder", latents: Float32, stages: "Stages", exact: Callable[[], "Stages"]
+    decoder: "Decoder",
+    latents: Float32,
+    stages: "Stages",
+    exact: Callable[[], "Stages"],
+    *,
+    tiled: bool = False,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Decoded:
     """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w] and say what had to be repaired.
 
     Without memory for the whole, it is decoded in tiles; where NaN or Inf comes out, once more in
     fp32. exact: gives the stages in fp32, or raises NotFiniteError where they are what failed. What
-    comes out may still not be finite: the caller looks. Raises OutOfMemoryError where a tile does
+    comes out may still not be finite: the caller looks. tiled: in tiles from the start. progress:
+    as `Stages.decode` has it. Raises OutOfMemoryError where a tile does
     not fit either.
     """
     repairs: tuple[str, ...] = ()
-    decode = _whole
     try:
-        decoded = decode(stages, decoder, latents)
+        decoded = stages.decode(decoder, latents, tiled=tiled, progress=progress)
     except (OutOfMemoryError, MemoryError):
-        decode, repairs = _in_tiles, (TILES_REPAIR,)
-        decoded = decode(stages, decoder, latents)
+        if tiled:
+            raise
+        tiled, repairs = True, (TILES_REPAIR,)
+        decoded = stages.decode(decoder, latents, tiled=True, progress=progress)
     if not finite(decoded):
         repairs = (*repairs, DECODE_REPAIR)
-        decoded = decode(exact(), decoder, latents)
+        decoded = exact().decode(decoder, latents, tiled=tiled, progress=progress)
     return decoded, repairs
-
-
-def _whole(stages: "Stages", decoder: "Decoder", latents: Float32) -> Float32:
-    return stages.decode(decoder, latents)
-
-
-def _in_tiles(stages: "Stages", decoder: "Decoder", latents: Float32) -> Float32:
-    factor = stages.bundle.manifest.vae_scale_factor
-    return decode_tiled(latents, lambda tile: stages.decode(decoder, tile), factor=factor)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ __all__ = [
     "PROMPT_SYNTAXES",
     "SAMPLERS",
     "SCHEDULES",
+    "VAE_TILINGS",
     "GenerationRequest",
 ]
 
@@ -52,6 +53,7 @@ SCHEDULES = (
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
 PROMPT_SYNTAXES = ("a1111", "plain")
+VAE_TILINGS = ("auto", "off", "on")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
 DEFAULT_ETA: Final[Mapping[str, float]] = {
@@ -89,9 +91,11 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold. prompt_syntax: `a1111` gives brackets, AND and
-    BREAK in both prompts their meaning (`engine.promptsyntax`), `plain` none. clip_skip: which of
-    the text encoder's layers is used, 1 the usual one, 2 the one before it. controls: ControlNets
+    own, `tiny` the quick one that a bundle may hold. vae_tiling: `on` decodes in tiles, `auto`
+    does above 1.5 million pixels (`engine.tiling`), `off` only where memory does not suffice.
+    prompt_syntax: `a1111` gives brackets, AND and BREAK in both prompts their meaning
+    (`engine.promptsyntax`), `plain` none. clip_skip: which of the text encoder's layers is used, 1
+    the usual one, 2 the one before it. controls: ControlNets
     that steer, each with its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner,
     which takes over where refiner_switch (0 to 1) of the training's timesteps lie behind; empty:
     none. upscaler: a bundle that enlarges the finished picture; empty: none.
@@ -123,6 +127,7 @@ class GenerationRequest:
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     reuse_every: int = 1
+    vae_tiling: str = "auto"
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
@@ -168,6 +173,7 @@ class GenerationRequest:
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
             ("decoder", self.decoder, DECODERS),
+            ("VAE tiling", self.vae_tiling, VAE_TILINGS),
             ("prompt syntax", self.prompt_syntax, PROMPT_SYNTAXES),
         ):
             if got not in allowed:

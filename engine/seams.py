@@ -23,8 +23,8 @@ Corner = tuple[int, int]
 Correction = tuple[Float32, Float32]
 
 # Against the square of what overlaps differ by, in parts of a tile and of a channel's variance.
-# Of 0.05 to 0.5 the one with the least error against the whole (engine/DESIGN.md); with far less,
-# tiles drift off together, since nothing but this holds their common brightness.
+# Of 0.05 to 0.4 what decoding and encoding bear alike (engine/DESIGN.md); with far less, tiles
+# drift off together, since nothing but this holds their common brightness.
 PRIOR = 0.1
 
 

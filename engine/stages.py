@@ -1,6 +1,6 @@
 """Networks of one precision, and what they make of a request: text, predictions, pixels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
@@ -12,12 +12,16 @@ from engine.components import Components
 from engine.conditioning import Conditioner, Conditioning, ScheduledConditioning
 from engine.control import Control
 from engine.controlnet import FITTING, Residuals, fitted
+from engine.encoding import INPUT as ENCODER_INPUT
+from engine.encoding import MEAN, to_latents, to_sample
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
 from engine.interval import GuidanceInterval, each_text, limits_guidance
+from engine.loop import NoiseSource
 from engine.network import Network, added_conditions
 from engine.reuse import FeatureSession, Reuse, has_pair
 from engine.textoutputs import text_outputs
+from engine.tiling import decode_tiled, encode_tiled
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -183,12 +187,67 @@ class Stages:
             self._controlnets[name] = Components(self._beside[name], self._backend)
         return self._controlnets[name]
 
-    def decode(self, decoder: "Decoder", latents: Float32) -> Float32:
-        """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w], about -1..1."""
+    def decode(
+        self,
+        decoder: "Decoder",
+        latents: Float32,
+        *,
+        tiled: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> Float32:
+        """Decode f32[1, 4, h, w] into f32[1, 3, 8 h, 8 w], about -1..1.
+
+        tiled: in parts of one size, in the memory of one of them (`engine.tiling`). progress:
+        called with the done fraction after each; an exception out of it ends the work.
+        """
+        latents = latents / np.float32(decoder.scaling_factor)
+        factor = self._manifest.vae_scale_factor
+        one = partial(self._decode_one, decoder.component)
+        return decode_tiled(latents, one, progress, factor=factor) if tiled else one(latents)
+
+    def encode(
+        self,
+        pixels: NDArray[np.uint8],
+        *,
+        noise: NoiseSource = MEAN,
+        tiled: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> Float32:
+        """Encode uint8[8 h, 8 w, 3] into latents f32[1, 4, h, w], as `engine.encoding` says.
+
+        tiled, progress: as `decode` has them.
+        """
+        return self.encode_sample(to_sample(pixels), noise=noise, tiled=tiled, progress=progress)
+
+    def encode_sample(
+        self,
+        sample: Float32,
+        *,
+        noise: NoiseSource = MEAN,
+        tiled: bool = False,
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> Float32:
+        """Encode f32[1, 3, 8 h, 8 w] in -1..1 as `encode` does."""
+        manifest = self._manifest
+        one = self._encode_one
+        if tiled:
+            parameters = encode_tiled(sample, one, progress, factor=manifest.vae_scale_factor)
+        else:
+            parameters = one(sample)
+        return to_latents(
+            parameters, manifest.scaling_factor, noise=noise, channels=manifest.latent_channels
+        )
+
+    def _encode_one(self, sample: Float32) -> Float32:
+        session = self.components.encoder(*sample.shape[2:])
+        return session.run({ENCODER_INPUT: sample})
+
+    def _decode_one(self, component: str, latents: Float32) -> Float32:
+        """Decode scaled latents, a picture's or a tile's."""
         factor = self._manifest.vae_scale_factor
         height, width = (side * factor for side in latents.shape[2:])
-        network = self.components.decoder(decoder.component, height, width)
-        decoded = network.run({"latent_sample": latents / np.float32(decoder.scaling_factor)})
+        network = self.components.decoder(component, height, width)
+        decoded = network.run({"latent_sample": latents})
         if decoded.shape != (1, 3, height, width):
             raise BundleError(
                 f"the decoder gives {decoded.shape}; (1, 3, {height}, {width}) was expected"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
+from engine.enlarging import Cancelled
 from engine.events import Step
 from engine.inputs import Inputs
 from engine.loop import Denoise, integrate
@@ -21,6 +22,7 @@ from engine.request import GenerationRequest
 from engine.samplers import Table
 from engine.stages import Stages
 from engine.texts import Texts
+from engine.tiling import is_tiled
 
 __all__ = ["Embedded", "Job", "draw_latents", "guidance_between_halves"]
 
@@ -46,6 +48,16 @@ class Job:
     decoder: Decoder
     preview_decoder: Decoder | None
     clock: Callable[[], float] = time.perf_counter
+
+    @property
+    def is_tiled(self) -> bool:
+        """Say whether the picture is decoded in tiles."""
+        return is_tiled(self.request.vae_tiling, self.request.width, self.request.height)
+
+    def stop_if_cancelled(self, _fraction: float = 0.0) -> None:
+        """Raise Cancelled where that was asked: the `progress` of work without steps."""
+        if self.cancelled():
+            raise Cancelled
 
 
 def guidance_between_halves(request: GenerationRequest, manifest: Manifest) -> float:
@@ -115,6 +127,7 @@ def _preview(
 
     def look() -> NDArray[np.uint8]:
         latents = np.nan_to_num(denoised, posinf=0.0, neginf=0.0)
-        return to_pixels(np.nan_to_num(stock.decode(decoder, latents), nan=-1.0))
+        decoded = stock.decode(decoder, latents, tiled=job.is_tiled)
+        return to_pixels(np.nan_to_num(decoded, nan=-1.0))
 
     return look

@@ -41,6 +41,7 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "guidance_end": (int, float),
     "reuse_every": (int,),
     "preset": (str,),
+    "vae_tiling": (str,),
 }
 
 

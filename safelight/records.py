@@ -36,6 +36,7 @@ def picture_metadata(picture: "Picture") -> dict[str, Any]:
         "version": __version__,
         "repairs": list(picture.repairs),
         "flagged": picture.flagged,
+        "tiles": picture.tiles,
         "seconds": _rounded(asdict(picture.seconds)),
         "tags": [],
         "rating": 0,

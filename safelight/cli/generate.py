@@ -73,6 +73,10 @@ def generate(
     upscaler: Annotated[
         str | None, typer.Option("--upscaler", help="A bundle that enlarges the finished picture.")
     ] = None,
+    vae_tiling: Annotated[
+        str | None,
+        typer.Option("--vae-tiling", help="on, off, or auto: large pictures are decoded in tiles."),
+    ] = None,
     clip_skip: Annotated[
         int | None,
         typer.Option(
@@ -152,6 +156,7 @@ def generate(
         "refiner_switch": refiner_switch,
         "upscaler": upscaler,
         "clip_skip": clip_skip,
+        "vae_tiling": vae_tiling,
         "prompt_syntax": "plain" if plain_prompt else None,
         "guidance_start": guidance_start,
         "guidance_end": guidance_end,

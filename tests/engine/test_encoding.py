@@ -101,7 +101,7 @@ def test_a_picture_of_pocket_s_comes_back(pocket, backend):
     made = pocket.request(prompt="red apple", seed=5, steps=8)
     events = Pipeline(pocket, backend).generate(made)
     (picture,) = [each.pixels for each in events if isinstance(each, Picture)]
-    stages = Stages(pocket, backend, pocket.tokenizers())
+    stages = Stages(pocket, backend, pocket.tokenizers(), {})
     decoder = find_decoder(VAE, pocket.manifest, pocket.path)
     session = stages.components.encoder(*picture.shape[:2])
     latents = encode(picture, session, decoder.scaling_factor)
