@@ -109,7 +109,17 @@ def generate(
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="A file, one prompt a line.", allow_dash=True)
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="A file: .txt has a prompt a line, .csv a header of request fields, .jsonl a JSON"
+            " request a line.",
+            allow_dash=True,
+        ),
+    ] = None,
+    prompts_format: Annotated[
+        str | None,
+        typer.Option("--prompts-format", help="csv, jsonl or txt, whatever the file's suffix."),
     ] = None,
     request: Annotated[
         Path | None,
@@ -132,7 +142,9 @@ def generate(
     from safelight.addons import read_controls
     from safelight.settings import load_settings
 
-    orders = _orders(prompt, prompts, request)
+    if prompts_format is not None and prompts is None:
+        raise UsageError("--prompts-format goes with --prompts")
+    orders = _orders(prompt, prompts, request, prompts_format)
     if incognito != (to is not None):
         raise UsageError("--incognito and --to go together: no record is kept, the file is all")
     flags = {"model": model, "device": device, "precision": precision}
@@ -207,13 +219,16 @@ class _Sink:
             note(f"{name}  seed {event.line['seed']}  {where}")
 
 
-def _orders(prompt: str | None, prompts: Path | None, request: Path | None) -> list[dict[str, Any]]:
-    from safelight.orders import prompts_from, read_bounded, settings_from
+def _orders(
+    prompt: str | None, prompts: Path | None, request: Path | None, prompts_format: str | None
+) -> list[dict[str, Any]]:
+    from safelight.orders import read_bounded, settings_from
+    from safelight.promptfile import orders_from
 
     if [prompt, prompts, request].count(None) != 2:
         raise UsageError("give one of: a prompt, --prompts FILE, --request FILE")
     if prompts is not None:
-        return [{"prompt": each} for each in prompts_from(prompts)]
+        return orders_from(prompts, prompts_format)
     if request is not None:
         return settings_from(request)
     text = read_bounded("-", "the prompt").strip() if prompt == "-" else (prompt or "")
