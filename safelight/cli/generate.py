@@ -173,7 +173,7 @@ def generate(
     steering = read_controls(control or ())
     given["controls"] = steering.controls
     with nullcontext() if incognito else access.open() as vault:
-        _run(chosen, orders, given, steering, _Sink(vault, to, json))
+        _run(chosen, orders, given, steering, _Sink(vault, to, json, prompts is not None))
         if vault is not None:
             _look_after(vault)
 
@@ -191,8 +191,11 @@ def _look_after(vault: "Vault") -> None:
 class _Sink:
     """Where the results go: a vault or files, and lines for people or programs."""
 
-    def __init__(self, vault: "Vault | None", to: Path | None, json: bool) -> None:
+    def __init__(
+        self, vault: "Vault | None", to: Path | None, json: bool, keep_going: bool
+    ) -> None:
         self.vault = vault
+        self.keep_going = keep_going
         self._to = to
         self._json = json
         self.finished = self.flagged = 0
@@ -265,15 +268,24 @@ def _drain(studio: "Studio", ready: "Sequence[GenerationRequest]", sink: _Sink) 
     from engine import Step
     from safelight.interrupt import Interruption
     from safelight.progress import PictureProgress
+    from safelight.studio import Failed
 
     total = sum(each.count for each in ready)
+    failures: list[Exception] = []
     with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted):
+        for event in studio.run(ready, interrupted, keep_going=sink.keep_going):
             if isinstance(event, Step):
                 progress.step(event)
+            elif isinstance(event, Failed):
+                failures.append(event.error)
+                progress.reach(sum(each.count for each in ready[: event.index + 1]))
+                note(f"request {event.index + 1} of {len(ready)} failed: {event.error}")
             else:
                 progress.picture()
                 sink.take(event)
         if interrupted():
             note(f"stopped: {sink.finished} of {total} pictures are finished and kept")
             raise KeyboardInterrupt
+    if failures:
+        note(f"{len(failures)} of {len(ready)} requests failed; the first one's reason:")
+        raise failures[0]
