@@ -38,16 +38,6 @@ class Conditioning(NamedTuple):
         """Give what is shown at a moment: itself."""
         return self
 
-    def split(self) -> "list[Conditioning]":
-        """Give each of the texts that are shown at once alone, in their order, as views."""
-        return [
-            Conditioning(
-                self.embeds[place : place + 1],
-                None if self.pooled is None else self.pooled[place : place + 1],
-            )
-            for place in range(len(self.embeds))
-        ]
-
 
 class ScheduledConditioning:
     """Texts that change from step to step."""
@@ -82,13 +72,6 @@ class ScheduledConditioning:
         steps = len(self._shown)
         step = moment.step if moment.steps == steps else moment.step * steps // moment.steps
         return self._show(self._shown[step])
-
-    def split(self) -> "list[ScheduledConditioning]":
-        """Give each of the texts that are shown at once alone, in their order."""
-        return [
-            ScheduledConditioning(self._texts, [(place,) for place in column])
-            for column in zip(*self._shown, strict=True)
-        ]
 
     def _first(self) -> Conditioning:
         return self._show(self._shown[0])

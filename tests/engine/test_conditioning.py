@@ -237,19 +237,6 @@ def test_a_text_that_changes_is_another_one_at_its_step_and_the_same_arrays_betw
     assert again[0] is again[1]
 
 
-@pytest.mark.parametrize("prompt", ["a AND b", "[a:b:2] AND b"])
-def test_split_gives_each_text_alone_at_every_moment(prompt):
-    conditioner, encoders = twins(zero_empty=True)
-    text = embed(conditioner, encoders, prompt, "x", steps=4)
-    alone = text.split()
-    assert len(alone) == 3
-    for step in range(4):
-        moment = Moment(step, step, 4, 1.0, 1.0)
-        embeds, pooled = text.at(moment)
-        assert np.array_equal(np.concatenate([each.at(moment).embeds for each in alone]), embeds)
-        assert np.array_equal(np.concatenate([each.at(moment).pooled for each in alone]), pooled)
-
-
 def test_a_pass_of_other_length_goes_through_the_texts_at_its_own_pace():
     conditioner = Conditioner([LetterTokenizer()], 3)
     text = embed(conditioner, [Encoder()], "[a:b:2]", steps=4)

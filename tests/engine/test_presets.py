@@ -61,20 +61,20 @@ def test_exact_is_what_it_is_without_a_preset(plain):
 @pytest.mark.parametrize(
     ("given", "absent"),
     [
-        ({"steps": 30}, {"steps"}),
-        ({"guidance_start": 0.0}, {"guidance_start", "guidance_end"}),
+        ({"steps": 30}, ("steps",)),
+        ({"guidance_start": 0.0}, ("guidance_start", "guidance_end")),
         # A start of the preset's could lie behind the user's end.
-        ({"guidance_end": 0.05}, {"guidance_start", "guidance_end"}),
-        ({"guidance_scale": 1.0}, {"guidance_start", "guidance_end"}),
-        ({"reuse_every": 1}, {"reuse_every"}),
-        ({"decoder": "vae"}, {"decoder"}),
-        ({"sampler": "euler"}, {"steps", "sampler"}),  # of first order: it needs its steps
+        ({"guidance_end": 0.05}, ("guidance_start", "guidance_end")),
+        ({"guidance_scale": 1.0}, ("guidance_start", "guidance_end")),
+        ({"reuse_every": 1}, ("reuse_every",)),
+        ({"decoder": "vae"}, ("decoder",)),
+        ({"sampler": "euler"}, ("steps", "sampler")),  # of first order: it needs its steps
     ],
     ids=str,
 )
 def test_what_the_user_gave_stays_and_nothing_contradicts_it(pair, name, given, absent):
     fields = preset(name, pair.manifest, given)
-    assert not absent & set(fields)
+    assert not set(absent) & set(fields)
     assert fields
     pair.request(prompt="a", seed=1, **(fields | given))
 
