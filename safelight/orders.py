@@ -4,45 +4,20 @@ import json
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.request import GenerationRequest
 from safelight.exits import UsageError
 
 if TYPE_CHECKING:
-    from engine import Bundle, GenerationRequest
+    from engine import Bundle
 
-__all__ = ["prompts_from", "read_bounded", "requests", "settings_from"]
+__all__ = ["checked_order", "field_types", "read_bounded", "requests", "settings_from"]
 
 MAX_FILE = 16 * 1024 * 1024  # bytes of a file of prompts or requests: 200,000 ordinary prompts
 RANDOM_SEEDS = 2**32  # a fresh seed is one of so many: what torch's CPU generator can tell apart
-
-# What a JSON request may hold, and of which type; the engine checks the values.
-_FIELDS: Mapping[str, tuple[type, ...]] = {
-    "prompt": (str,),
-    "negative_prompt": (str,),
-    "width": (int,),
-    "height": (int,),
-    "steps": (int,),
-    "sampler": (str,),
-    "schedule": (str,),
-    "guidance_scale": (int, float),
-    "seed": (int,),
-    "count": (int,),
-    "eta": (int, float),
-    "noise": (str,),
-    "decoder": (str,),
-    "refiner": (str,),
-    "refiner_switch": (int, float),
-    "upscaler": (str,),
-    "prompt_syntax": (str,),
-    "clip_skip": (int,),
-    "guidance_start": (int, float),
-    "guidance_end": (int, float),
-    "reuse_every": (int,),
-    "preset": (str,),
-    "vae_tiling": (str,),
-}
 
 
 def read_bounded(source: Path | str, what: str) -> str:
@@ -64,13 +39,16 @@ def read_bounded(source: Path | str, what: str) -> str:
         raise UsageError(f"{what} is not valid UTF-8") from None
 
 
-def prompts_from(source: Path | str) -> list[str]:
-    """Read prompts, one a line; blank lines are passed over."""
-    prompts = [line.strip() for line in read_bounded(source, "the file of prompts").splitlines()]
-    prompts = [prompt for prompt in prompts if prompt]
-    if not prompts:
-        raise UsageError("the file of prompts holds no prompt", hint="one prompt a line")
-    return prompts
+def field_types() -> dict[str, tuple[type, ...]]:
+    """Give the fields that an order may hold, by name, with the types that each may have.
+
+    They are the request's own plain ones and `preset`; the engine checks the values.
+    """
+    plain = {str: (str,), int: (int,), float: (int, float)}
+    found = {
+        each.name: plain[each.type] for each in fields(GenerationRequest) if each.type in plain
+    }
+    return found | {"preset": (str,)}
 
 
 def settings_from(source: Path | str) -> list[dict[str, Any]]:
@@ -83,10 +61,10 @@ def settings_from(source: Path | str) -> list[dict[str, Any]]:
             continue
         try:
             value, position = decoder.raw_decode(text, position)
-        except (json.JSONDecodeError, RecursionError):
+        except (ValueError, RecursionError):  # ValueError: also a number of 5,000 digits
             number = text.count("\n", 0, position) + 1
             raise UsageError(f"the request on line {number} is not valid JSON") from None
-        found.append(_checked(value, len(found) + 1))
+        found.append(checked_order(value, f"request {len(found) + 1}"))
     if not found:
         raise UsageError("the request is empty", hint='for example {"prompt": "red apple"}')
     return found
@@ -94,7 +72,7 @@ def settings_from(source: Path | str) -> list[dict[str, Any]]:
 
 def requests(
     bundle: "Bundle", orders: list[dict[str, Any]], given: Mapping[str, Any]
-) -> Iterator["GenerationRequest"]:
+) -> Iterator[GenerationRequest]:
     """Yield one request an order; what the order leaves open comes from `given`, then from the
     preset that either names, then the bundle.
 
@@ -109,18 +87,25 @@ def requests(
         yield bundle.request(**fields)
 
 
-def _checked(value: object, number: int) -> dict[str, Any]:
+def checked_order(value: object, where: str, *, names_only: bool = False) -> dict[str, Any]:
+    """Check the fields of one order and their types, nested values included.
+
+    where: what messages call it. names_only: the values are not there yet (a header). Raises
+    UsageError, which never repeats a value.
+    """
+    types = field_types()
     if not isinstance(value, dict):
-        raise UsageError(f"request {number} is not a JSON object")
+        raise UsageError(f"{where} is not a JSON object")
     for name, field in value.items():
-        if name not in _FIELDS:
+        if name not in types:
             raise UsageError(
-                f"request {number} has an unknown field '{name}'",
-                hint=f"allowed: {', '.join(_FIELDS)}",
+                f"{where} has an unknown field '{name}'", hint=f"allowed: {', '.join(types)}"
             )
-        if not isinstance(field, _FIELDS[name]) or isinstance(field, bool):
-            wanted = " or ".join(each.__name__ for each in _FIELDS[name])
-            raise UsageError(f"'{name}' in request {number} must be {wanted}")
+        if names_only:
+            continue
+        if not isinstance(field, types[name]) or isinstance(field, bool):
+            wanted = " or ".join(each.__name__ for each in types[name])
+            raise UsageError(f"'{name}' in {where} must be {wanted}")
     if "prompt" not in value:
-        raise UsageError(f"request {number} has no prompt")
+        raise UsageError(f"{where} has no prompt")
     return value

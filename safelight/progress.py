@@ -86,6 +86,11 @@ class PictureProgress(_Bar):
         self._finished += 1
         self.show(self._finished, f"{self._finished} of {self._total:g} pictures")
 
+    def reach(self, pictures: int) -> None:
+        """Show that so many pictures lie behind, made or not."""
+        self._finished = pictures
+        self.show(pictures, f"{pictures} of {self._total:g} pictures")
+
 
 class StageProgress(_Bar):
     """Follow a job that names its stages and says how far it is in all."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.inputs import Inputs
     from vault import BlobDraft, Draft, Vault
 
-__all__ = ["Made", "Sealed", "Studio"]
+__all__ = ["Failed", "Made", "Sealed", "Studio"]
 
 BATCH = 16  # pictures a transaction at most (VAULT.md 5)
 PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
@@ -34,6 +34,14 @@ class Made:
 
     png: bytes
     line: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request failed and the run goes on: its place among the requests, from 0, and why."""
+
+    index: int
+    error: Exception
 
 
 class Studio:
@@ -56,20 +64,31 @@ class Studio:
         self._since = 0.0
 
     def run(
-        self, requests: Sequence["GenerationRequest"], cancelled: Callable[[], bool]
-    ) -> Iterator["Step | Sealed | Made"]:
+        self,
+        requests: Sequence["GenerationRequest"],
+        cancelled: Callable[[], bool],
+        *,
+        keep_going: bool = False,
+    ) -> Iterator["Step | Sealed | Made | Failed"]:
         """Yield steps while it works, and Sealed only once the record is on disk.
 
         However the run ends, finished pictures are sealed first. A request that fails or is
-        cancelled leaves an attempt record; the error is then raised again.
+        cancelled leaves an attempt record; the error is then raised again. keep_going: a request
+        that the engine refuses, or whose numbers overflow, yields Failed instead; a lost device or
+        a full disk would fail the others too and still ends the run.
         """
-        for request in requests:
+        from engine import NotFiniteError, RequestError
+
+        for index, request in enumerate(requests):
             try:
                 finished = yield from self._one(request, cancelled)
             except Exception as error:
                 yield from self._flush()
                 self._keep_attempt(request, f"failed: {type(error).__name__}")
-                raise
+                if not (keep_going and isinstance(error, (RequestError, NotFiniteError))):
+                    raise
+                yield Failed(index, error)
+                continue
             if finished < request.count:
                 yield from self._flush()
                 self._keep_attempt(request, "cancelled")

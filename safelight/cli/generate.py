@@ -113,7 +113,17 @@ def generate(
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
     ] = None,
     prompts: Annotated[
-        Path | None, typer.Option("--prompts", help="A file, one prompt a line.", allow_dash=True)
+        Path | None,
+        typer.Option(
+            "--prompts",
+            help="A file: .txt has a prompt a line, .csv a header of request fields, .jsonl a JSON"
+            " request a line.",
+            allow_dash=True,
+        ),
+    ] = None,
+    prompts_format: Annotated[
+        str | None,
+        typer.Option("--prompts-format", help="csv, jsonl or txt, whatever the file's suffix."),
     ] = None,
     request: Annotated[
         Path | None,
@@ -136,7 +146,9 @@ def generate(
     from safelight.addons import read_controls
     from safelight.settings import load_settings
 
-    orders = _orders(prompt, prompts, request)
+    if prompts_format is not None and prompts is None:
+        raise UsageError("--prompts-format goes with --prompts")
+    orders = _orders(prompt, prompts, request, prompts_format)
     if incognito != (to is not None):
         raise UsageError("--incognito and --to go together: no record is kept, the file is all")
     flags = {"model": model, "device": device, "precision": precision}
@@ -166,7 +178,7 @@ def generate(
     steering = read_controls(control or ())
     given["controls"] = steering.controls
     with nullcontext() if incognito else access.open() as vault:
-        _run(chosen, orders, given, steering, _Sink(vault, to, json))
+        _run(chosen, orders, given, steering, _Sink(vault, to, json, prompts is not None))
         if vault is not None:
             _look_after(vault)
 
@@ -184,8 +196,11 @@ def _look_after(vault: "Vault") -> None:
 class _Sink:
     """Where the results go: a vault or files, and lines for people or programs."""
 
-    def __init__(self, vault: "Vault | None", to: Path | None, json: bool) -> None:
+    def __init__(
+        self, vault: "Vault | None", to: Path | None, json: bool, keep_going: bool
+    ) -> None:
         self.vault = vault
+        self.keep_going = keep_going
         self._to = to
         self._json = json
         self.finished = self.flagged = 0
@@ -212,13 +227,16 @@ class _Sink:
             note(f"{name}  seed {event.line['seed']}  {where}")
 
 
-def _orders(prompt: str | None, prompts: Path | None, request: Path | None) -> list[dict[str, Any]]:
-    from safelight.orders import prompts_from, read_bounded, settings_from
+def _orders(
+    prompt: str | None, prompts: Path | None, request: Path | None, prompts_format: str | None
+) -> list[dict[str, Any]]:
+    from safelight.orders import read_bounded, settings_from
+    from safelight.promptfile import orders_from
 
     if [prompt, prompts, request].count(None) != 2:
         raise UsageError("give one of: a prompt, --prompts FILE, --request FILE")
     if prompts is not None:
-        return [{"prompt": each} for each in prompts_from(prompts)]
+        return orders_from(prompts, prompts_format)
     if request is not None:
         return settings_from(request)
     text = read_bounded("-", "the prompt").strip() if prompt == "-" else (prompt or "")
@@ -255,15 +273,24 @@ def _drain(studio: "Studio", ready: "Sequence[GenerationRequest]", sink: _Sink) 
     from engine import Step
     from safelight.interrupt import Interruption
     from safelight.progress import PictureProgress
+    from safelight.studio import Failed
 
     total = sum(each.count for each in ready)
+    failures: list[Exception] = []
     with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted):
+        for event in studio.run(ready, interrupted, keep_going=sink.keep_going):
             if isinstance(event, Step):
                 progress.step(event)
+            elif isinstance(event, Failed):
+                failures.append(event.error)
+                progress.reach(sum(each.count for each in ready[: event.index + 1]))
+                note(f"request {event.index + 1} of {len(ready)} failed: {event.error}")
             else:
                 progress.picture()
                 sink.take(event)
         if interrupted():
             note(f"stopped: {sink.finished} of {total} pictures are finished and kept")
             raise KeyboardInterrupt
+    if failures:
+        note(f"{len(failures)} of {len(ready)} requests failed; the first one's reason:")
+        raise failures[0]

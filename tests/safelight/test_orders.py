@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safelight.exits import UsageError
-from safelight.orders import MAX_FILE, prompts_from, read_bounded, settings_from
+from safelight.orders import MAX_FILE, read_bounded, settings_from
+from safelight.promptfile import orders_from
 
 
 def written(tmp_path, text):
@@ -17,7 +18,10 @@ def written(tmp_path, text):
 
 def test_prompts_are_lines_and_blank_ones_are_passed_over(tmp_path):
     path = written(tmp_path, "\ufeffred apple\r\n\n  a # is part of a prompt \n")
-    assert prompts_from(path) == ["red apple", "a # is part of a prompt"]
+    assert [each["prompt"] for each in orders_from(path)] == [
+        "red apple",
+        "a # is part of a prompt",
+    ]
 
 
 def test_requests_may_be_one_object_or_one_a_line(tmp_path):
@@ -39,6 +43,7 @@ def test_requests_may_be_one_object_or_one_a_line(tmp_path):
         ('{"prompt": "a", "seed": true}', "'seed' in request 1 must be int"),
         ('{"prompt": "a", "steps": 2.5}', "'steps' in request 1 must be int"),
         ("[" * 100_000, "not valid JSON"),
+        ('{"prompt": "secret", "seed": ' + "9" * 5_000 + "}", "not valid JSON"),
     ],
 )
 def test_a_bad_request_is_one_sentence_without_the_prompt(tmp_path, text, said):
@@ -50,14 +55,14 @@ def test_a_bad_request_is_one_sentence_without_the_prompt(tmp_path, text, said):
 
 def test_bytes_that_are_no_text_and_files_that_are_too_large_are_refused(tmp_path):
     with pytest.raises(UsageError, match="not valid UTF-8"):
-        prompts_from(written(tmp_path, b"\xff\xfe\x00"))
+        orders_from(written(tmp_path, b"\xff\xfe\x00"))
     large = tmp_path / "large"
     with large.open("wb") as stream:
         stream.truncate(MAX_FILE + 1)
     with pytest.raises(UsageError, match="larger than"):
-        prompts_from(large)
+        orders_from(large)
     with pytest.raises(UsageError, match="cannot be read"):
-        prompts_from(tmp_path / "absent")
+        orders_from(tmp_path / "absent")
 
 
 def test_a_dash_is_standard_input(monkeypatch):

@@ -8,8 +8,17 @@ import pytest
 from PIL import Image
 
 import safelight
-from engine import Bundle, DeviceError, EngineError, FakeBackend, NotFiniteError, Pipeline, Step
-from safelight.studio import BATCH, Made, Sealed, Studio
+from engine import (
+    Bundle,
+    DeviceError,
+    EngineError,
+    FakeBackend,
+    NotFiniteError,
+    Pipeline,
+    RequestError,
+    Step,
+)
+from safelight.studio import BATCH, Failed, Made, Sealed, Studio
 from tests.engine.companion_bundle import with_companions
 from vault import Kind, MemoryKeyStore, create
 
@@ -145,3 +154,23 @@ def test_incognito_gives_bytes_and_keeps_nothing(bundle):
     (made,) = [e for e in events if isinstance(e, Made)]
     assert made.png.startswith(b"\x89PNG")
     assert made.line["id"] == ""
+
+
+def test_a_run_that_keeps_going_records_what_failed_and_makes_the_rest(bundle, vault):
+    bad = request(bundle, prompt="bad", sampler="lcm", steps=60)  # lcm takes at most 50
+    studio = Studio(Pipeline(bundle, FakeBackend()), vault)
+    asked = [request(bundle, seed=1), bad, request(bundle, seed=2)]
+    events = list(studio.run(asked, lambda: False, keep_going=True))
+    told = [e for e in events if not isinstance(e, Step)]
+    assert [type(e) for e in told] == [Sealed, Failed, Sealed]
+    assert (told[1].index, type(told[1].error)) == (1, RequestError)
+    assert [told[0].line["seed"], told[2].line["seed"]] == [1, 2]
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["prompt"] == "bad"
+
+
+def test_a_lost_device_ends_a_run_that_keeps_going_too(bundle, vault):
+    studio = Studio(Pipeline(bundle, FakeBackend(fails_on="latent_sample")), vault)
+    with pytest.raises(DeviceError):
+        list(studio.run([request(bundle)] * 2, lambda: False, keep_going=True))
+    assert len(list(vault.list(kinds=(Kind.ATTEMPT,)))) == 1
