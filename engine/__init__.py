@@ -10,15 +10,18 @@ if TYPE_CHECKING:
     from engine.backends import Backend
     from engine.backends.fake import FakeBackend
     from engine.bundle import Bundle
+    from engine.control import Control
     from engine.devices import Choice, choose, describe
     from engine.errors import (
         BundleError,
         DeviceError,
         EngineError,
         NotFiniteError,
+        OutOfMemoryError,
         RequestError,
     )
     from engine.events import Event, Picture, Seconds, Step
+    from engine.inputs import Inputs
     from engine.pipeline import Pipeline
     from engine.request import GenerationRequest
 
@@ -27,12 +30,15 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Choice",
+    "Control",
     "DeviceError",
     "EngineError",
     "Event",
     "FakeBackend",
     "GenerationRequest",
+    "Inputs",
     "NotFiniteError",
+    "OutOfMemoryError",
     "Picture",
     "Pipeline",
     "RequestError",
@@ -47,12 +53,15 @@ _HOMES: Final = {
     "Bundle": "engine.bundle",
     "BundleError": "engine.errors",
     "Choice": "engine.devices",
+    "Control": "engine.control",
     "DeviceError": "engine.errors",
     "EngineError": "engine.errors",
     "Event": "engine.events",
     "FakeBackend": "engine.backends.fake",
     "GenerationRequest": "engine.request",
+    "Inputs": "engine.inputs",
     "NotFiniteError": "engine.errors",
+    "OutOfMemoryError": "engine.errors",
     "Picture": "engine.events",
     "Pipeline": "engine.pipeline",
     "RequestError": "engine.errors",

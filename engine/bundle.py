@@ -8,14 +8,15 @@ is False.
 import hashlib
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
 
+from engine.control import Control
 from engine.errors import BundleError
 from engine.hashes import HashCache
 from engine.jsonfile import read_json
-from engine.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from engine.manifest import MANIFEST_NAME, TEXT_ENCODERS, FileEntry, Manifest, read_manifest
 from engine.onnxheader import read_onnx_header
 from engine.plainexport import data_file, describe_plain_export
 from engine.request import DEFAULT_SCHEDULE, GenerationRequest
@@ -42,6 +43,12 @@ class RequestFields(TypedDict, total=False):
     eta: float
     noise: str
     decoder: str
+    controls: tuple[Control, ...]
+    refiner: str
+    refiner_switch: float
+    upscaler: str
+    prompt_syntax: str
+    clip_skip: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +88,8 @@ class Bundle:
         training = Training()  # of what has no noise levels: any do
         if not manifest.add_on:
             config = path / "scheduler" / "scheduler_config.json"
-            training = Training.from_config(read_json(config, CONFIG_LIMIT, constants=True))
+            read = Training.from_config(read_json(config, CONFIG_LIMIT, constants=True))
+            training = replace(read, family=manifest.family)
         return cls(
             path=path,
             manifest=manifest,
@@ -170,15 +178,18 @@ def _verify(wanted: Mapping[str, FileEntry], files: Mapping[str, Path], hashes: 
 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:
-    """Refuse a manifest that says of its graphs what is not so."""
-    for component in manifest.components.values():
+    """Refuse a manifest that says of its graphs what is not so.
+
+    A text encoder's outputs also have to stand in the graph's order, since they are taken by place.
+    """
+    for name, component in manifest.components.items():
         header = read_onnx_header(folder / component.file)
         data = data_file(header, folder, component.file.rpartition("/")[0])
         if (header.inputs, header.outputs, data) != (
             component.inputs,
             component.outputs,
             component.data_file,
-        ):
+        ) or (name in TEXT_ENCODERS and list(header.outputs) != list(component.outputs)):
             raise BundleError(
                 f"{component.file} has other inputs, outputs or weights than its manifest says",
                 hint="export it again",

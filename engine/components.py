@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from engine.controlnet import UNET_CONTROL, residual_shapes
+from engine.encoding import COMPONENT as ENCODER
+from engine.encoding import INPUT as ENCODER_INPUT
 from engine.errors import BundleError
 
 if TYPE_CHECKING:
@@ -10,7 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Components"]
 
-TIME_IDS = 6  # size before cropping, the crop's top and left, size: arXiv 2307.01952
+# Size before cropping, the crop's top and left, size (arXiv 2307.01952): a plain export tells none.
+TIME_IDS = 6
 
 
 class Components:
@@ -32,22 +36,35 @@ class Components:
 
     def unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
         """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
-        manifest = self._bundle.manifest
-        shapes: dict[str, tuple[int, ...]] = {
-            "sample": (halves, *self.latent_shape(height, width)[1:]),
-            "timestep": (),
-            "encoder_hidden_states": (halves, tokens, manifest.embed_dim),
-        }
-        pooled = manifest.pooled_dim
-        if pooled:
-            shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, TIME_IDS)}
-        if manifest.guidance_dim:
-            shapes["timestep_cond"] = (halves, manifest.guidance_dim)
-        return self._get("unet", shapes)
+        self._loaded.pop(UNET_CONTROL, None)  # the same weights: one of the two is held at a time
+        return self._get("unet", self._unet_shapes(halves, tokens, height, width))
+
+    def controlled_unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
+        """Give the network that takes ControlNets' residuals as well, `residuals` says of which
+        shapes.
+        """
+        self._loaded.pop("unet", None)
+        shapes = self._unet_shapes(halves, tokens, height, width)
+        return self._get(UNET_CONTROL, shapes | self.residuals(halves, height, width))
+
+    def residuals(self, halves: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
+        """Give the shapes of what `controlled_unet` takes from ControlNets; sizes in pixels."""
+        unet = self._bundle.manifest.components[UNET_CONTROL]
+        return residual_shapes(unet, halves, *self.latent_shape(height, width)[2:])
+
+    def controlnet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
+        """Give the ControlNet, in a bundle that is one, for pictures of height x width pixels."""
+        shapes = self._unet_shapes(halves, tokens, height, width)
+        picture = {"controlnet_cond": (halves, 3, height, width), "conditioning_scale": ()}
+        return self._get("controlnet", shapes | picture)
 
     def decoder(self, component: str, height: int, width: int) -> "Session":
         """Give the decoder of this name for one picture, height and width in pixels."""
         return self._get(component, {"latent_sample": self.latent_shape(height, width)})
+
+    def encoder(self, height: int, width: int) -> "Session":
+        """Give the VAE's encoder for one picture f32[1, 3, height, width]."""
+        return self._get(ENCODER, {ENCODER_INPUT: (1, 3, height, width)})
 
     def safety_checker(self, side: int) -> "Session":
         """Give the safety checker of one prepared picture, f32[1, 3, side, side]."""
@@ -58,6 +75,23 @@ class Components:
         manifest = self._bundle.manifest
         factor = manifest.vae_scale_factor
         return (1, manifest.latent_channels, height // factor, width // factor)
+
+    def _unet_shapes(
+        self, halves: int, tokens: int, height: int, width: int
+    ) -> dict[str, tuple[int, ...]]:
+        manifest = self._bundle.manifest
+        shapes: dict[str, tuple[int, ...]] = {
+            "sample": (halves, *self.latent_shape(height, width)[1:]),
+            "timestep": (),
+            "encoder_hidden_states": (halves, tokens, manifest.embed_dim),
+        }
+        pooled = manifest.pooled_dim
+        if pooled:
+            time_ids = manifest.time_id_count or TIME_IDS
+            shapes |= {"text_embeds": (halves, pooled), "time_ids": (halves, time_ids)}
+        if manifest.guidance_dim:
+            shapes["timestep_cond"] = (halves, manifest.guidance_dim)
+        return shapes
 
     def _get(self, component: str, shapes: "Shapes") -> "Session":
         found = self._loaded.get(component)

@@ -1,7 +1,7 @@
 """Which back end computes, on what, in which precision, and why: decided once and said aloud."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.cores import physical_cores
-from engine.errors import DeviceError, EngineError, RequestError, unknown_name
+from engine.devicenames import DEVICES, NVIDIA_DRIVER, card_note, no_backend, parse_device
+from engine.errors import DeviceError, EngineError, unknown_name
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -17,14 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DEVICES", "PRECISIONS", "Choice", "choose", "describe"]
 
-DEVICES: Final = ("auto", "cpu", "cuda", "onnxruntime", "openvino", "tensorrt")
+_LIBRARIES: Final = (
+    "numpy",
+    "openvino",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-directml",
+    "tensorrt",
+    "torch",
+)
 PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32", "int8")
-NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
-_CPU_NAMES: Final = ("", "CPU")
-_PIP: Final = {
-    "cuda": "pip install 'safelight[cuda]'",
-    "tensorrt": "pip install 'safelight[tensorrt]'",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,31 +41,45 @@ class Choice:
 def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None = None) -> Choice:
     """Pick the back end for `device` and `precision`; nothing falls back silently.
 
-    device: auto, cpu (the fastest for the processor), openvino[:CPU], onnxruntime[:CPU], cuda[:n],
-    tensorrt. precision: auto, fp32, bf16, fp16, int8 (a form made before; on
-    OpenVINO). cache_dir: where compiled models and derived forms are kept.
+    device: auto, cpu (the fastest for the processor), openvino[:CPU|:GPU|:GPU.n|:NPU],
+    onnxruntime[:CPU], coreml, directml[:n], cuda[:n], tensorrt[:n], torch. precision: auto, fp32,
+    bf16, fp16, int8 (a form made before; on OpenVINO's CPU). cache_dir: where compiled models and
+    derived forms are kept. Only `auto` and `cpu` pass over a library that does not work, and the
+    reason says which and why.
     Raises RequestError for unknown names and DeviceError for what cannot be used here.
     """
-    kind, _, which = device.partition(":")
-    if kind not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
+    asked = parse_device(device)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    if kind in _PIP:
-        raise _no_card(device, kind, which)
-    if which not in (_CPU_NAMES if kind in {"onnxruntime", "openvino"} else ("",)):
-        raise RequestError(
-            f"unknown device '{device}'", hint="auto, cpu, openvino:CPU, onnxruntime:CPU, cuda:0"
-        )
-    if kind == "onnxruntime":
-        return _onnxruntime(precision, "asked for")
-    if kind == "openvino":
-        return _openvino(precision, cache_dir, "asked for")
-    note = _card_note() if kind == "auto" else ""
-    if find_spec("openvino") is not None:
-        return _openvino(precision, cache_dir, "the fastest on a processor" + note)
-    if find_spec("onnxruntime") is not None:
-        return _onnxruntime(precision, "OpenVINO is not installed" + note)
+    if asked.kind in {"cuda", "tensorrt", "torch"}:
+        raise no_backend(asked)
+    if asked.kind == "openvino":
+        return _openvino(precision, cache_dir, "asked for", asked.which or "CPU")
+    if asked.kind in {"coreml", "directml", "onnxruntime"}:
+        return _onnxruntime(precision, "asked for", asked.kind, asked.which)
+    return _processor(precision, cache_dir, card_note() if asked.kind == "auto" else "")
+
+
+def _processor(precision: str, cache_dir: Path | None, note: str) -> Choice:
+    """Take the fastest library that works on the processor, and say what was passed over."""
+    makers: dict[str, Callable[[str], Choice]] = {
+        "openvino": lambda why: _openvino(precision, cache_dir, why),
+        "onnxruntime": lambda why: _onnxruntime(precision, why),
+    }
+    names = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime"}
+    first: DeviceError | None = None
+    why = "the fastest on a processor"
+    for library, make in makers.items():
+        if find_spec(library) is None:
+            why = f"{names[library]} is not installed"
+            continue
+        try:
+            return make(why + note)
+        except DeviceError as error:
+            first = first or error
+            why = f"{names[library]} is passed over: {error}"
+    if first is not None:
+        raise first
     raise DeviceError(
         "neither OpenVINO nor ONNX Runtime is installed", hint="pip install 'safelight[cpu]'"
     )
@@ -81,6 +98,8 @@ def describe(device: str, precision: str, cache_dir: Path | None = None) -> dict
     }
     if find_spec("openvino") is not None:
         facts |= _openvino_facts()
+    if find_spec("onnxruntime") is not None:
+        facts |= _onnxruntime_facts()
     try:
         choice = choose(device, precision, cache_dir)
     except EngineError as error:
@@ -92,21 +111,28 @@ def describe(device: str, precision: str, cache_dir: Path | None = None) -> dict
     return facts
 
 
-def _openvino(precision: str, cache_dir: Path | None, why: str) -> Choice:
+def _openvino(precision: str, cache_dir: Path | None, why: str, device: str = "CPU") -> Choice:
     from engine.backends.openvino import OpenVinoBackend
 
+    def make(precision: str) -> OpenVinoBackend:
+        return OpenVinoBackend(precision, cache_dir, device=device)
+
     if precision == "int8":
-        backend = OpenVinoBackend(precision, cache_dir)
+        backend = make(precision)
         why += f"; approximate: the unet in 8-bit integers, the rest in {backend.hint}"
         return Choice(backend=backend, reason=_openvino_reason(backend, why))
     if precision != "auto":
-        backend = OpenVinoBackend(precision, cache_dir)
+        backend = make(precision)
         return Choice(backend=backend, reason=_openvino_reason(backend, why))
-    backend = OpenVinoBackend("fp32", cache_dir)
+    if device != "CPU":
+        backend = make("fp16")  # what its GPUs and NPUs are built for
+        why += "; no such device was at hand when this was written"
+        return Choice(backend=backend, reason=_openvino_reason(backend, why))
+    backend = make("fp32")
     if "BF16" not in backend.capabilities:
         note = "the processor has no bf16 arithmetic"
     else:
-        backend = OpenVinoBackend("bf16", cache_dir)
+        backend = make("bf16")
         note = "the processor has bf16 arithmetic"
     return Choice(backend=backend, reason=_openvino_reason(backend, f"{why}; {note}"))
 
@@ -115,32 +141,25 @@ def _openvino_reason(backend: "OpenVinoBackend", why: str) -> str:
     return f"OpenVINO, {backend.processor}, {backend.precision}: {why}"
 
 
-def _onnxruntime(precision: str, why: str) -> Choice:
+def _onnxruntime(precision: str, why: str, kind: str = "onnxruntime", which: str = "") -> Choice:
     from engine.backends.onnxruntime import OnnxRuntimeBackend
+    from engine.backends.ortproviders import PROVIDERS, provider_for
 
+    provider = provider_for(kind, which)
+    backend = OnnxRuntimeBackend(provider)
     if precision not in {"auto", "fp32"}:
         raise DeviceError(
-            f"ONNX Runtime does not compute in {precision} on a processor",
+            f"ONNX Runtime does not compute in {precision} on {PROVIDERS[provider.name]}",
             hint="--precision fp32, or --device openvino",
         )
-    backend = OnnxRuntimeBackend()
-    return Choice(backend=backend, reason=f"ONNX Runtime, CPU, fp32: {why}")
-
-
-def _no_card(device: str, kind: str, which: str) -> EngineError:
-    if which and not (kind == "cuda" and which.isdecimal()):
-        return RequestError(f"unknown device '{device}'", hint="cuda, cuda:0, cuda:1, tensorrt")
-    card = "there is an NVIDIA driver" if NVIDIA_DRIVER.exists() else "no NVIDIA driver was found"
-    return DeviceError(
-        f"device '{device}' cannot be used: {card}, and this version has no back end for it",
-        hint=f"{_PIP[kind]} is where its libraries come from; --device cpu works now",
-    )
-
-
-def _card_note() -> str:
-    return (
-        "; an NVIDIA card is here, and not used in this version" if NVIDIA_DRIVER.exists() else ""
-    )
+    place = f"{PROVIDERS[provider.name]} ({provider.device})"
+    if kind == "onnxruntime":
+        place = "CPU"
+    else:
+        why += "; no such device was at hand when this was written"
+    if provider.shares:
+        why += "; operators that it lacks run on the processor"
+    return Choice(backend=backend, reason=f"ONNX Runtime, {place}, fp32: {why}")
 
 
 def _driver() -> str:
@@ -152,7 +171,7 @@ def _driver() -> str:
 
 def _libraries() -> Mapping[str, str]:
     found: dict[str, str] = {}
-    for name in ("numpy", "openvino", "onnxruntime", "onnxruntime-gpu", "tensorrt"):
+    for name in _LIBRARIES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -172,3 +191,12 @@ def _openvino_facts() -> dict[str, Any]:
         "arithmetic": sorted(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
         "OpenVINO devices": list(core.available_devices),
     }
+
+
+def _onnxruntime_facts() -> dict[str, Any]:
+    from engine.backends.onnxruntime import runtime
+
+    try:
+        return {"ONNX Runtime providers": list(runtime().get_available_providers())}
+    except EngineError as error:
+        return {"ONNX Runtime": str(error)}

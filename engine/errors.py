@@ -7,6 +7,7 @@ No message ever holds a prompt.
       RequestError             a value in the request is not acceptable
       BundleError              the model bundle is missing, damaged, unknown or does not fit
       DeviceError              the device, library or provider asked for cannot be used
+        OutOfMemoryError       it has no memory left for this
       NotFiniteError           NaN or Inf in latents or picture, after the repair in fp32 as well
 """
 
@@ -17,6 +18,7 @@ __all__ = [
     "DeviceError",
     "EngineError",
     "NotFiniteError",
+    "OutOfMemoryError",
     "RequestError",
     "unknown_name",
 ]
@@ -40,6 +42,14 @@ class BundleError(EngineError):
 
 class DeviceError(EngineError):
     """The device, library or provider asked for cannot be used."""
+
+
+class OutOfMemoryError(DeviceError):
+    """The device has no memory left for this. requested: bytes that it asked for last, or 0."""
+
+    def __init__(self, message: str, *, hint: str = "", requested: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.requested = requested
 
 
 class NotFiniteError(EngineError):

@@ -18,7 +18,9 @@ class Step:
     seconds: what this evaluation took. preview() -> uint8[H/8, W/8, 3], a coarse look at the
     denoised latents made on demand, or uint8[H, W, 3] where previews by the tiny decoder were asked
     for; call it before the next event is asked for, since it reads the loop's own buffer. It is the
-    only copy and costs nothing when not called. No safety checker looks at it.
+    only copy and costs nothing when not called: who shows pictures sets the rate, by asking at each
+    k-th step or when a clock says so. No safety checker looks at it. What is left of the picture
+    takes about `count - index - 1` times the `seconds` of the last steps.
     """
 
     picture: int
@@ -30,7 +32,9 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Seconds:
-    """Where the time of one picture went, in seconds. load: about 0 where it was loaded already."""
+    """Where the time of one picture went, in seconds. load: about 0 where it was loaded already.
+    decode: with the safety checker and the upscaler.
+    """
 
     load: float
     text: float
@@ -47,6 +51,7 @@ class Picture:
     that device. repairs: what the NaN guard had to do, for example ('denoise in fp32',).
     libraries: name -> version of what computed. model: the bundle's name. model_hash: Bundle.hash.
     flagged: the bundle's own safety checker flagged the picture, so that its pixels are black.
+    beside: name -> Bundle.hash of the ControlNets, refiner and upscaler that took part.
     """
 
     pixels: NDArray[np.uint8] = field(repr=False)
@@ -61,6 +66,7 @@ class Picture:
     repairs: tuple[str, ...] = ()
     libraries: tuple[tuple[str, str], ...] = ()
     flagged: bool = False
+    beside: tuple[tuple[str, str], ...] = ()
 
 
 Event = Step | Picture

@@ -17,7 +17,8 @@ class Inputs:
     """Pictures beside a request, which itself stays text and numbers.
 
     init: uint8[H, W, 3], what img2img and inpainting begin with. mask: uint8[H, W], 255 where to
-    paint. controls: uint8[H, W, 3] for each of the request's ControlNets. Empty arrays: none.
+    paint. controls: uint8[H, W, 3] for each of the request's ControlNets, of the proportion to draw
+    and of any size. Empty arrays: none.
     """
 
     init: UInt8 = field(default_factory=lambda: NO_PICTURE, repr=False)

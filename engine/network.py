@@ -1,18 +1,23 @@
 """The network of one picture: a unet bound to its prompt and size, asked once a row."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Array, Session
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.errors import BundleError
 from engine.moment import Moment
 
-__all__ = ["Network", "added_conditions"]
+__all__ = ["Network", "Steer", "added_conditions"]
 
 Float32 = NDArray[np.float32]
+# What a unet is given in a step beside its own inputs, made of these: ControlNets' residuals.
+Steer = Callable[[Mapping[str, Array], Moment], Mapping[str, Array]]
+# Aesthetic scores that SDXL's refiner is told for prompt and negative prompt: diffusers' defaults.
+LIKED, DISLIKED = 6.0, 2.5
+REFINER_TIME_IDS = 5
 
 
 class Network:
@@ -22,13 +27,21 @@ class Network:
     One network serves one picture at a time: its buffers are reused.
     """
 
-    def __init__(self, unet: Session, text: Conditioning, added: Mapping[str, Array]) -> None:
+    def __init__(
+        self,
+        unet: Session,
+        text: Conditioning | ScheduledConditioning,
+        added: Mapping[str, Array],
+        steer: Steer = lambda _inputs, _moment: {},
+    ) -> None:
         """unet: loaded for n texts and this size. added: its inputs beside latents, timestep and
-        embeddings, as `added_conditions` gives them.
+        embeddings, as `added_conditions` gives them. steer: gives further ones in each step.
         """
+        self._steer = steer
         self._unet = unet
+        self._text = text
         self._texts = len(text.embeds)
-        self._inputs: dict[str, Array] = {"encoder_hidden_states": text.embeds, **added}
+        self._inputs: dict[str, Array] = dict(added)
         self._sample = np.empty((0, 0, 0, 0), dtype=np.float32)
 
     def __call__(self, x: Float32, moment: Moment) -> Float32:
@@ -37,22 +50,35 @@ class Network:
         if self._sample.shape != shape:
             self._sample = np.empty(shape, dtype=np.float32)
         np.copyto(self._sample, x)
+        text = self._text.at(moment)
+        self._inputs["encoder_hidden_states"] = text.embeds
+        if text.pooled is not None:
+            self._inputs["text_embeds"] = text.pooled
         self._inputs["sample"] = self._sample
         self._inputs["timestep"] = np.array(moment.timestep, dtype=np.float32)
+        self._inputs.update(self._steer(self._inputs, moment))
         output = self._unet.run(self._inputs)
         if output.shape != shape:
             raise BundleError(f"the unet gives {output.shape} for {shape}")
         return output
 
 
-def added_conditions(text: Conditioning, width: int, height: int) -> dict[str, Array]:
-    """Give what SDXL's unet takes beside the prompt: text_embeds f32[n, P], time_ids f32[n, 6].
+def added_conditions(
+    text: Conditioning | ScheduledConditioning, width: int, height: int, time_ids: int
+) -> dict[str, Array]:
+    """Give what SDXL's unet takes beside the prompt: text_embeds f32[n, P], time_ids f32[n, k].
 
-    width, height: of the picture in pixels. Empty for a text without a pooled form.
+    width, height: of the picture in pixels. time_ids: k, 5 for the refiner, else 6. Empty for a
+    text without a pooled form; of one that changes it is the first step's.
     """
     if text.pooled is None:
         return {}
-    # Size before cropping, the crop's top and left, size now: made as if nothing was cropped.
-    sizes = (height, width, 0, 0, height, width)
-    time_ids = np.array([sizes] * len(text.pooled), dtype=np.float32)
-    return {"text_embeds": text.pooled, "time_ids": time_ids}
+    halves = len(text.pooled)
+    # Size before cropping, the crop's top and left: made as if nothing was cropped.
+    rows = np.array([(height, width, 0, 0)] * halves, dtype=np.float32)
+    if time_ids == REFINER_TIME_IDS:
+        scores = [LIKED if place or halves == 1 else DISLIKED for place in range(halves)]
+        more = np.array(scores, dtype=np.float32)[:, None]
+    else:
+        more = rows[:, :2]  # the size now
+    return {"text_embeds": text.pooled, "time_ids": np.concatenate([rows, more], axis=1)}

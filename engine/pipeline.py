@@ -1,27 +1,34 @@
 """From a request to pictures: the one place where text, network, sampler and decoder meet."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
+from engine.control import Control
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
-from engine.errors import NotFiniteError, unknown_name
+from engine.enlarging import Cancelled, enlarge
+from engine.errors import BundleError, NotFiniteError, OutOfMemoryError, unknown_name
 from engine.events import Event, Picture, Seconds, Step
-from engine.guard import DECODE_REPAIR, DENOISE_REPAIR, finite
+from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
+from engine.repairs import decode_repaired, room_to_draw
 from engine.request import GenerationRequest
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.samplers import tabulate
 from engine.stages import Stages
-from engine.trajectory import Job, draw_latents, guidance_between_halves
+from engine.texts import Texts
+from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
+from engine.upscale import Upscaler
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
+UInt8 = NDArray[np.uint8]
 LATENT_RGB = "latent_rgb"  # previews by the bundle's linear map
 PREVIEWS = (LATENT_RGB, TINY)
 
@@ -38,8 +46,9 @@ class Pipeline:
 
     bundle: opened and verified. choice: from `engine.choose`, or a Backend. clock: seconds, for
     what events report. check_safety: pictures that the bundle's own safety checker flags come out
-    black; without one in the bundle nothing is checked. It holds loaded networks: keep it for the
-    next request. One request at a time; it prints nothing, saves nothing, and knows no policy.
+    black; without one in the bundle nothing is checked. beside: bundles of ControlNets, refiners
+    and upscalers, by the names that requests call them by. It holds loaded networks: keep it for
+    the next request. One request at a time; it prints nothing, saves nothing, and knows no policy.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class Pipeline:
         *,
         clock: Callable[[], float] = time.perf_counter,
         check_safety: bool = True,
+        beside: Beside = NOTHING_BESIDE,
     ) -> None:
         """Read the tokenizer. Raises BundleError, also for a bundle that draws nothing from text
         alone; networks are loaded by `load` or a request.
@@ -60,7 +70,9 @@ class Pipeline:
         self._reason = chosen.reason
         self._clock = clock
         self._tokenizers = bundle.tokenizers()
-        self._stock = Stages(bundle, chosen.backend, self._tokenizers)
+        self._beside = beside
+        self._upscalers: dict[str, Upscaler] = {}
+        self._stock = Stages(bundle, chosen.backend, self._tokenizers, beside)
         self._repair: Stages | None = None
         has_checker = check_safety and SAFETY_CHECKER in bundle.manifest.components
         self._checker = SafetyChecker(bundle) if has_checker else None
@@ -93,9 +105,10 @@ class Pipeline:
         Each picture of `count` is made alone with its own seed, so the others do not change it.
         cancelled is asked between evaluations: when it says yes, the events end; pictures that
         were yielded stay good. A picture that overflowed is made once more in fp32, and its steps
-        are reported once more. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
-        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError and
-        NotFiniteError while events are taken.
+        are reported once more; one that the memory does not hold while it is decoded is decoded in
+        tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the bundle's tiny
+        decoder. Raises RequestError at once; BundleError, DeviceError (OutOfMemoryError with a
+        smaller size) and NotFiniteError while events are taken.
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
@@ -108,16 +121,22 @@ class Pipeline:
             request.steps,
             request.eta,
         )
-        texts = (request.negative_prompt, request.prompt)
-        single = guidance_between_halves(request, self._bundle.manifest) == 1.0
-        token_ids = self._stock.conditioner.tokens(texts[single:])
+        check_beside(request, inputs, self._bundle, self._beside)
+        self._check_precision(request)
+        steps = int(table.steps[-1]) + 1
+        texts = self._plan(request, steps, self._stock)
+        refiner_texts: tuple[Texts, ...] = ()
+        if request.refiner:
+            refiner = self._stock.refiner(request.refiner)
+            refiner_texts = (self._plan(request, steps, refiner),)
         jobs = (
             Job(
                 request=replace(request, seed=request.seed + index, count=1),
                 inputs=inputs,
                 index=index,
                 table=table,
-                token_ids=token_ids,
+                texts=texts,
+                refiner_texts=refiner_texts,
                 cancelled=cancelled,
                 decoder=decoder,
                 preview_decoder=preview_decoder,
@@ -129,7 +148,8 @@ class Pipeline:
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[Event]:
         for job in jobs:
-            picture = yield from self._picture(job)
+            with room_to_draw(job.request):
+                picture = yield from self._picture(job)
             if picture is None:  # cancelled
                 return
             yield picture
@@ -139,49 +159,96 @@ class Pipeline:
         if job.cancelled():
             return None
         request = job.request
-        tokens = job.token_ids[0][0].size
         size = (request.height, request.width)
-        load = self._load(len(job.token_ids), tokens, size, job.decoder)
+        load = self._load(job.texts.halves, job.texts.tokens, size, job.decoder, request.controls)
+        load += self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
-        conditioning = self._stock.embed(job.token_ids)
+        texts = _embedded(job, self._stock)
         text = self._clock() - start
         start = self._clock()
         manifest, stock = self._bundle.manifest, self._stock
-        latents = yield from draw_latents(job, manifest, stock, conditioning, stock)
+        latents = yield from draw_latents(job, manifest, stock, texts, stock)
         if latents is not None and not finite(latents):
             repairs = (DENOISE_REPAIR,)
             exact = self._exact("latents")
-            conditioning = exact.embed(job.token_ids)
-            latents = yield from draw_latents(job, manifest, exact, conditioning, stock)
+            texts = _embedded(job, exact)
+            latents = yield from draw_latents(job, manifest, exact, texts, stock)
             if latents is not None and not finite(latents):
                 raise _not_finite("latents")
         denoise = self._clock() - start
         if latents is None or job.cancelled():
             return None
         start = self._clock()
-        decoded = self._stock.decode(job.decoder, latents)
+        decoded, repaired = decode_repaired(
+            job.decoder, latents, self._stock, lambda: self._exact("picture")
+        )
         if not finite(decoded):
-            repairs = (*repairs, DECODE_REPAIR)
-            decoded = self._exact("picture").decode(job.decoder, latents)
-            if not finite(decoded):
-                raise _not_finite("picture")
+            raise _not_finite("picture")
+        repairs += repaired
         pixels = to_pixels(decoded)
         flagged = self._is_flagged(pixels)
+        pixels = np.zeros_like(pixels) if flagged else pixels
+        if request.upscaler:
+            try:
+                pixels = self._enlarge(pixels, job, black=flagged)
+            except Cancelled:
+                return None
         decode = self._clock() - start
         seconds = Seconds(load=load, text=text, denoise=denoise, decode=decode)
-        picture = self._describe(job, pixels, seconds, repairs)
-        return replace(picture, pixels=np.zeros_like(pixels), flagged=True) if flagged else picture
+        return replace(self._describe(job, pixels, seconds, repairs), flagged=flagged)
 
-    def _load(self, halves: int, tokens: int, size: tuple[int, int], decoder: Decoder) -> float:
+    def _load(
+        self,
+        halves: int,
+        tokens: int,
+        size: tuple[int, int],
+        decoder: Decoder,
+        controls: Sequence[Control] = (),
+    ) -> float:
         start = self._clock()
         components = self._stock.components
         components.text_encoders()
-        components.unet(halves, tokens, *size)
-        components.decoder(decoder.component, *size)
+        self._stock.load(controls, halves, tokens, *size)
+        with suppress(OutOfMemoryError):  # it is asked for again when there is something to decode
+            components.decoder(decoder.component, *size)
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)
         return self._clock() - start
+
+    def _load_refiner(self, job: Job) -> float:
+        request = job.request
+        if not request.refiner:
+            self._stock.drop_refiner()
+            return 0.0
+        start = self._clock()
+        refiner = self._stock.refiner(request.refiner)
+        refiner.components.text_encoders()
+        for texts in job.refiner_texts:
+            refiner.load((), texts.halves, texts.tokens, request.height, request.width)
+        return self._clock() - start
+
+    def _enlarge(self, pixels: UInt8, job: Job, *, black: bool) -> UInt8:
+        name = job.request.upscaler
+        if name not in self._upscalers:
+            self._upscalers = {name: Upscaler(self._beside[name], self._backend)}
+        upscaler = self._upscalers[name]
+        if black:  # which a network may make something of
+            height, width, _ = pixels.shape
+            return np.zeros((upscaler.scale * height, upscaler.scale * width, 3), np.uint8)
+        return enlarge(pixels, upscaler, job.cancelled)
+
+    def _plan(self, request: GenerationRequest, steps: int, stages: Stages) -> Texts:
+        guided = guidance_between_halves(request, stages.bundle.manifest) != 1.0
+        return stages.conditioner.plan(request, steps, guided=guided)
+
+    def _check_precision(self, request: GenerationRequest) -> None:
+        if self._backend.precision == "int8" and (request.controls or request.refiner):
+            raise BundleError(
+                "int8 has a form of a model's own unet alone: of none that ControlNets steer, and"
+                " of no refiner",
+                hint="leave out --precision int8, or the ControlNet and the refiner",
+            )
 
     def _decoder(self, name: str) -> Decoder:
         return find_decoder(name, self._bundle.manifest, self._bundle.path)
@@ -203,11 +270,13 @@ class Pipeline:
         if self._backend.precision == "fp32":
             return self._stock
         if self._repair is None:
-            self._repair = Stages(self._bundle, self._backend.exact(), self._tokenizers)
+            self._repair = Stages(
+                self._bundle, self._backend.exact(), self._tokenizers, self._beside
+            )
         return self._repair
 
     def _describe(
-        self, job: Job, pixels: NDArray[np.uint8], seconds: Seconds, repairs: tuple[str, ...]
+        self, job: Job, pixels: UInt8, seconds: Seconds, repairs: tuple[str, ...]
     ) -> Picture:
         return Picture(
             pixels=pixels,
@@ -221,7 +290,15 @@ class Pipeline:
             seconds=seconds,
             repairs=repairs,
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
+            beside=tuple((name, self._beside[name].hash) for name in names_beside(job.request)),
         )
+
+
+def _embedded(job: Job, stages: Stages) -> list[Embedded]:
+    """Encode the texts for the bundle, and for its refiner where the request names one."""
+    texts = [stages.embed(job.texts)]
+    texts += (stages.refiner(job.request.refiner).embed(each) for each in job.refiner_texts)
+    return texts
 
 
 def _not_finite(what: str) -> NotFiniteError:

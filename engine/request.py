@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from engine.control import MAX_CONTROLS, Control
 from engine.errors import RequestError, unknown_name
+from engine.promptsyntax import PROMPT_SYNTAXES, parse_prompt
 
 __all__ = [
     "DECODERS",
@@ -37,7 +39,16 @@ SAMPLERS = (
     "tcd",
     "unipc",
 )
-SCHEDULES = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing")
+SCHEDULES = (
+    "ays",
+    "beta",
+    "exponential",
+    "karras",
+    "leading",
+    "linspace",
+    "sgm_uniform",
+    "trailing",
+)
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
 
@@ -62,6 +73,7 @@ MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
+MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
 
@@ -75,7 +87,12 @@ class GenerationRequest:
     integrator and spacing, by name. eta: 0 deterministic .. 1 fully stochastic, for samplers that
     add noise; left out, it is what the sampler is known for (ddim 0, euler_a 1). noise: `torch`
     equals torch's CPU generator, `philox` its CUDA generator. decoder: `vae` is the checkpoint's
-    own, `tiny` the quick one that a bundle may hold.
+    own, `tiny` the quick one that a bundle may hold. prompt_syntax: `a1111` gives brackets, AND and
+    BREAK in both prompts their meaning (`engine.promptsyntax`), `plain` none. clip_skip: which of
+    the text encoder's layers is used, 1 the usual one, 2 the one before it. controls: ControlNets
+    that steer, each with its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner,
+    which takes over where refiner_switch (0 to 1) of the training's timesteps lie behind; empty:
+    none. upscaler: a bundle that enlarges the finished picture; empty: none.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -92,10 +109,16 @@ class GenerationRequest:
     eta: float = math.nan
     noise: str = "torch"
     decoder: str = "vae"
+    controls: tuple[Control, ...] = ()
+    refiner: str = ""
+    refiner_switch: float = 0.8
+    upscaler: str = ""
+    prompt_syntax: str = "a1111"
+    clip_skip: int = 1
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count"):
+        for name in ("width", "height", "steps", "seed", "count", "clip_skip"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -120,14 +143,20 @@ class GenerationRequest:
         _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)
+        _between("refiner_switch", self.refiner_switch, 0.0, 1.0)
+        _between("the number of controls", len(self.controls), 0, MAX_CONTROLS)
+        _between("clip_skip", self.clip_skip, 1, MAX_CLIP_SKIP)
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
             ("decoder", self.decoder, DECODERS),
+            ("prompt syntax", self.prompt_syntax, PROMPT_SYNTAXES),
         ):
             if got not in allowed:
                 raise unknown_name(what, got, allowed)
+        for text, joins in ((self.prompt, True), (self.negative_prompt, False)):
+            parse_prompt(text, self.steps, self.prompt_syntax, joins=joins)  # for its limits
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

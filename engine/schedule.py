@@ -7,7 +7,8 @@ or at the training minimum. Those habits are data here (`CONVENTIONS`), so that 
 picture that diffusers gives.
 
 Sources: timestep spacings arXiv 2305.08891 table 2; karras arXiv 2206.00364 equation 5; beta
-arXiv 2407.12173; sgm_uniform is the discretisation of Stability's generative-models.
+arXiv 2407.12173; ays arXiv 2404.14507; sgm_uniform is the discretisation of Stability's
+generative-models.
 """
 
 import math
@@ -18,6 +19,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.ays import ays_sigmas
 from engine.beta import beta_quantile
 from engine.errors import RequestError, unknown_name
 from engine.training import PREDICTION_TYPES, Training
@@ -35,6 +37,7 @@ __all__ = [
 Float64 = NDArray[np.float64]
 
 SPACINGS: Final = (
+    "ays",
     "beta",
     "exponential",
     "karras",
@@ -110,7 +113,8 @@ CONVENTIONS: Final[Mapping[str, Convention]] = {
 def schedule(name: str, training: Training, steps: int, sampler: str) -> Schedule:
     """Lay `steps` noise levels by the spacing `name`, as the scheduler behind `sampler` does.
 
-    Raises RequestError for an unknown name, or where the training has no `steps` distinct levels.
+    Raises RequestError for an unknown name, where the training has no `steps` distinct levels, and
+    for `ays` where none were published.
     """
     if name not in SPACINGS:
         raise unknown_name("schedule", name, SPACINGS)
@@ -128,6 +132,12 @@ def schedule(name: str, training: Training, steps: int, sampler: str) -> Schedul
     elif name == "sgm_uniform":
         timesteps = np.linspace(training.num_train_timesteps - 1, 0, steps + 1)[:-1]
         sigmas = np.exp(_interpolate(timesteps, np.log(training.sigmas)))
+    elif name == "ays":
+        sigmas = ays_sigmas(training, steps)
+        timesteps = _timestep_at(training, sigmas)
+        if convention.whole:  # the published timesteps are, and levels between them follow
+            timesteps = np.round(timesteps)
+            sigmas = _sigma_at(training, timesteps)
     else:
         sigmas = _by_sigma(name, *_range(training, steps, convention), steps)
         timesteps = _round(name, training, _timestep_at(training, sigmas), convention)

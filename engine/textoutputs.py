@@ -1,15 +1,21 @@
 """Which outputs of a text encoder's graph the network is given.
 
-Our own graphs have no others. Those of optimum (`optimum.exporters.onnx`) give all layers: of
-Stable Diffusion XL's encoders `last_hidden_state`, `pooler_output` or `text_embeds`, and
+Stable Diffusion XL's encoders give `last_hidden_state`, `pooler_output` or `text_embeds`, and
 `hidden_states.0` to `hidden_states.N`, of which the one before the last is meant (Podell et al.,
-arXiv 2307.01952).
+arXiv 2307.01952); graphs with nothing but that layer are taken as they are. For 1.x and 2.x it is
+the last layer.
+
+A clip skip takes an earlier layer: 1 is the usual one, 2 the one before it, as the AUTOMATIC1111
+web interface counts (diffusers counts one less). For 1.x and 2.x the last layer's norm belongs
+behind it, so the graph gives it ready as `clip_skip_2`, `clip_skip_3`...
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from engine.errors import RequestError
 from engine.manifest import Manifest
+from engine.request import MAX_CLIP_SKIP
 
 __all__ = ["penultimate_layer", "text_outputs"]
 
@@ -25,20 +31,39 @@ def penultimate_layer(outputs: Mapping[str, object]) -> str:
     return name if name in outputs else ""
 
 
-def text_outputs(manifest: Manifest) -> tuple[tuple[int, ...], ...]:
+def text_outputs(manifest: Manifest, clip_skip: int = 1) -> tuple[tuple[int, ...], ...]:
     """Give, for each text encoder, the places of the outputs that are used; none means all.
 
-    By place, since a runtime may know an output by another of its names.
+    By place, since a runtime may know an output by another of its names. Raises RequestError where
+    the bundle does not give the layer of a clip skip.
     """
-    return tuple(_places(manifest, name) for name in manifest.text_encoders)
+    return tuple(_places(manifest, name, clip_skip) for name in manifest.text_encoders)
 
 
-def _places(manifest: Manifest, encoder: str) -> tuple[int, ...]:
+def _places(manifest: Manifest, encoder: str, clip_skip: int) -> tuple[int, ...]:
     component = manifest.components.get(encoder)
-    if component is None or not manifest.family.startswith("sdxl"):
+    names = [] if component is None else list(component.outputs)
+    normed = not manifest.family.startswith("sdxl")
+    layer = _layer(names, clip_skip, normed=normed)
+    if layer in names:
+        return tuple(names.index(name) for name in (layer, POOLED) if name in names)
+    if clip_skip == 1:
         return ()
-    layer = penultimate_layer(component.outputs)
-    if not layer:
-        return ()
-    names = list(component.outputs)
-    return tuple(names.index(name) for name in (layer, POOLED) if name in names)
+    given = [
+        skip for skip in range(2, MAX_CLIP_SKIP + 1) if _layer(names, skip, normed=normed) in names
+    ]
+    raise RequestError(
+        f"bundle '{manifest.name}' has no text encoder's layer for a clip skip of {clip_skip}",
+        hint=f"it has those for 1, {', '.join(map(str, given))}"
+        if given
+        else "export the checkpoint again, which adds earlier layers, or leave clip skip at 1",
+    )
+
+
+def _layer(names: Sequence[str], clip_skip: int, *, normed: bool) -> str:
+    """Name the output for a clip skip. normed: the last layer's norm belongs behind it."""
+    if normed:
+        return f"clip_skip_{clip_skip}"  # no graph has a clip_skip_1: it is what comes first
+    usual = penultimate_layer(dict.fromkeys(names))
+    number = int(usual.rpartition(".")[2]) if usual else 0
+    return f"hidden_states.{number - clip_skip + 1}" if usual else ""

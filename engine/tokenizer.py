@@ -7,7 +7,7 @@ added behind the vocabulary (Gal et al., arXiv 2208.01618) are found before all 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -69,13 +69,20 @@ class Tokenizer:
 
         An empty text is one chunk. Raises RequestError for text that is not valid Unicode.
         """
+        return self.chunks(self.ids(text))
+
+    def ids(self, text: str) -> list[int]:
+        """Give the ids of `text` alone, however many. Raises RequestError as `encode` does."""
         if SURROGATE.search(text):
             raise RequestError(
                 "the prompt holds half of a surrogate pair, which is no character",
                 hint="it was damaged on its way here: read or paste it again as UTF-8",
             )
         ids = self._library.encode(text, add_special_tokens=False).ids
-        ids = [each for number in ids for each in self._several.get(number, (number,))]
+        return [each for number in ids for each in self._several.get(number, (number,))]
+
+    def chunks(self, ids: Sequence[int]) -> NDArray[np.int64]:
+        """Cut ids into chunks as `encode` gives them."""
         room = self.limit - 2
         count = max(1, -(-len(ids) // room))
         chunks = np.full((count, self.limit), self._ids["pad_token"], dtype=np.int64)

@@ -65,6 +65,7 @@ class Training:
     steps_offset, timestep_spacing, use_*_sigmas, final_sigmas_type, set_alpha_to_one: how the
     authors lay the timesteps. solver_order, solver_type, lower_order_final, euler_at_final: how
     they integrate. original_inference_steps, timestep_scaling: a latent consistency model's own.
+    family: the manifest's, since the file does not say it (`Bundle.open` writes it in).
     """
 
     num_train_timesteps: int = 1000
@@ -88,6 +89,7 @@ class Training:
     euler_at_final: bool = False
     original_inference_steps: int = 50
     timestep_scaling: float = 10.0
+    family: str = "sd1"
     class_name: str = "DPMSolverMultistepScheduler"
     algorithm_type: str = "dpmsolver++"
 

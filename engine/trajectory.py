@@ -1,42 +1,47 @@
 """From noise to latents: the passes that make one picture, each a run of the loop."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
 from engine.events import Step
 from engine.inputs import Inputs
-from engine.loop import integrate
+from engine.loop import Denoise, integrate
 from engine.manifest import Manifest
 from engine.noise import noise_source
 from engine.pixels import preview, to_pixels
+from engine.refiner import Handover, switch_step
 from engine.request import GenerationRequest
 from engine.samplers import Table
 from engine.stages import Stages
+from engine.texts import Texts
 
-__all__ = ["Job", "draw_latents", "guidance_between_halves"]
+__all__ = ["Embedded", "Job", "draw_latents", "guidance_between_halves"]
 
 Float32 = NDArray[np.float32]
+Embedded = Conditioning | ScheduledConditioning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
     """One picture to make: its own request, its place among `count`, and what they share.
 
-    preview_decoder: None makes previews by the bundle's linear map. clock: seconds.
+    refiner_texts: the same texts for its refiner, none without. preview_decoder: None makes
+    previews by the bundle's linear map. clock: seconds.
     """
 
     request: GenerationRequest
     inputs: Inputs
     index: int
     table: Table
-    token_ids: list[NDArray[np.int64]]
+    texts: Texts
+    refiner_texts: tuple[Texts, ...]
     cancelled: Callable[[], bool]
     decoder: Decoder
     preview_decoder: Decoder | None
@@ -49,19 +54,16 @@ def guidance_between_halves(request: GenerationRequest, manifest: Manifest) -> f
 
 
 def draw_latents(
-    job: Job, manifest: Manifest, stages: Stages, text: Conditioning, stock: Stages
+    job: Job, manifest: Manifest, stages: Stages, texts: Sequence[Embedded], stock: Stages
 ) -> Generator[Step, None, Float32 | None]:
     """Run the job's passes, a Step after each evaluation; gives the latents f32[1, 4, h, w] to
     decode, or None when it was cancelled.
 
-    stages: of the precision that computes. stock: those that previews are decoded by.
+    stages: of the precision that computes. texts: for the bundle, and for its refiner where the
+    request names one. stock: the stages that previews are decoded by.
     """
     request, table = job.request, job.table
-    denoiser = Denoiser(
-        stages.network(text, request, request.width, request.height),
-        manifest.prediction_type,
-        guidance_between_halves(request, manifest),
-    )
+    denoiser = _denoiser(job, stages, texts)
     start = np.zeros(stages.components.latent_shape(request.height, request.width), np.float32)
     noise = noise_source(request.noise, request.seed)
     latents = start
@@ -80,6 +82,28 @@ def draw_latents(
             preview=_preview(denoised, job, manifest, stock),
         )
     return latents.copy()
+
+
+def _denoiser(job: Job, stages: Stages, texts: Sequence[Embedded]) -> Denoise:
+    """Bind the networks that take part to their texts: the bundle's, and then its refiner's."""
+    base = _bound(job, stages, texts[0], job.texts.weights)
+    request = job.request
+    if not request.refiner:
+        return base
+    refiner = stages.refiner(request.refiner)
+    refined = _bound(job, refiner, texts[1], job.refiner_texts[0].weights)
+    trained = stages.bundle.training.num_train_timesteps
+    return Handover(base, refined, switch_step(job.table, trained, request.refiner_switch))
+
+
+def _bound(job: Job, stages: Stages, text: Embedded, weights: Sequence[float]) -> Denoiser:
+    request, manifest = job.request, stages.bundle.manifest
+    return Denoiser(
+        stages.network(text, request, request.width, request.height, job.inputs),
+        manifest.prediction_type,
+        guidance_between_halves(request, manifest),
+        weights,
+    )
 
 
 def _preview(

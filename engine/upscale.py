@@ -1,10 +1,5 @@
-"""Enlarges a finished picture by an upscaling network, in tiles that overlap.
+"""Enlarges a finished picture by an upscaling network, in tiles that overlap (`engine.tiles`)."""
 
-Memory is bounded by a row of tiles, whatever the picture's size. Where tiles overlap one fades into
-the next; what lies near a tile's edge, where the network saw padding, is not used at all.
-"""
-
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -14,12 +9,13 @@ from numpy.typing import NDArray
 from engine.errors import BundleError, NotFiniteError, RequestError
 from engine.jsonfile import Fields, read_json
 from engine.manifest import UPSCALER
+from engine.tiles import blend, make_grid, round_up
 
 if TYPE_CHECKING:
     from engine.backends import Backend, Session
     from engine.bundle import Bundle
 
-__all__ = ["SCALES", "Upscaler", "read_scale"]
+__all__ = ["MAX_SIDE", "SCALES", "Upscaler", "read_scale"]
 
 Float32 = NDArray[np.float32]
 SCALES = (2, 3, 4, 8)
@@ -90,35 +86,20 @@ class Upscaler:
             )
         tile = self._tile_of(height, width)
         padded = _padded(pixels, tile)
-        rows, columns = (
-            _starts(size, side, self._overlap)
-            for size, side in zip(padded.shape[:2], tile, strict=True)
-        )
+        grid = make_grid((padded.shape[0], padded.shape[1]), tile, self._overlap, unit=UNIT)
+
+        def run(top: int, left: int) -> Float32:
+            return self._run(padded[top : top + tile[0], left : left + tile[1]])
+
         result = np.empty((height * self.scale, width * self.scale, 3), np.uint8)
-        done = 0
-        kept = np.empty((3, 0, 0), np.float32)  # what the row before gave, and this one fades from
-        for place, top in enumerate(rows):
-            band = np.empty((3, tile[0] * self.scale, padded.shape[1] * self.scale), np.float32)
-            filled = 0
-            for left in columns:
-                part = padded[top : top + tile[0], left : left + tile[1]]
-                at = left * self.scale
-                _lay(band[:, :, at:], self._run(part), filled - at)
-                filled = at + tile[1] * self.scale
-                done += 1
-                progress(done / (len(rows) * len(columns)))
-            if place:
-                shared = kept.shape[1]
-                fade = _ramp(shared)[:, None]
-                band[:, :shared] = kept + fade * (band[:, :shared] - kept)
-            last = place + 1 == len(rows)
-            final = band.shape[1] if last else (rows[place + 1] - top) * self.scale
-            _write(result[top * self.scale :], band[:, :final])
-            kept = band[:, final:]
+        top = 0
+        for band in blend(grid, self.scale, run, progress):
+            _write(result[top:], band)
+            top += band.shape[1]
         return result
 
     def _tile_of(self, height: int, width: int) -> tuple[int, int]:
-        free = (min(self._tile, _up(size, UNIT)) for size in (height, width))
+        free = (min(self._tile, round_up(size, UNIT)) for size in (height, width))
         high, wide = (fixed or own for fixed, own in zip(self._fixed, free, strict=True))
         return high, wide
 
@@ -159,41 +140,14 @@ class Upscaler:
         return self._loaded[1]
 
 
-def _up(size: int, unit: int) -> int:
-    return -(-size // unit) * unit
-
-
 def _padded(pixels: NDArray[np.uint8], tile: tuple[int, int]) -> NDArray[np.uint8]:
     """Repeat the last row and column until whole tiles fit."""
     height, width = (
-        max(side, _up(size, UNIT) if side % UNIT == 0 else size)
+        max(side, round_up(size, UNIT) if side % UNIT == 0 else size)
         for size, side in zip(pixels.shape[:2], tile, strict=True)
     )
     more = ((0, height - pixels.shape[0]), (0, width - pixels.shape[1]), (0, 0))
     return np.pad(pixels, more, mode="edge")
-
-
-def _starts(size: int, tile: int, overlap: int) -> list[int]:
-    """Give where tiles begin along an axis: evenly, with at least `overlap` between neighbours."""
-    unit = UNIT if tile % UNIT == 0 else 1
-    way, step = (size - tile) // unit, max(1, (tile - min(overlap, tile // 2)) // unit)
-    count = math.ceil(way / step)
-    return [0, *(place * way // count * unit for place in range(1, count + 1))]
-
-
-def _ramp(length: int) -> Float32:
-    """Fade from 0 to 1 over the middle half of an overlap: f32[length]."""
-    margin = length // 4
-    place = np.arange(length, dtype=np.float32) + np.float32(0.5 - margin)
-    return np.clip(place / np.float32(max(1, length - 2 * margin)), 0.0, 1.0)
-
-
-def _lay(band: Float32, tile: Float32, shared: int) -> None:
-    """Lay a tile at the beginning of f32[3, h, w]; its first `shared` columns fade in."""
-    shared = max(0, shared)
-    old = band[:, :, :shared]
-    old += _ramp(shared) * (tile[:, :, :shared] - old)
-    band[:, :, shared : tile.shape[2]] = tile[:, :, shared:]
 
 
 def _write(result: NDArray[np.uint8], band: Float32) -> None:

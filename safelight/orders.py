@@ -32,6 +32,11 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "eta": (int, float),
     "noise": (str,),
     "decoder": (str,),
+    "refiner": (str,),
+    "refiner_switch": (int, float),
+    "upscaler": (str,),
+    "prompt_syntax": (str,),
+    "clip_skip": (int,),
 }
 
 

@@ -4,11 +4,20 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from safelight import __version__
+
 if TYPE_CHECKING:
-    from engine import GenerationRequest, Picture
+    from engine import Bundle, Choice, GenerationRequest, Picture
     from vault import Record
 
-__all__ = ["attempt_metadata", "generated_line", "listed_line", "picture_metadata", "shown_line"]
+__all__ = [
+    "attempt_metadata",
+    "generated_line",
+    "listed_line",
+    "picture_metadata",
+    "shown_line",
+    "upscaled_metadata",
+]
 
 # Settings that `generate --json` prints flat beside the model (CONTRACT: JSON of `generate`).
 _SETTINGS = ("seed", "width", "height", "steps", "sampler", "schedule", "guidance_scale", "decoder")
@@ -18,11 +27,13 @@ def picture_metadata(picture: "Picture") -> dict[str, Any]:
     """Give the sealed metadata of a finished picture: all that is needed to make it again."""
     return _asked(picture.request, picture.model) | {
         "model_hash": picture.model_hash,
+        "beside": dict(picture.beside),
         "backend": picture.backend,
         "device": picture.device,
         "precision": picture.precision,
         "reason": picture.reason,
         "libraries": dict(picture.libraries),
+        "version": __version__,
         "repairs": list(picture.repairs),
         "flagged": picture.flagged,
         "seconds": _rounded(asdict(picture.seconds)),
@@ -39,6 +50,39 @@ def attempt_metadata(request: "GenerationRequest", model: str, outcome: str) -> 
     outcome: `cancelled`, or one sentence that says how it failed.
     """
     return _asked(request, model) | {"outcome": outcome, "tags": []}
+
+
+def upscaled_metadata(
+    bundle: "Bundle",
+    choice: "Choice",
+    size: tuple[int, ...],
+    parent: tuple[str, Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Give the sealed metadata of a picture that was enlarged from another one.
+
+    size: (height, width) in pixels. parent: id and metadata of the record that it was made of,
+    whose words it is found by; None for a file.
+    """
+    record_id, words = ("", {}) if parent is None else parent
+    backend = choice.backend
+    return {
+        "prompt": words.get("prompt", ""),
+        "negative_prompt": words.get("negative_prompt", ""),
+        "model": bundle.name,
+        "model_hash": bundle.hash,
+        "parent": record_id,
+        "settings": {"seed": None, "width": size[1], "height": size[0]},
+        "backend": backend.name,
+        "device": backend.device,
+        "precision": backend.precision,
+        "reason": choice.reason,
+        "libraries": dict(backend.libraries),
+        "flagged": words.get("flagged", False),
+        "tags": list(words.get("tags", [])),
+        "rating": 0,
+        "favourite": False,
+        "disclosed": [],
+    }
 
 
 def generated_line(

@@ -5,12 +5,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safelight.pixels import PICTURE_TYPE, THUMBNAIL_TYPE, encode_picture, encode_thumbnail
+from safelight.drafts import control_blobs, picture_draft
+from safelight.pixels import encode_picture
 from safelight.records import attempt_metadata, generated_line, picture_metadata
 
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
-    from vault import Draft, Vault
+    from engine.inputs import Inputs
+    from vault import BlobDraft, Draft, Vault
 
 __all__ = ["Made", "Sealed", "Studio"]
 
@@ -37,11 +39,18 @@ class Made:
 class Studio:
     """Run requests through a pipeline and seal what comes out.
 
-    vault: where pictures go; None is incognito, and Made events carry the bytes instead.
+    vault: where pictures go; None is incognito, and Made events carry the bytes instead. inputs:
+    pictures that go in with every request, sealed with each result; None: none.
     """
 
-    def __init__(self, pipeline: "Pipeline", vault: "Vault | None") -> None:
+    def __init__(
+        self, pipeline: "Pipeline", vault: "Vault | None", inputs: "Inputs | None" = None
+    ) -> None:
+        from engine.inputs import NO_INPUTS
+
         self._pipeline = pipeline
+        self._inputs = inputs or NO_INPUTS
+        self._given: tuple[BlobDraft, ...] | None = None
         self._vault = vault
         self._waiting: list[tuple[Draft, float]] = []
         self._since = 0.0
@@ -73,7 +82,8 @@ class Studio:
         from engine import Picture
 
         finished = 0
-        for event in self._pipeline.generate(request, cancelled=cancelled):
+        events = self._pipeline.generate(request, cancelled=cancelled, inputs=self._inputs)
+        for event in events:
             if not isinstance(event, Picture):
                 yield event
                 continue
@@ -91,29 +101,20 @@ class Studio:
         return Made(png, line)
 
     def _seal(self, picture: "Picture") -> Iterator[Sealed]:
-        from vault import BlobDraft, Draft, Kind
-
         start = time.perf_counter()
-        png, thumbnail = encode_picture(picture.pixels), encode_thumbnail(picture.pixels)
-        draft = Draft(
-            kind=Kind.PICTURE,
-            metadata=picture_metadata(picture),
-            blobs=(
-                BlobDraft(name="picture", kind=Kind.PICTURE, media_type=PICTURE_TYPE, data=png),
-                BlobDraft(
-                    name="thumbnail",
-                    kind=Kind.THUMBNAIL,
-                    media_type=THUMBNAIL_TYPE,
-                    data=thumbnail,
-                ),
-            ),
-        )
+        draft = picture_draft(picture, {}, self._input_blobs())
         now = time.perf_counter()
         if not self._waiting:
             self._since = now
         self._waiting.append((draft, now - start))
         if len(self._waiting) == BATCH or now - self._since >= PATIENCE:
             yield from self._flush()
+
+    def _input_blobs(self) -> "tuple[BlobDraft, ...]":
+        """Encode what went in, once for all pictures that are made of it."""
+        if self._given is None:
+            self._given = control_blobs(self._inputs)
+        return self._given
 
     def _flush(self) -> Iterator[Sealed]:
         if not self._waiting or self._vault is None:

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the universal fallback on the CPU, in fp32.
+"""ONNX Runtime: the universal fallback on the CPU, in fp32; Core ML and DirectML where it has them.
 
 Asked for a provider that it cannot load, the library prints a warning and computes on the CPU; here
 that is a DeviceError.
@@ -6,6 +6,7 @@ that is a DeviceError.
 
 import importlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,19 +15,22 @@ from numpy.typing import NDArray
 
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.buffers import fill
+from engine.backends.ortproviders import CPU, Provider
 from engine.cores import physical_cores
-from engine.errors import BundleError, DeviceError
+from engine.devicenames import no_provider
+from engine.errors import BundleError, DeviceError, EngineError
+from engine.memory import room_for
+from engine.onnxheader import read_onnx_header
 
 __all__ = ["CPU", "OnnxRuntimeBackend", "runtime"]
 
-CPU: Final = "CPUExecutionProvider"
 _DTYPES: Final = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
     "tensor(int32)": np.int32,
     "tensor(int64)": np.int64,
 }
-_ERRORS_ONLY: Final = 3  # ORT's severity; warnings speak of its own fusions
+_FATAL_ONLY: Final = 4  # ORT's severity; errors are raised as well, warnings speak of its fusions
 
 
 def runtime() -> Any:
@@ -45,21 +49,18 @@ def runtime() -> Any:
 class OnnxRuntimeBackend:
     """Runs components in ONNX Runtime.
 
-    provider: an execution provider by ORT's name; DeviceError when this build has not got it.
-    device: how the pictures' records name it. threads: 0 takes the physical cores that this
-    process may use (ORT's own default pins threads to cores that a container may not have).
+    provider: an execution provider; DeviceError when this build has not got it. threads: 0 takes
+    the physical cores that this process may use (ORT's own default pins threads to cores that a
+    container may not have).
     """
 
-    def __init__(self, provider: str = CPU, device: str = "CPU", threads: int = 0) -> None:
+    def __init__(self, provider: Provider = Provider(), threads: int = 0) -> None:  # noqa: B008 - frozen
         self._ort = runtime()
         available: list[str] = self._ort.get_available_providers()
-        if provider not in available:
-            raise DeviceError(
-                f"this ONNX Runtime has no {provider}; it has {', '.join(available)}",
-                hint="pip install 'safelight[cuda]', in an environment without the cpu extra",
-            )
+        if provider.name not in available:
+            raise no_provider(provider.name, available)
         self.name: Final = "onnxruntime"
-        self.device: Final = device
+        self.device: Final = provider.device
         self.precision: Final = "fp32"
         self.libraries: Libraries = (("onnxruntime", str(self._ort.__version__)),)
         self._provider = provider
@@ -74,35 +75,59 @@ class OnnxRuntimeBackend:
     ) -> "OnnxRuntimeSession":
         """Open a session and bind its buffers for these shapes."""
         try:
-            session = self._ort.InferenceSession(
-                str(model), self._options(), providers=[self._provider]
-            )
+            with room_for("ONNX Runtime", _place(model), shapes):
+                session = self._ort.InferenceSession(
+                    str(model),
+                    self._options(self._sizes(model, shapes)),
+                    providers=[(self._provider.name, dict(self._provider.options))],
+                )
+        except EngineError:
+            raise
         except Exception as error:  # the library's classes have no root of their own
-            if self._provider == CPU:  # which runs every graph: then the file is at fault
+            if self._provider.name == CPU:  # which runs every graph: then the file is at fault
                 raise BundleError(
                     f"ONNX Runtime cannot read {_place(model)}", hint="safelight models verify"
                 ) from error
             raise DeviceError(
-                f"{self._provider} cannot load {_place(model)}: {type(error).__name__}"
+                f"{self._provider.name} cannot load {_place(model)}: {type(error).__name__}",
+                hint="--device cpu works; or the driver of the device is missing or too old",
             ) from error
         got = session.get_providers()[0]
-        if got != self._provider:
-            raise DeviceError(f"ONNX Runtime took {got} where {self._provider} was asked for")
+        if got != self._provider.name:
+            raise DeviceError(
+                f"ONNX Runtime took {got} where {self._provider.name} was asked for",
+                hint="the provider's own libraries or the device's driver are missing",
+            )
         return OnnxRuntimeSession(self._ort, session, shapes, _place(model))
 
     def exact(self) -> "OnnxRuntimeBackend":
         """Give itself: it computes in fp32 already."""
         return self
 
-    def _options(self) -> Any:
+    def _sizes(self, model: Path, shapes: Shapes) -> dict[str, int]:
+        """Give the graph's free sizes by name, for a provider that computes fixed ones faster."""
+        if not self._provider.static:
+            return {}
+        return {
+            free: size
+            for name, port in read_onnx_header(model).inputs.items()
+            for free, size in zip(port.shape, shapes.get(name, ()), strict=False)
+            if isinstance(free, str)
+        }
+
+    def _options(self, sizes: Mapping[str, int]) -> Any:
         options = self._ort.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
+        options.log_severity_level = _FATAL_ONLY
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1  # the graphs are chains
         # Threads spin for work within a run (worth 5 % of a step) but not between runs, where they
         # would heat a laptop for nothing.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self._provider != CPU:
+        if self._provider.name == "DmlExecutionProvider":
+            options.enable_mem_pattern = False  # it needs that, and one node after the other
+        if self._provider.name != CPU and not self._provider.shares:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         return options
 
@@ -140,7 +165,10 @@ class OnnxRuntimeSession:
         fill(self._buffers, inputs)
         names = [port.name for port in self._session.get_outputs()]
         try:
-            found: list[Array] = self._session.run(names, self._buffers)
+            with self._room():
+                found: list[Array] = self._session.run(names, self._buffers)
+        except EngineError:
+            raise
         except Exception as error:  # the library's classes have no root of their own
             raise self._failed() from error
         return {name: each.astype(np.float32) for name, each in zip(names, found, strict=True)}
@@ -160,9 +188,16 @@ class OnnxRuntimeSession:
 
     def _run(self) -> None:
         try:
-            self._session.run_with_iobinding(self._binding)
+            with self._room():
+                self._session.run_with_iobinding(self._binding)
+        except EngineError:
+            raise
         except Exception as error:  # the library's classes have no root of their own
             raise self._failed() from error
+
+    def _room(self) -> AbstractContextManager[None]:
+        shapes = {name: each.shape for name, each in self._buffers.items()}
+        return room_for("ONNX Runtime", self._place, shapes)
 
     def _failed(self) -> DeviceError:
         sizes = ", ".join(f"{name} {list(each.shape)}" for name, each in self._buffers.items())

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: reads ONNX directly, static shapes, bf16 where the processor computes it.
+"""OpenVINO: reads ONNX directly, static shapes; on the CPU in bf16 where it computes that.
 
 Only the runtime (`Core`) is used. Importing the plain package also imports its converter, and that
 reports the import to its maker over the network; see `runtime`.
@@ -8,6 +8,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -18,8 +19,12 @@ from numpy.typing import NDArray
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
+from engine.backends.rewrites import VERSION, rewrite
+from engine.cores import core_limit
+from engine.devicenames import no_openvino_device
 from engine.errors import BundleError, DeviceError
 from engine.forms import Source, no_int8, source_of
+from engine.memory import requested_bytes, room_for
 
 __all__ = ["HINTS", "OpenVinoBackend", "runtime"]
 
@@ -56,25 +61,31 @@ def runtime() -> Any:
 
 
 class OpenVinoBackend:
-    """Runs components in OpenVINO's CPU plugin.
+    """Runs components in one of OpenVINO's plugins.
 
-    precision: fp32, bf16 or fp16; DeviceError when the processor has no arithmetic for it, since
+    device: CPU, GPU, GPU.1 or NPU; DeviceError where there is none.
+    precision: fp32, bf16 or fp16; DeviceError when the device has no arithmetic for it, since
     the plugin would quietly compute in another one. int8 is the unet's quantised form, and for all
     else the fastest of bf16 and fp32, which `hint` names. cache_dir: where compiled models are
     kept, in the sub folder `openvino`, and derived forms are found; None: neither. threads: 0
-    leaves the choice to the plugin, which takes physical cores that the process may use.
+    leaves the choice to the plugin, which takes physical cores that the process may use, but for a
+    container's CPU quota, which it does not know of.
     """
 
-    def __init__(self, precision: str, cache_dir: Path | None, threads: int = 0) -> None:
+    def __init__(
+        self, precision: str, cache_dir: Path | None, threads: int = 0, *, device: str = "CPU"
+    ) -> None:
         ov = runtime()
         self._core = ov.Core()
+        if device != "CPU":  # looking for others loads their plugins: it takes a while
+            self._check_device(device)
         self.name: Final = "openvino"
-        self.device: Final = "CPU"
+        self.device: Final = device
         self.precision: Final = precision
         self.libraries: Libraries = (("openvino", str(ov.__version__)),)
-        self.processor: str = self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        self.processor: str = self._core.get_property(device, "FULL_DEVICE_NAME")
         self.capabilities: tuple[str, ...] = tuple(
-            self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            self._core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         )
         self._cache_dir = cache_dir
         self._threads = threads
@@ -82,17 +93,25 @@ class OpenVinoBackend:
         fastest = "bf16" if "BF16" in self.capabilities else "fp32"
         self.hint: Final = fastest if precision == "int8" else precision
         hint, capability = HINTS.get(self.hint, ("", ""))
-        if capability not in self.capabilities:
+        if capability not in self.capabilities or (precision == "int8" and device != "CPU"):
             raise DeviceError(
-                f"this processor ({self.processor}) does not compute in {precision}",
+                f"this {'processor' if device == 'CPU' else device} ({self.processor}) does not"
+                f" compute in {precision}",
                 hint="--precision fp32 runs everywhere; auto takes the fastest that there is",
             )
         self._options: dict[str, str | int] = {
             "INFERENCE_PRECISION_HINT": hint,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        if threads:
-            self._options["INFERENCE_NUM_THREADS"] = threads
+        limit = (threads or core_limit()) if device == "CPU" else 0
+        if limit:
+            self._options["INFERENCE_NUM_THREADS"] = limit
+
+    def _check_device(self, device: str) -> None:
+        there: list[str] = list(self._core.available_devices)
+        # GPU is the first one where there are several: GPU.0, GPU.1
+        if device not in there and not any(each.startswith(f"{device}.") for each in there):
+            raise no_openvino_device(device, there)
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> "OpenVinoSession":
         """Compile for static shapes, or take the compiled form from the cache.
@@ -110,10 +129,11 @@ class OpenVinoBackend:
                 return self._open(Source(model, identity), shapes)
 
     def exact(self) -> "OpenVinoBackend":
-        """Give the same processor in fp32."""
+        """Give the same device in fp32, or the processor where the device has no fp32 (an NPU)."""
         if self.precision == "fp32":
             return self
-        return OpenVinoBackend("fp32", self._cache_dir, self._threads)
+        device = self.device if "FP32" in self.capabilities else "CPU"
+        return OpenVinoBackend("fp32", self._cache_dir, self._threads, device=device)
 
     def _source(self, model: Path, shapes: Shapes, identity: str) -> Source:
         if self._cache_dir and identity:
@@ -132,33 +152,40 @@ class OpenVinoBackend:
         if compiled is None:
             if self._cache_dir:
                 source.check(self._cache_dir)
-            compiled = self._compile(source.model, shapes)
+            quantised = source.form is not None and source.form.key.target == "int8"
+            compiled = self._compile(source.model, shapes, rewritten=not quantised)
             if self._blobs and key:
-                self._blobs.put(key, compiled.export_model().getvalue())
+                with suppress(MemoryError):  # it will be compiled again: that is all
+                    self._blobs.put(key, compiled.export_model().getvalue())
         self._check(compiled)
-        return OpenVinoSession(compiled, tuple(shapes), blob)
+        place = _place(source.model)
+        with room_for("OpenVINO", place, shapes):
+            return OpenVinoSession(compiled, tuple(shapes), place, blob)
 
     def _parts(self, shapes: Shapes, identity: str) -> dict[str, object]:
         return {
             "identity": identity,
             "shapes": {name: list(shape) for name, shape in shapes.items()},
             "options": self._options,
+            "device": self.device,
             "libraries": self.libraries,
             "processor": [self.processor, *self.capabilities],
+            "rewrites": VERSION,
         }
 
     def _import(self, blob: NDArray[np.uint8], key: str) -> Any | None:
         try:
             tensor = runtime().Tensor(blob, shared_memory=True)
-            return self._core.import_model(tensor, "CPU", self._options)
-        except RuntimeError:
-            if self._blobs:  # verified, and still refused: compile anew
+            return self._core.import_model(tensor, self.device, self._options)
+        except RuntimeError as error:
+            if self._blobs and requested_bytes(error) < 0:  # verified, and refused: compile anew
                 self._blobs.drop(key)
             return None
 
-    def _compile(self, model: Path, shapes: Shapes) -> Any:
+    def _compile(self, model: Path, shapes: Shapes, *, rewritten: bool) -> Any:
         try:
-            graph = self._core.read_model(model)
+            with room_for("OpenVINO", _place(model), shapes):
+                graph = self._core.read_model(model)
         except RuntimeError as error:
             raise BundleError(
                 f"OpenVINO cannot read {_place(model)}", hint="safelight models verify"
@@ -175,8 +202,11 @@ class OpenVinoBackend:
                 f"{_place(model)} does not take the sizes {sizes}",
                 hint="multiples of 64 pixels fit every model",
             ) from error
+        if rewritten and self.device == "CPU":  # a quantised form runs as it was measured
+            rewrite(runtime(), graph)
         try:
-            return self._core.compile_model(graph, "CPU", self._options)
+            with room_for("OpenVINO", _place(model), shapes):
+                return self._core.compile_model(graph, self.device, self._options)
         except RuntimeError as error:
             raise DeviceError(f"OpenVINO cannot compile {_place(model)}") from error
 
@@ -184,14 +214,25 @@ class OpenVinoBackend:
         got: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
         if got != self._options["INFERENCE_PRECISION_HINT"]:
             raise DeviceError(f"OpenVINO computes in {got} where {self.precision} was asked for")
+        ran: str | list[str] = compiled.get_property("EXECUTION_DEVICES")
+        devices = [ran] if isinstance(ran, str) else ran
+        if any(each.partition(".")[0] != self.device.partition(".")[0] for each in devices):
+            raise DeviceError(
+                f"OpenVINO computes on {', '.join(devices)} where {self.device} was asked for"
+            )
 
 
 class OpenVinoSession:
     """One compiled component with an infer request whose tensors are written and read in place."""
 
     def __init__(
-        self, compiled: Any, names: tuple[str, ...], blob: NDArray[np.uint8] | None = None
+        self,
+        compiled: Any,
+        names: tuple[str, ...],
+        place: str,
+        blob: NDArray[np.uint8] | None = None,
     ) -> None:
+        self._place = place
         self._blob = blob  # the compiled model may point into it
         self._request = compiled.create_infer_request()
         # By the names asked for: an input whose cast was folded away has several names.
@@ -208,15 +249,22 @@ class OpenVinoSession:
         """Compute the first output f32, a buffer that the next run overwrites."""
         fill(self._buffers, inputs)
         try:
-            self._request.infer(share_outputs=True)
+            with room_for("OpenVINO", self._place, _shapes(self._buffers)):
+                self._request.infer(share_outputs=True)
         except RuntimeError as error:
-            raise DeviceError(f"OpenVINO failed on the CPU: {type(error).__name__}") from error
+            raise DeviceError(
+                f"OpenVINO failed on {self._place}: {type(error).__name__}"
+            ) from error
         return self._output.astype(np.float32, copy=False)
 
     def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
         """Compute every output f32, copied."""
         self.run(inputs)
         return {name: data.astype(np.float32) for name, data in self._outputs.items()}
+
+
+def _shapes(buffers: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: buffer.shape for name, buffer in buffers.items()}
 
 
 def _static(graph: Any, shapes: Shapes) -> dict[str, list[int]]:

@@ -11,10 +11,12 @@ from safelight.cli import (
     leave,
     look,
     models,
+    reproduce,
     reveal,
     status,
     trash,
     upkeep,
+    upscale,
 )
 
 __all__ = ["app"]
@@ -33,12 +35,14 @@ for verb, function in (
     ("doctor", status.doctor),
     ("config", status.config),
     ("generate", generate.generate),
+    ("upscale", upscale.upscale),
     ("ls", look.ls),
     ("show", look.show),
     ("trash", trash.trash),
     ("untrash", trash.untrash),
     ("purge", trash.purge),
     ("reveal", reveal.reveal),
+    ("reproduce", reproduce.reproduce),
     ("export", export.export),
 ):
     app.command(verb)(function)

@@ -17,6 +17,7 @@ from safelight.exits import UsageError
 
 if TYPE_CHECKING:
     from engine import GenerationRequest
+    from safelight.addons import Steering
     from safelight.settings import Settings
     from safelight.studio import Made, Sealed, Studio
     from vault import Vault
@@ -53,8 +54,36 @@ def generate(
         str | None,
         typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
     ] = None,
+    control: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--control",
+            help="NAME=FILE[,scale=..][,start=..][,end=..]: steer by a ControlNet and a picture;"
+            " more than once for several.",
+        ),
+    ] = None,
+    refiner: Annotated[
+        str | None, typer.Option("--refiner", help="A bundle of SDXL's refiner, for the end.")
+    ] = None,
+    refiner_switch: Annotated[
+        float | None,
+        typer.Option("--refiner-switch", help="Share of the noise behind which it begins (0.8)."),
+    ] = None,
+    upscaler: Annotated[
+        str | None, typer.Option("--upscaler", help="A bundle that enlarges the finished picture.")
+    ] = None,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-skip", help="Layer of the text encoder: 1 the usual, 2 the one before."
+        ),
+    ] = None,
+    plain_prompt: Annotated[
+        bool, typer.Option("--plain-prompt", help="Brackets, AND and BREAK are only text.")
+    ] = False,
     device: Annotated[
-        str | None, typer.Option("--device", help="auto, cpu, openvino, onnxruntime, cuda[:n] ...")
+        str | None,
+        typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")
@@ -75,6 +104,7 @@ def generate(
     json: Json = False,
 ) -> None:
     """Make pictures and seal them. A prompt on the command line stays in your shell's history."""
+    from safelight.addons import read_controls
     from safelight.settings import load_settings
 
     orders = _orders(prompt, prompts, request)
@@ -93,9 +123,16 @@ def generate(
         "seed": seed,
         "count": number,
         "decoder": decoder,
+        "refiner": refiner,
+        "refiner_switch": refiner_switch,
+        "upscaler": upscaler,
+        "clip_skip": clip_skip,
+        "prompt_syntax": "plain" if plain_prompt else None,
     }
+    steering = read_controls(control or ())
+    given["controls"] = steering.controls
     with nullcontext() if incognito else access.open() as vault:
-        _run(chosen, orders, given, _Sink(vault, to, json))
+        _run(chosen, orders, given, steering, _Sink(vault, to, json))
         if vault is not None:
             _look_after(vault)
 
@@ -155,19 +192,27 @@ def _orders(prompt: str | None, prompts: Path | None, request: Path | None) -> l
 
 
 def _run(
-    settings: "Settings", orders: list[dict[str, Any]], given: dict[str, Any], sink: _Sink
+    settings: "Settings",
+    orders: list[dict[str, Any]],
+    given: dict[str, Any],
+    steering: "Steering",
+    sink: _Sink,
 ) -> None:
     from engine import Pipeline, choose
+    from safelight.addons import open_beside
     from safelight.orders import requests
     from safelight.shelf import Shelf
     from safelight.studio import Studio
 
-    bundle = Shelf(settings.models, settings.cache).open(settings["model"])
+    shelf = Shelf(settings.models, settings.cache)
+    bundle = shelf.open(settings["model"])
     ready = list(requests(bundle, orders, given))
+    beside = open_beside(shelf, ready)
     choice = choose(settings["device"], settings["precision"], settings.cache)
     note(f"{bundle.name} on {choice.reason}")
-    pipeline = Pipeline(bundle, choice, check_safety=settings["safety_checker"] == "on")
-    _drain(Studio(pipeline, sink.vault), ready, sink)
+    checked = settings["safety_checker"] == "on"
+    pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
+    _drain(Studio(pipeline, sink.vault, steering.inputs), ready, sink)
     if sink.flagged:
         note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
 

@@ -1,6 +1,7 @@
 """No prompt and no pixel in the clear: on disk, in logs, in arguments, in the environment."""
 
 import io
+import json
 import os
 import re
 import shutil
@@ -45,6 +46,7 @@ def hunted(tmp_path_factory):
     run("generate", "-", "--seed", "10", *QUICK, given=CANARY)
     listed = run("ls", "--search", "-", "--json", given="zebra qx7f3a91")
     assert listed.count("\n") == 2  # the words are findable, so they are really stored
+    run("reproduce", json.loads(listed.splitlines()[0])["id"], "--keep")
     run("status")
     bad = home.run("generate", "-", "--sampler", "none", status=2, given=CANARY)
     said.append(bad.stderr)

@@ -14,6 +14,7 @@ from engine.backends.blobs import BlobCache
 from engine.backends.fake import FakeBackend
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.backends.openvino import OpenVinoBackend
+from engine.backends.ortproviders import Provider
 from engine.errors import BundleError, DeviceError
 from tests.engine.tiny_graph import DEPTH, multiplied, write_product, write_timestep, write_two
 
@@ -123,7 +124,7 @@ def test_they_say_what_they_are(backend):
 
 def test_a_provider_that_is_not_there_is_refused_and_not_replaced():
     with pytest.raises(DeviceError, match="no CUDAExecutionProvider") as raised:
-        OnnxRuntimeBackend("CUDAExecutionProvider", "cuda:0")
+        OnnxRuntimeBackend(Provider(name="CUDAExecutionProvider", device="cuda:0"))
     assert "safelight[cuda]" in raised.value.hint
 
 

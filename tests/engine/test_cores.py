@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from engine.cores import physical_cores
+from engine.cgroups import ControlGroups
+from engine.cores import core_limit, physical_cores
 
 ALL = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 pytestmark = pytest.mark.skipif(not ALL, reason="affinity and sysfs are Linux")
@@ -18,32 +19,54 @@ def topology(folder, siblings):
     return folder
 
 
+def nothing(tmp_path):
+    return ControlGroups(membership=tmp_path / "none", root=tmp_path / "none")
+
+
+def quota(tmp_path, text):
+    (tmp_path / "self").write_text("0::/")
+    (tmp_path / "groups").mkdir()
+    (tmp_path / "groups" / "cpu.max").write_text(text)
+    return ControlGroups(membership=tmp_path / "self", root=tmp_path / "groups")
+
+
 def test_threads_of_one_core_count_once(tmp_path):
     together = topology(tmp_path / "smt", dict.fromkeys(ALL, "0-99"))
-    assert physical_cores(together, tmp_path / "none") == 1
+    assert physical_cores(together, nothing(tmp_path)) == 1
     apart = topology(tmp_path / "single", {cpu: str(cpu) for cpu in ALL})
-    assert physical_cores(apart, tmp_path / "none") == len(ALL)
+    assert physical_cores(apart, nothing(tmp_path)) == len(ALL)
+    assert core_limit(apart, nothing(tmp_path)) == 0
 
 
 @pytest.mark.parametrize(
-    ("quota", "most"),
+    ("text", "most"),
     [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("?", None)],
 )
-def test_a_containers_quota_is_a_limit(tmp_path, quota, most):
+def test_a_containers_quota_is_a_limit(tmp_path, text, most):
     apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in ALL})
-    (tmp_path / "cpu.max").write_text(quota)
-    assert physical_cores(apart, tmp_path / "cpu.max") == (most or len(ALL))
+    groups = quota(tmp_path, text)
+    assert physical_cores(apart, groups) == (most or len(ALL))
+    assert core_limit(apart, groups) == (1 if most and len(ALL) > 1 else 0)
+
+
+def test_a_containers_set_of_processors_is_a_limit(tmp_path):
+    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in ALL})
+    groups = quota(tmp_path, "max 100000")
+    (tmp_path / "groups" / "cpuset.cpus.effective").write_text(f"{ALL[-1]}\n")
+    assert physical_cores(apart, groups) == 1
+    (tmp_path / "groups" / "cpuset.cpus.effective").write_text("7000-7001\n")  # none of ours
+    assert physical_cores(apart, groups) == len(ALL)
 
 
 def test_without_a_topology_it_estimates(tmp_path):
     expected = len(ALL) if len(ALL) <= 4 else len(ALL) // 2
-    assert physical_cores(tmp_path, tmp_path / "none") == expected
+    assert physical_cores(tmp_path, nothing(tmp_path)) == expected
 
 
 def test_the_process_affinity_is_respected(tmp_path):
     apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in ALL})
     os.sched_setaffinity(0, ALL[:1])
     try:
-        assert physical_cores(apart, tmp_path / "none") == 1
+        assert physical_cores(apart, nothing(tmp_path)) == 1
     finally:
         os.sched_setaffinity(0, ALL)

@@ -1,13 +1,22 @@
 """Devices are chosen by name, with a reason, and nothing falls back silently."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 
+import numpy as np
+import onnxruntime
 import pytest
 
+from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.backends.openvino import OpenVinoBackend
+from engine.backends.ortproviders import Provider
 from engine.devices import DEVICES, PRECISIONS, choose, describe
 from engine.errors import DeviceError, EngineError, RequestError
+from tests.engine.tiny_graph import DEPTH, write_product
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +61,17 @@ def test_a_device_by_name_in_fp32(device, name, tmp_path):
         ("", "auto", "unknown device ''"),
         ("cpu:1", "auto", "unknown device 'cpu:1'"),
         ("auto:CPU", "auto", "unknown device"),
-        ("openvino:GPU", "auto", "unknown device 'openvino:GPU'"),
+        ("openvino:GPUU", "auto", "did you mean 'openvino:GPU'"),
+        ("openvino:AUTO", "auto", "unknown device 'openvino:AUTO'"),
+        ("openvino:", "auto", "unknown device 'openvino:'"),
+        ("openvino:MULTI:GPU,CPU", "auto", "unknown device"),
+        ("coreml:1", "auto", "unknown device 'coreml:1'; did you mean 'coreml'"),
+        ("directml:x", "auto", "unknown device"),
+        ("torch:x", "auto", "unknown device"),
+        ("Cuda", "auto", "did you mean 'cuda'"),
         ("onnxruntime:0", "auto", "unknown device"),
         ("cuda:x", "auto", "unknown device 'cuda:x'"),
-        ("tensorrt:0", "auto", "unknown device"),
+        ("tensorrt:x", "auto", "unknown device"),
         ("cpu", "fp8", "unknown precision 'fp8'"),
         ("cuda", "half", "unknown precision"),
     ],
@@ -66,12 +82,95 @@ def test_an_unknown_name_is_a_bad_value(device, precision, says):
     assert raised.value.hint
 
 
-@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3", "tensorrt"])
+@pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3", "tensorrt", "tensorrt:1"])
 def test_a_card_is_never_replaced_by_the_cpu(device):
     with pytest.raises(DeviceError, match=f"device '{device}'") as raised:
         choose(device)
     kind = device.partition(":")[0]
     assert f"pip install 'safelight[{kind}]'" in raised.value.hint
+    library = {"cuda": "onnxruntime-gpu", "tensorrt": "tensorrt"}[kind]
+    assert (f"{library} is not installed" in str(raised.value)) == (not installed(library))
+
+
+def installed(distribution):
+    try:
+        return bool(version(distribution))
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [
+        ("openvino:GPU", "OpenVINO finds no GPU here; it has"),
+        ("openvino:gpu.3", "OpenVINO finds no GPU.3 here; it has"),
+        ("openvino:NPU", "OpenVINO finds no NPU here; it has"),
+        ("coreml", "no CoreMLExecutionProvider; it has"),
+        ("directml", "no DmlExecutionProvider; it has"),
+        ("directml:1", "no DmlExecutionProvider; it has"),
+    ],
+)
+def test_what_is_not_here_is_named_with_what_it_needs(device, says):
+    name = device.upper().partition(":")[2]
+    if name and name in describe("cpu", "fp32").get("OpenVINO devices", ()):
+        pytest.skip("this machine has the device")
+    provider = says.split()[1].rstrip(";")
+    if provider in onnxruntime.get_available_providers():
+        pytest.skip("this build has the provider")
+    with pytest.raises(DeviceError, match=says) as raised:
+        choose(device)
+    assert raised.value.hint
+
+
+def test_a_library_that_does_not_work_is_passed_over_by_auto_alone_and_named(tmp_path):
+    """A broken OpenVINO in front of the real one, in a process of its own."""
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libhwloc is missing')")
+    program = (
+        "from engine import DeviceError, choose\n"
+        "for device in ('auto', 'cpu'):\n"
+        "    choice = choose(device)\n"
+        "    print(choice.backend.name, choice.reason)\n"
+        "try:\n"
+        "    choose('openvino')\n"
+        "except DeviceError as error:\n"
+        "    print(error, error.hint)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, second, third = done.stdout.splitlines()
+    for line in (first, second):
+        assert line.startswith("onnxruntime ONNX Runtime, CPU, fp32: OpenVINO is passed over")
+        assert "libhwloc is missing" in line
+    assert "OpenVINO cannot be loaded: libhwloc is missing" in third
+    assert "safelight[cpu]" in third
+
+
+def test_a_provider_that_does_not_take_the_whole_graph_is_an_error_not_the_cpu(tmp_path):
+    """Azure's provider is in every build, can be asked for, and computes none of this."""
+    azure = Provider(name="AzureExecutionProvider", device="azure")
+    if azure.name not in onnxruntime.get_available_providers():
+        pytest.skip("this build has no such provider")
+    model = write_product(tmp_path / "unet" / "model.onnx")
+    with pytest.raises(DeviceError, match="AzureExecutionProvider") as raised:
+        OnnxRuntimeBackend(azure).load(model, {"x": (2, DEPTH)})
+    assert raised.value.hint
+
+
+def test_a_static_provider_gets_its_sizes_written_into_the_graph(tmp_path):
+    model = write_product(tmp_path / "unet" / "model.onnx")
+    backend = OnnxRuntimeBackend(Provider(static=True), threads=1)
+    x = np.ones((2, DEPTH), dtype=np.float32)
+    expected = OnnxRuntimeBackend(threads=1).load(model, {"x": x.shape}).run({"x": x})
+    assert np.array_equal(backend.load(model, {"x": x.shape}).run({"x": x}), expected)
+    session = backend.load(model, {"x": x.shape})
+    assert session._session.get_inputs()[0].shape == [2, DEPTH]  # and not ["batch", DEPTH]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from engine.conditioning import Conditioning
+from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.errors import BundleError
 from engine.moment import Moment
 from engine.network import Network, added_conditions
@@ -43,7 +43,31 @@ def test_a_unet_of_another_shape_is_refused():
 
 def test_sdxl_is_told_height_before_width_and_no_crop():
     pooled = np.ones((2, 6), dtype=np.float32)
-    added = added_conditions(text(2, pooled), width=640, height=512)
+    added = added_conditions(text(2, pooled), width=640, height=512, time_ids=6)
     assert np.array_equal(added["text_embeds"], pooled)
     assert added["time_ids"].tolist() == [[512, 640, 0, 0, 512, 640]] * 2
-    assert added_conditions(text(2), width=640, height=512) == {}
+    assert added_conditions(text(2), width=640, height=512, time_ids=6) == {}
+
+
+@pytest.mark.parametrize(("halves", "scores"), [(1, [6.0]), (2, [2.5, 6.0]), (3, [2.5, 6.0, 6.0])])
+def test_the_refiner_is_told_how_well_the_picture_is_liked(halves, scores):
+    pooled = np.ones((halves, 6), dtype=np.float32)
+    added = added_conditions(text(halves, pooled), width=640, height=512, time_ids=5)
+    assert added["time_ids"].tolist() == [[512, 640, 0, 0, score] for score in scores]
+
+
+def test_a_text_that_changes_is_shown_by_the_step_of_the_moment_with_its_pooled_form():
+    texts = [
+        (np.full((3, 5), value, dtype=np.float32), np.full(6, -value, dtype=np.float32))
+        for value in (0.0, 1.0, 2.0)
+    ]
+    shown = [(0, 1), (0, 1), (0, 2)]
+    changing = ScheduledConditioning(texts, shown)
+    unet, x = Unet(), np.zeros((1, 4, 2, 2), dtype=np.float32)
+    network = Network(unet, changing, added_conditions(changing, 64, 64, 6))
+    for row, step in enumerate((0, 0, 1, 2, 2)):  # a sampler may ask twice a step
+        network(x, Moment(row, step, 3, 1.0, 1.0))
+        wanted = [0.0, (1.0, 1.0, 2.0)[step]]
+        assert unet.seen["encoder_hidden_states"][:, 0, 0].tolist() == wanted
+        assert (-unet.seen["text_embeds"][:, 0]).tolist() == wanted
+        assert unet.seen["time_ids"].shape == (2, 6)

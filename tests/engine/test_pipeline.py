@@ -16,12 +16,14 @@ from engine import (
     DeviceError,
     FakeBackend,
     NotFiniteError,
+    OutOfMemoryError,
     Picture,
     Pipeline,
     RequestError,
     Step,
 )
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR
+from engine.repairs import TILES_REPAIR
 
 CANARY = "a canary in 'the' coal mine"
 
@@ -347,3 +349,111 @@ def test_nothing_it_holds_shows_a_prompt(bundle):
     with contextlib.closing(events):
         step = next(events)
         assert "canary" not in f"{step!r} {events!r} {pipeline!r} {vars(pipeline)!r}"
+
+
+# -- out of memory -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_run", [False, True])
+def test_a_denoiser_that_does_not_fit_is_one_sentence_with_a_smaller_size(bundle, at_run):
+    fake = FakeBackend(unet_room=16 * 16, fails_at_run=at_run)
+    draw(Pipeline(bundle, fake), request(bundle))  # 128x128 pixels are 16x16 latents
+    with pytest.raises(
+        OutOfMemoryError, match=r"no memory for a picture of 256x192 pixels: .* 24x32 latents"
+    ) as raised:
+        draw(Pipeline(bundle, fake), request(bundle, width=256, height=192, prompt=CANARY))
+    assert isinstance(raised.value, DeviceError)
+    assert raised.value.hint == "128x128 takes at most half as much"
+    assert raised.value.requested == 24 * 32 << 20
+    assert "canary" not in f"{raised.value!r} {raised.value.__cause__!r}"
+    draw(Pipeline(bundle, fake), request(bundle, width=128, height=128))  # and that one fits
+
+
+def test_a_pipeline_that_ran_out_of_memory_draws_the_next_picture(bundle):
+    pipeline = Pipeline(bundle, FakeBackend(unet_room=16 * 16))
+    with pytest.raises(OutOfMemoryError):
+        draw(pipeline, request(bundle, width=256))
+    (picture,), _ = draw(pipeline, request(bundle))
+    assert np.array_equal(picture.pixels, pixels(bundle))
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OutOfMemoryError("the card is full"), "the card is full"),
+        (MemoryError("Unable to allocate 1 GiB"), "Unable to allocate 1 GiB"),
+        (MemoryError(), "none is left"),
+    ],
+    ids=["card", "numpy", "python"],
+)
+def test_pictures_that_were_finished_before_memory_ended_are_kept(bundle, error, says):
+    """The memory that is there may change while many are drawn."""
+    made = []
+    backend = Shrinking(FakeBackend(), error)
+    with pytest.raises(OutOfMemoryError, match=f"128x128 pixels: {says}"):
+        made.extend(Pipeline(bundle, backend).generate(request(bundle, count=3)))
+    assert [type(event) for event in made].count(Picture) == 1
+
+
+class Shrinking(CountingBackend):
+    """Memory ends in the second picture."""
+
+    def __init__(self, fake, error):
+        super().__init__(fake)
+        self.error = error
+
+    def load(self, model, shapes, *, identity=""):
+        session = super().load(model, shapes, identity=identity)
+        if "timestep" not in shapes:
+            return session
+        return ShrinkingSession(session, self.runs, self.error)
+
+
+class ShrinkingSession:
+    def __init__(self, session, runs, error):
+        self.session, self.runs, self.error = session, runs, error
+
+    def run(self, inputs):
+        if self.runs["unet"] == 4:
+            raise self.error
+        return self.session.run(inputs)
+
+
+@pytest.mark.parametrize("at_run", [False, True])
+def test_a_decoder_that_does_not_fit_decodes_in_tiles_and_the_picture_says_so(bundle, at_run):
+    made = request(bundle, width=1024, height=640)
+    counting = CountingBackend(FakeBackend(decoder_room=64 * 64, fails_at_run=at_run))
+    (picture,), steps = draw(Pipeline(bundle, counting), made)
+    assert picture.repairs == (TILES_REPAIR,) == ("decode in tiles",)
+    assert len(steps) == 3  # nothing was drawn again
+    tiles = [shapes for name, shapes, _ in counting.loads if name == "vae_decoder"]
+    assert tiles[-1] == {"latent_sample": (1, 4, 64, 64)}
+    (whole,), _ = draw(Pipeline(bundle, FakeBackend()), made)
+    assert whole.repairs == ()
+    # the fake's decoder looks at one latent at a time: what is left is the fading, a rounding
+    off = np.abs(picture.pixels.astype(int) - whole.pixels.astype(int))
+    assert off.max() <= 1
+
+
+def test_tiles_that_overflow_are_decoded_again_in_fp32_and_still_in_tiles(bundle):
+    fake = FakeBackend(precision="bf16", decoder_room=16 * 64, nan_in_picture=True)
+    made = request(bundle, width=1024)  # 16x128 latents
+    (picture,), _ = draw(Pipeline(bundle, fake), made)
+    assert picture.repairs == (TILES_REPAIR, DECODE_REPAIR)
+    (whole,), _ = draw(Pipeline(bundle, FakeBackend()), made)
+    assert np.abs(picture.pixels.astype(int) - whole.pixels.astype(int)).max() <= 1
+
+
+def test_the_next_picture_is_tried_whole_again(bundle):
+    pipeline = Pipeline(bundle, FakeBackend(decoder_room=16 * 64))
+    (large,), _ = draw(pipeline, request(bundle, width=1024))
+    (small,), _ = draw(pipeline, request(bundle))
+    assert (large.repairs, small.repairs) == ((TILES_REPAIR,), ())
+    assert np.array_equal(small.pixels, pixels(bundle))
+
+
+def test_a_tile_that_does_not_fit_either_is_the_sentence(bundle):
+    pipeline = Pipeline(bundle, FakeBackend(decoder_room=32 * 32))
+    with pytest.raises(OutOfMemoryError, match=r"1024x1024 pixels: .* 64x64 latents") as raised:
+        draw(pipeline, request(bundle, width=1024, height=1024))
+    assert raised.value.hint == "704x704 takes at most half as much"

@@ -18,7 +18,8 @@ OFFERED = [
     (sampler, name)
     for sampler in ("dpmpp_2m", "unipc", "euler", "euler_a", "heun", "ddim")
     for name in SPACINGS
-    if name in _BY_TIMESTEP or (name != "sgm_uniform" and sampler not in ("ddim", "euler_a"))
+    if name in _BY_TIMESTEP
+    or (name not in ("ays", "sgm_uniform") and sampler not in ("ddim", "euler_a"))
 ]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import safelight
+from engine.errors import RequestError
 from engine.manifest import TensorSpec, read_manifest
 from engine.textoutputs import penultimate_layer, text_outputs
 
@@ -52,3 +53,41 @@ def test_our_own_and_sd1_s_are_taken_as_they_are():
     assert text_outputs(manifest) == ((), ())
     layers = described("sd1", text_encoder=["last_hidden_state", "pooler_output", *LAYERS])
     assert text_outputs(layers) == ((),)
+
+
+def test_a_clip_skip_takes_an_earlier_layer_of_xl_counted_from_the_usual_one():
+    """diffusers takes hidden_states[-(clip_skip + 2)] of XL, and counts one less than we do."""
+    larger = [f"hidden_states.{number}" for number in range(33)]
+    manifest = described(
+        "sdxl",
+        text_encoder=["last_hidden_state", *LAYERS],
+        text_encoder_2=["text_embeds", *larger],
+    )
+    for skip in (1, 2, 5, 12):
+        wanted = LAYERS[-(skip + 1)], larger[-(skip + 1)]
+        places = 1 + LAYERS.index(wanted[0]), 1 + larger.index(wanted[1])
+        assert text_outputs(manifest, skip) == ((places[0],), (places[1], 0))
+
+
+def test_a_clip_skip_of_sd1_is_an_output_by_its_name():
+    names = ["last_hidden_state", "clip_skip_2", "clip_skip_3"]
+    manifest = described("sd1", text_encoder=names)
+    assert [text_outputs(manifest, skip) for skip in (1, 2, 3)] == [((),), ((1,),), ((2,),)]
+    with pytest.raises(RequestError, match="for a clip skip of 4") as caught:
+        text_outputs(manifest, 4)
+    assert caught.value.hint == "it has those for 1, 2, 3"
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("sd1", ["last_hidden_state", "pooler_output"]),
+        ("sd1", LAYERS),  # the last layer's norm is missing behind them
+        ("sdxl", ["penultimate_hidden_state"]),
+    ],
+)
+def test_a_bundle_without_earlier_layers_says_what_to_do(family, names):
+    manifest = described(family, text_encoder=names)
+    with pytest.raises(RequestError, match="for a clip skip of 2") as caught:
+        text_outputs(manifest, 2)
+    assert "export the checkpoint again" in caught.value.hint

@@ -1,0 +1,137 @@
+"""Rewrites of a graph that compute the same and suit OpenVINO's CPU plugin better.
+
+They change a model that was read, before it is compiled, by its structure and never by names: what
+does not match stays as it is. engine/DESIGN.md has what each was measured to bring.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+__all__ = ["VERSION", "rewrite"]
+
+VERSION = 1  # stands in the key of compiled models: raise it with every change here
+
+
+def rewrite(ov: Any, graph: Any) -> int:
+    """Rewrite a static graph in place; gives how many places changed. ov: the openvino module."""
+    op = ov.opset13
+    places = [*_open_group_norms(op, graph), *_split_linears(op, graph)]
+    if places:
+        graph.validate_nodes_and_infer_types()
+    return len(places)
+
+
+def _open_group_norms(op: Any, graph: Any) -> Iterator[str]:
+    """Compute a group's mean and variance from those of its channels, on the picture as it lies.
+
+    The exporter writes f[B, C, H, W] -> f[B, G, C/G H W] -> MVN. That reshape wants channels first
+    in memory, where convolutions keep them last: the plugin copies all pixels there and back.
+    """
+    for node in list(graph.get_ordered_ops()):
+        found = _group_norm(node)
+        if found is None:
+            continue
+        x, (batch, channels), groups = found
+        axes, last = op.constant(np.array([2, 3])), op.constant(np.array([2]))
+        grouped = op.constant(np.array([batch, groups, channels // groups]))
+        whole = op.constant(np.array([batch, channels, 1, 1]))
+        ones = op.constant(np.ones((1, 1, channels // groups), np.float32))
+        epsilon = op.constant(np.float32(node.get_attributes()["eps"]))
+
+        def mean_of(value: Any, axes: Any = axes, grouped: Any = grouped, last: Any = last) -> Any:
+            channel = op.reduce_mean(value, axes, True)
+            return op.reduce_mean(op.reshape(channel, grouped, False), last, True)  # (B, G, 1)
+
+        def spread(value: Any, ones: Any = ones, whole: Any = whole) -> Any:
+            return op.reshape(op.multiply(value, ones), whole, False)  # (B, C, 1, 1)
+
+        # In two passes: mean(x^2) - mean(x)^2 loses digits where the mean is large.
+        apart = op.subtract(x, spread(mean_of(x)))
+        deviation = op.sqrt(op.add(mean_of(op.multiply(apart, apart)), epsilon))
+        scale = op.divide(op.constant(np.float32(1.0)), deviation)
+        shape = op.constant(np.array(node.output(0).get_shape()))
+        result = op.reshape(op.multiply(apart, spread(scale)), shape, False)
+        node.output(0).replace(result.output(0))
+        yield node.get_friendly_name()
+
+
+def _group_norm(node: Any) -> tuple[Any, tuple[int, int], int] | None:
+    """Give x f[B, C, H, W], (B, C) and G where `node` normalises its groups."""
+    if node.get_type_name() != "MVN" or not node.get_attributes()["normalize_variance"]:
+        return None
+    reshape, axes = node.input_value(0).get_node(), node.input_value(1).get_node()
+    if reshape.get_type_name() != "Reshape" or axes.get_type_name() != "Constant":
+        return None
+    x = reshape.input_value(0)
+    if x.get_partial_shape().is_dynamic or node.get_output_partial_shape(0).is_dynamic:
+        return None
+    old, new = list(x.get_shape()), list(node.output(0).get_shape())
+    if len(old) != 4 or len(new) != 3 or axes.data.ravel().tolist() not in ([2], [-1]):
+        return None
+    if new[0] != old[0] or old[1] % new[1]:
+        return None
+    return x, (old[0], old[1]), new[1]
+
+
+def _split_linears(op: Any, graph: Any) -> Iterator[str]:
+    """Turn a linear layer that is split in two (GEGLU) into two linear layers: no copy of halves.
+
+    The exporter writes x -> MatMul -> Add -> Split along the last axis.
+    """
+    for node in list(graph.get_ordered_ops()):
+        found = _split_linear(node)
+        if found is None:
+            continue
+        x, product, weight, bias, transposed = found
+        half = bias.shape[-1] // 2
+        for place in (0, 1):
+            part = slice(place * half, (place + 1) * half)
+            columns = weight[part] if transposed else weight[:, part]
+            linear = op.matmul(x, _constant(op, columns), False, transposed)
+            result = op.add(linear, _constant(op, bias[..., part]))
+            node.output(place).replace(result.output(0))
+        yield product.get_friendly_name()
+
+
+def _split_linear(node: Any) -> tuple[Any, Any, Any, Any, bool] | None:
+    """Give x, the product, weight, bias and whether the weight is transposed, where one matches."""
+    if not _halves(node):
+        return None
+    add = node.input_value(0).get_node()
+    product = add.input_value(0).get_node() if add.get_type_name() == "Add" else add
+    if product.get_type_name() != "MatMul" or add is product:
+        return None
+    bias, weight = _value(add.input_value(1)), _value(product.input_value(1))
+    attributes = product.get_attributes()
+    if bias is None or weight is None or weight.ndim != 2 or attributes["transpose_a"]:
+        return None
+    transposed = bool(attributes["transpose_b"])
+    if weight.shape[0 if transposed else 1] != bias.shape[-1]:
+        return None
+    return product.input_value(0), product, weight, bias, transposed
+
+
+def _halves(node: Any) -> bool:
+    """Say whether a node cuts the last axis in two equal parts."""
+    if node.get_type_name() not in ("Split", "VariadicSplit") or node.get_output_size() != 2:
+        return False
+    first, second = (node.get_output_partial_shape(place) for place in (0, 1))
+    axis = node.input_value(1).get_node()
+    last = (-1, first.rank.get_length() - 1)
+    return first == second and axis.get_type_name() == "Constant" and int(axis.data) in last
+
+
+def _value(output: Any) -> Any:
+    """Give a constant's numbers as they are stored, or None for what is computed."""
+    node = output.get_node()
+    if node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    return node.data if node.get_type_name() == "Constant" else None
+
+
+def _constant(op: Any, values: Any) -> Any:
+    """Keep fp16 weights as they are stored, widened in the graph."""
+    kept = op.constant(np.ascontiguousarray(values))
+    return op.convert(kept, "f32") if values.dtype == np.float16 else kept

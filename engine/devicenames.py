@@ -1,0 +1,149 @@
+"""The names that a device can be asked for by, and what to say where it cannot be had."""
+
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from engine.errors import DeviceError, unknown_name
+
+__all__ = [
+    "DEVICES",
+    "NVIDIA_DRIVER",
+    "DeviceName",
+    "card_note",
+    "no_backend",
+    "no_openvino_device",
+    "no_provider",
+    "parse_device",
+]
+
+DEVICES: Final = (
+    "auto",
+    "coreml",
+    "cpu",
+    "cuda",
+    "directml",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "torch",
+)
+NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
+# Kind -> what may stand behind its colon; upper case for OpenVINO's own names.
+_PLACES: Final[Mapping[str, str]] = {
+    "cuda": r"\d{1,3}",
+    "directml": r"\d{1,3}",
+    "onnxruntime": "CPU",
+    "openvino": r"CPU|GPU(\.\d{1,3}){0,2}|NPU",
+    "tensorrt": r"\d{1,3}",
+    "torch": r"CPU|CUDA(\.\d{1,3})?",
+}
+# What is offered for a name that is near one of them.
+_EXAMPLES: Final = (
+    *DEVICES,
+    "cuda:0",
+    "directml:0",
+    "onnxruntime:CPU",
+    "openvino:CPU",
+    "openvino:GPU",
+    "openvino:GPU.1",
+    "openvino:NPU",
+    "tensorrt:0",
+)
+# Kind -> the distributions that its back end needs, and the line that installs them.
+_NEEDS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
+    "cuda": (("onnxruntime-gpu",), "pip install 'safelight[cuda]'"),
+    "tensorrt": (("tensorrt",), "pip install 'safelight[tensorrt]'"),
+    "torch": (("torch",), "pip install 'safelight[export]'"),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceName:
+    """A device as it was asked for. kind: one of DEVICES. which: behind the colon, or empty."""
+
+    kind: str
+    which: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.which}" if self.which else self.kind
+
+
+def parse_device(text: str) -> DeviceName:
+    """Read auto, cpu, cuda[:n], tensorrt[:n], openvino[:CPU|:GPU|:GPU.n|:NPU], directml[:n]...
+
+    Raises RequestError with the nearest name for what is none.
+    """
+    kind, colon, which = text.partition(":")
+    which = which.upper()
+    fits = re.fullmatch(_PLACES.get(kind, ""), which) if colon else True
+    if kind not in DEVICES or not fits or (colon and not which):
+        raise unknown_name("device", text, _EXAMPLES)
+    return DeviceName(kind=kind, which=which)
+
+
+def no_backend(device: DeviceName) -> DeviceError:
+    """Say that this version computes nothing there, and what else is missing: library, driver."""
+    packages, pip = _NEEDS[device.kind]
+    facts = [f"{name} is not installed" for name in packages if not _installed(name)]
+    if device.kind != "torch":
+        there = NVIDIA_DRIVER.exists()
+        facts.append("there is an NVIDIA driver" if there else "no NVIDIA driver was found")
+    facts.append("this version has no back end for it")
+    return DeviceError(
+        f"device '{device}' cannot be used: {', '.join(facts)}",
+        hint=f"{pip} is where its libraries come from; --device cpu works now",
+    )
+
+
+def no_provider(provider: str, available: list[str]) -> DeviceError:
+    """Say that the ONNX Runtime that is installed was built without `provider`, and which has it.
+
+    available: the providers that it has.
+    """
+    systems = {"CoreMLExecutionProvider": "darwin", "DmlExecutionProvider": "win32"}
+    names = {"darwin": "macOS", "win32": "Windows"}
+    wanted = systems.get(provider, sys.platform)
+    if wanted != sys.platform:
+        hint = f"there is one in {names[wanted]} alone; --device cpu works here"
+    elif provider == "DmlExecutionProvider":
+        hint = "pip install onnxruntime-directml, in an environment without the cpu extra"
+    elif provider == "CoreMLExecutionProvider":
+        hint = "pip install --upgrade 'safelight[cpu]'"
+    else:
+        hint = "pip install 'safelight[cuda]', in an environment without the cpu extra"
+    return DeviceError(
+        f"this ONNX Runtime has no {provider}; it has {', '.join(available)}", hint=hint
+    )
+
+
+def no_openvino_device(device: str, available: list[str]) -> DeviceError:
+    """Say that OpenVINO finds no such device, and what it needs to. available: what it finds."""
+    hints = {
+        "GPU": "it takes Intel's driver for OpenCL (on Linux the package intel-opencl-icd) and"
+        " access to /dev/dri",
+        "NPU": "it takes Intel's driver for the NPU and access to /dev/accel",
+    }
+    return DeviceError(
+        f"OpenVINO finds no {device} here; it has {', '.join(available) or 'nothing'}",
+        hint=hints.get(device.partition(".")[0], "pip install 'safelight[cpu]'"),
+    )
+
+
+def card_note() -> str:
+    """Say that a card is passed over, for the reason of a choice; empty where there is none."""
+    if not NVIDIA_DRIVER.exists():
+        return ""
+    return "; an NVIDIA card is here, and passed over: this version has no back end for it"
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True

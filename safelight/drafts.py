@@ -1,0 +1,67 @@
+"""What is sealed of a finished picture: its pixels, a thumbnail, how it was made, what went in."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from safelight.pixels import PICTURE_TYPE, THUMBNAIL_TYPE, encode_picture, encode_thumbnail
+from safelight.records import picture_metadata
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine import Picture
+    from engine.inputs import Inputs
+    from vault import BlobDraft, Draft
+
+__all__ = ["control_blobs", "picture_blobs", "picture_draft"]
+
+
+def picture_draft(
+    picture: "Picture", more: Mapping[str, Any], inputs: "Iterable[BlobDraft]"
+) -> "Draft":
+    """Encode a picture for the vault. more: metadata beside the picture's own. inputs: as they are
+    sealed with it.
+    """
+    from vault import Draft, Kind
+
+    return Draft(
+        kind=Kind.PICTURE,
+        metadata=picture_metadata(picture) | dict(more),
+        blobs=(*picture_blobs(picture.pixels), *inputs),
+    )
+
+
+def picture_blobs(pixels: "NDArray[np.uint8]") -> "tuple[BlobDraft, BlobDraft]":
+    """Encode uint8[H, W, 3] as the two blobs that each picture's record has."""
+    from vault import BlobDraft, Kind
+
+    return (
+        BlobDraft(
+            name="picture",
+            kind=Kind.PICTURE,
+            media_type=PICTURE_TYPE,
+            data=encode_picture(pixels),
+        ),
+        BlobDraft(
+            name="thumbnail",
+            kind=Kind.THUMBNAIL,
+            media_type=THUMBNAIL_TYPE,
+            data=encode_thumbnail(pixels),
+        ),
+    )
+
+
+def control_blobs(inputs: "Inputs") -> "tuple[BlobDraft, ...]":
+    """Encode the pictures that steered, `control-0` and on."""
+    from vault import BlobDraft, Kind
+
+    return tuple(
+        BlobDraft(
+            name=f"control-{place}",
+            kind=Kind.INPUT,
+            media_type=PICTURE_TYPE,
+            data=encode_picture(pixels),
+        )
+        for place, pixels in enumerate(inputs.controls)
+    )

@@ -1,0 +1,125 @@
+"""Rewrites for OpenVINO's CPU plugin: they compute the same and match by structure."""
+
+import numpy as np
+import pytest
+
+from engine.backends.openvino import runtime
+from engine.backends.rewrites import rewrite
+from engine.bundle import Bundle
+from safelight.shelf import Shelf
+
+OV = runtime()
+OP = OV.opset13
+DRAW = np.random.default_rng(3)
+# Six digits of float32 in another order of additions, of values about 1.
+TOLERANCE = 2e-6
+
+
+def constant(*shape, dtype=np.float32):
+    return DRAW.standard_normal(shape).astype(dtype)
+
+
+def group_norm(x, groups, axis=2, epsilon=1e-6):
+    batch, channels, height, width = x.get_partial_shape().to_shape()
+    size = channels // groups * height * width
+    flat = OP.reshape(x, OP.constant(np.array([batch, groups, size])), False)
+    normal = OP.mvn(flat, OP.constant(np.array([axis])), True, epsilon, "INSIDE_SQRT")
+    return OP.reshape(normal, OP.constant(np.array([batch, channels, height, width])), False)
+
+
+def linear_in_two(x, dtype, transposed):
+    weight = constant(10, 6, dtype=dtype) if transposed else constant(6, 10, dtype=dtype)
+    product = OP.matmul(x, OP.convert(OP.constant(weight), "f32"), False, transposed)
+    both = OP.split(OP.add(product, OP.constant(constant(10))), OP.constant(np.int64(2)), 2)
+    return OP.multiply(both.output(0), OP.gelu(both.output(1), "erf"))
+
+
+def computed(model, *inputs):
+    compiled = OV.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(list(inputs))[0].copy(), compiled.get_runtime_model().get_ordered_ops()
+
+
+def layers(nodes, kind):
+    return sum(node.get_rt_info()["layerType"].astype(str) == kind for node in nodes)
+
+
+def copied(nodes):
+    """Give the pictures whose layout in memory is changed: more than a pixel each."""
+    shapes = [
+        node.get_output_partial_shape(0).to_shape()
+        for node in nodes
+        if node.get_rt_info()["layerType"].astype(str) == "Reorder"
+    ]
+    return [shape for shape in shapes if len(shape) == 4 and shape[2] * shape[3] > 1]
+
+
+@pytest.mark.parametrize("groups", [1, 4, 12])
+def test_a_group_norm_keeps_its_values(groups):
+    x = OP.parameter([2, 12, 5, 7], np.float32, name="x")
+    given = constant(2, 12, 5, 7) + np.float32(3.0) * constant(1, 12, 1, 1)
+    model = OV.Model([group_norm(x, groups)], [x])
+    stock, _ = computed(model, given)
+    assert rewrite(OV, model) == 1
+    ours, nodes = computed(model, given)
+    assert layers(nodes, "MVN") == 0
+    assert np.abs(ours - stock).max() < TOLERANCE * np.abs(stock).max()
+
+
+def test_a_mean_far_from_zero_costs_no_digits():
+    """mean(x^2) - mean(x)^2 in float32 would be wrong in the first digit here."""
+    x = OP.parameter([1, 4, 8, 8], np.float32, name="x")
+    given = np.float32(2000.0) + constant(1, 4, 8, 8)
+    model = OV.Model([group_norm(x, 2)], [x])
+    rewrite(OV, model)
+    ours, _ = computed(model, given)
+    exact = given.astype(np.float64).reshape(1, 2, -1)
+    exact = (exact - exact.mean(2, keepdims=True)) / np.sqrt(exact.var(2, keepdims=True) + 1e-6)
+    # float32 has steps of 1e-4 at 2000; the mean of 128 such values is good to a few of them
+    assert np.abs(ours.reshape(1, 2, -1) - exact).max() < 1e-3
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_linear_layer_in_two_keeps_its_values(dtype, transposed):
+    x = OP.parameter([2, 3, 6], np.float32, name="x")
+    given = constant(2, 3, 6)
+    model = OV.Model([linear_in_two(x, dtype, transposed)], [x])
+    stock, _ = computed(model, given)
+    assert rewrite(OV, model) == 1
+    ours, nodes = computed(model, given)
+    assert layers(nodes, "Split") == 0
+    assert np.abs(ours - stock).max() < TOLERANCE * np.abs(stock).max()
+
+
+def test_what_does_not_match_is_left_alone():
+    x = OP.parameter([2, 12, 4, 6], np.float32, name="x")
+    along_channels = OV.Model([group_norm(x, 4, axis=1)], [x])
+    assert rewrite(OV, along_channels) == 0
+    y = OP.parameter([2, 9, 4, 4], np.float32, name="y")
+    tokens = OP.reshape(y, OP.constant(np.array([2, 16, 9])), False)  # 9 channels, 16 tokens
+    layer_norm = OP.mvn(tokens, OP.constant(np.array([2])), True, 1e-6, "INSIDE_SQRT")
+    assert rewrite(OV, OV.Model([layer_norm], [y])) == 0
+    uneven = OP.variadic_split(x, OP.constant(np.int64(3)), OP.constant(np.array([2, 4])))
+    assert rewrite(OV, OV.Model([uneven.output(0)], [x])) == 0
+
+
+def test_pockets_networks_change_in_each_place_and_in_no_value(tmp_path):
+    bundle: Bundle = Shelf(tmp_path, tmp_path).open("pocket")
+    shapes = {
+        "unet": {"sample": [2, 4, 16, 16], "timestep": [], "encoder_hidden_states": [2, 32, 128]},
+        "vae_decoder": {"latent_sample": [1, 4, 16, 16]},
+    }
+    for name, sizes in shapes.items():
+        given = [np.float32(321.5) if not size else constant(*size) for size in sizes.values()]
+        model = OV.Core().read_model(bundle.model(name))
+        model.reshape(sizes)
+        stock, before = computed(model, *given)
+        rewrite(OV, model)
+        ours, after = computed(model, *given)
+        assert np.abs(ours - stock).max() < TOLERANCE * np.abs(stock).max()
+        # What it is for: convolutions keep their layout, nothing is copied there and back.
+        assert len(copied(after)) < len(copied(before)) / 5
+        if name == "unet":
+            assert layers(after, "Split") < layers(before, "Split")
+        norms = [node for node in after if node.get_rt_info()["layerType"].astype(str) == "MVN"]
+        assert all(len(node.get_output_partial_shape(0)) == 3 for node in norms)  # layer norms
