@@ -42,6 +42,7 @@ test-long: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.pocket
 	$(BIN)/python -m benchmarks.sealing sealing-work
+	$(BIN)/python -m benchmarks.speed speed-work
 	$(PYTHON) -m venv $(VENV)-startup
 	$(VENV)-startup/bin/python -m pip install --quiet --disable-pip-version-check --no-compile '.[cpu]'
 	$(BIN)/python -m benchmarks.startup $(VENV)-startup/bin/python

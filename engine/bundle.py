@@ -49,6 +49,9 @@ class RequestFields(TypedDict, total=False):
     upscaler: str
     prompt_syntax: str
     clip_skip: int
+    guidance_start: float
+    guidance_end: float
+    reuse_every: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,10 @@ class Bundle:
             names = ", ".join(sorted(self.manifest.components))
             raise BundleError(f"bundle '{self.name}' has no {component}", hint=f"it has: {names}")
         return self.path / found.file
+
+    def output_names(self, component: str) -> list[str]:
+        """Name a component's outputs in its graph's order, which a manifest does not keep."""
+        return list(read_onnx_header(self.model(component)).outputs)
 
     def tokenizers(self) -> list[Tokenizer]:
         """Read the bundle's tokenizers, one a text encoder."""

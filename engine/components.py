@@ -6,6 +6,7 @@ from engine.controlnet import UNET_CONTROL, residual_shapes
 from engine.encoding import COMPONENT as ENCODER
 from engine.encoding import INPUT as ENCODER_INPUT
 from engine.errors import BundleError
+from engine.reuse import DEEP_FEATURE, UNET_DEEP, UNET_SHALLOW
 
 if TYPE_CHECKING:
     from engine.backends import Backend, Session, Shapes
@@ -15,6 +16,7 @@ __all__ = ["Components"]
 
 # Size before cropping, the crop's top and left, size (arXiv 2307.01952): a plain export tells none.
 TIME_IDS = 6
+UNETS = ("unet", UNET_CONTROL, UNET_DEEP, UNET_SHALLOW)
 
 
 class Components:
@@ -36,16 +38,33 @@ class Components:
 
     def unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
         """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
-        self._loaded.pop(UNET_CONTROL, None)  # the same weights: one of the two is held at a time
+        self._hold("unet")
         return self._get("unet", self._unet_shapes(halves, tokens, height, width))
 
     def controlled_unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
         """Give the network that takes ControlNets' residuals as well, `residuals` says of which
         shapes.
         """
-        self._loaded.pop("unet", None)
+        self._hold(UNET_CONTROL)
         shapes = self._unet_shapes(halves, tokens, height, width)
         return self._get(UNET_CONTROL, shapes | self.residuals(halves, height, width))
+
+    def unet_pair(
+        self, halves: int, tokens: int, height: int, width: int
+    ) -> "tuple[Session, Session]":
+        """Give the network that gives its deep feature, and the one that takes it."""
+        self._hold(UNET_DEEP, UNET_SHALLOW)
+        shapes = self._unet_shapes(halves, tokens, height, width)
+        deep = self._get(UNET_DEEP, shapes)
+        port = self._bundle.manifest.components[UNET_SHALLOW].inputs[DEEP_FEATURE]
+        channels = port.shape[1] if len(port.shape) == 4 else ""
+        if not isinstance(channels, int):
+            raise BundleError(
+                f"{UNET_SHALLOW} of '{self._bundle.name}' takes a {DEEP_FEATURE} of no known shape"
+            )
+        sides = self.latent_shape(height, width)[2:]
+        feature = {DEEP_FEATURE: (halves, channels, *sides)}
+        return deep, self._get(UNET_SHALLOW, shapes | feature)
 
     def residuals(self, halves: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Give the shapes of what `controlled_unet` takes from ControlNets; sizes in pixels."""
@@ -92,6 +111,11 @@ class Components:
         if manifest.guidance_dim:
             shapes["timestep_cond"] = (halves, manifest.guidance_dim)
         return shapes
+
+    def _hold(self, *names: str) -> None:
+        """Give the other graphs of the unet back: all have the same weights."""
+        for name in {*UNETS} - {*names}:
+            self._loaded.pop(name, None)
 
     def _get(self, component: str, shapes: "Shapes") -> "Session":
         found = self._loaded.get(component)

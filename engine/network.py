@@ -1,14 +1,17 @@
 """The network of one picture: a unet bound to its prompt and size, asked once a row."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Array, Session
-from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.errors import BundleError
 from engine.moment import Moment
+
+if TYPE_CHECKING:
+    from engine.interval import Shown
 
 __all__ = ["Network", "Steer", "added_conditions"]
 
@@ -30,7 +33,7 @@ class Network:
     def __init__(
         self,
         unet: Session,
-        text: Conditioning | ScheduledConditioning,
+        text: "Shown",
         added: Mapping[str, Array],
         steer: Steer = lambda _inputs, _moment: {},
     ) -> None:
@@ -63,9 +66,7 @@ class Network:
         return output
 
 
-def added_conditions(
-    text: Conditioning | ScheduledConditioning, width: int, height: int, time_ids: int
-) -> dict[str, Array]:
+def added_conditions(text: "Shown", width: int, height: int, time_ids: int) -> dict[str, Array]:
     """Give what SDXL's unet takes beside the prompt: text_embeds f32[n, P], time_ids f32[n, k].
 
     width, height: of the picture in pixels. time_ids: k, 5 for the refiner, else 6. Empty for a

@@ -1,16 +1,16 @@
 """From a request to pictures: the one place where text, network, sampler and decoder meet."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
-from engine.control import Control
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
 from engine.enlarging import Cancelled, enlarge
@@ -22,6 +22,7 @@ from engine.pixels import to_pixels
 from engine.purpose import check_draws
 from engine.repairs import decode_repaired, room_to_draw
 from engine.request import GenerationRequest
+from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.samplers import tabulate
@@ -90,7 +91,8 @@ class Pipeline:
         """
         halves = 1 + (guided and not self._bundle.manifest.guidance_dim)
         tokens = self._bundle.manifest.token_limit
-        return self._load(halves, tokens, (height, width), self._decoder(VAE))
+        network = partial(self._stock.load_plain, halves, tokens, height, width)
+        return self._load(network, (height, width), self._decoder(VAE))
 
     def generate(
         self,
@@ -112,6 +114,7 @@ class Pipeline:
         """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
+        check_reuse(request, self._bundle.manifest, self._backend.precision)
         decoder = self._decoder(request.decoder)
         preview_decoder = self._decoder(TINY) if previews == TINY else None
         table = tabulate(
@@ -160,8 +163,9 @@ class Pipeline:
             return None
         request = job.request
         size = (request.height, request.width)
-        load = self._load(job.texts.halves, job.texts.tokens, size, job.decoder, request.controls)
-        load += self._load_refiner(job)
+        halves, tokens = job.texts.halves, job.texts.tokens
+        network = partial(self._stock.load, request, halves, tokens, *size)
+        load = self._load(network, size, job.decoder) + self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
         texts = _embedded(job, self._stock)
@@ -199,17 +203,13 @@ class Pipeline:
         return replace(self._describe(job, pixels, seconds, repairs), flagged=flagged)
 
     def _load(
-        self,
-        halves: int,
-        tokens: int,
-        size: tuple[int, int],
-        decoder: Decoder,
-        controls: Sequence[Control] = (),
+        self, network: Callable[[], object], size: tuple[int, int], decoder: Decoder
     ) -> float:
+        """Load what a picture takes; network: loads what predicts. Gives the seconds it took."""
         start = self._clock()
         components = self._stock.components
         components.text_encoders()
-        self._stock.load(controls, halves, tokens, *size)
+        network()
         with suppress(OutOfMemoryError):  # it is asked for again when there is something to decode
             components.decoder(decoder.component, *size)
         if self._checker is not None:
@@ -225,7 +225,7 @@ class Pipeline:
         refiner = self._stock.refiner(request.refiner)
         refiner.components.text_encoders()
         for texts in job.refiner_texts:
-            refiner.load((), texts.halves, texts.tokens, request.height, request.width)
+            refiner.load(request, texts.halves, texts.tokens, request.height, request.width)
         return self._clock() - start
 
     def _enlarge(self, pixels: UInt8, job: Job, *, black: bool) -> UInt8:

@@ -19,9 +19,8 @@ from typing import Final, NamedTuple
 from engine.errors import RequestError
 from engine.promptschedule import NUMBER, read_schedule
 
-__all__ = ["PROMPT_SYNTAXES", "Part", "Run", "Span", "parse_prompt"]
+__all__ = ["Part", "Run", "Span", "parse_prompt"]
 
-PROMPT_SYNTAXES = ("a1111", "plain")
 ROUND, SQUARE = 1.1, 1 / 1.1
 # Every part is a copy of the latents that the network computes at each step.
 MAX_PARTS = 16

@@ -7,13 +7,13 @@ from typing import Final
 
 from engine.control import MAX_CONTROLS, Control
 from engine.errors import RequestError, unknown_name
-from engine.promptsyntax import PROMPT_SYNTAXES, parse_prompt
 
 __all__ = [
     "DECODERS",
     "DEFAULT_ETA",
     "DEFAULT_SCHEDULE",
     "NOISES",
+    "PROMPT_SYNTAXES",
     "SAMPLERS",
     "SCHEDULES",
     "GenerationRequest",
@@ -51,6 +51,7 @@ SCHEDULES = (
 )
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
+PROMPT_SYNTAXES = ("a1111", "plain")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
 DEFAULT_ETA: Final[Mapping[str, float]] = {
@@ -74,6 +75,7 @@ MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
 MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
+MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
 
@@ -93,6 +95,9 @@ class GenerationRequest:
     that steer, each with its picture in `Inputs.controls`. refiner: a bundle of SDXL's refiner,
     which takes over where refiner_switch (0 to 1) of the training's timesteps lie behind; empty:
     none. upscaler: a bundle that enlarges the finished picture; empty: none.
+    guidance_start, guidance_end: fractions of the steps between which there is guidance; a latent
+    consistency model knows none. reuse_every: every N-th evaluation of the network is whole, in
+    between deep features are reused; 1 is off.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -115,10 +120,13 @@ class GenerationRequest:
     upscaler: str = ""
     prompt_syntax: str = "a1111"
     clip_skip: int = 1
+    guidance_start: float = 0.0
+    guidance_end: float = 1.0
+    reuse_every: int = 1
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count", "clip_skip"):
+        for name in ("width", "height", "steps", "seed", "count", "clip_skip", "reuse_every"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -146,6 +154,15 @@ class GenerationRequest:
         _between("refiner_switch", self.refiner_switch, 0.0, 1.0)
         _between("the number of controls", len(self.controls), 0, MAX_CONTROLS)
         _between("clip_skip", self.clip_skip, 1, MAX_CLIP_SKIP)
+        _between("guidance_start", self.guidance_start, 0.0, 1.0)
+        _between("guidance_end", self.guidance_end, 0.0, 1.0)
+        _between("reuse_every", self.reuse_every, 1, MAX_REUSE)
+        if self.guidance_start >= self.guidance_end:
+            raise RequestError(
+                f"guidance_start is {self.guidance_start}; it must be below guidance_end, which is"
+                f" {self.guidance_end}",
+                hint="guidance_scale 1 turns guidance off altogether",
+            )
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),
@@ -155,6 +172,8 @@ class GenerationRequest:
         ):
             if got not in allowed:
                 raise unknown_name(what, got, allowed)
+        from engine.promptsyntax import parse_prompt  # late: commands that draw nothing load this
+
         for text, joins in ((self.prompt, True), (self.negative_prompt, False)):
             parse_prompt(text, self.steps, self.prompt_syntax, joins=joins)  # for its limits
 

@@ -1,7 +1,7 @@
 """Networks of one precision, and what they make of a request: text, predictions, pixels."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +14,18 @@ from engine.control import Control
 from engine.controlnet import FITTING, Residuals, fitted
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
+from engine.interval import GuidanceInterval, each_text, limits_guidance
 from engine.network import Network, added_conditions
+from engine.reuse import FeatureSession, Reuse, has_pair
 from engine.textoutputs import text_outputs
 
 if TYPE_CHECKING:
     from engine.backends import Backend
     from engine.bundle import Bundle
     from engine.decoders import Decoder
+    from engine.denoiser import Predict
     from engine.inputs import Inputs
+    from engine.interval import Shown
     from engine.request import GenerationRequest
     from engine.texts import Texts
     from engine.tokenizer import Tokenizer
@@ -54,7 +58,7 @@ class Stages:
             tokenizers,
             manifest.embed_dim,
             zero_empty=manifest.family == "sdxl",
-            outputs=partial(text_outputs, manifest),
+            outputs=cache(partial(text_outputs, manifest, bundle.output_names)),
         )
 
     def embed(self, texts: "Texts") -> Conditioning | ScheduledConditioning:
@@ -62,19 +66,28 @@ class Stages:
         return self.conditioner.embed(texts, self.components.text_encoders())
 
     def load(
-        self, controls: Sequence[Control], halves: int, tokens: int, height: int, width: int
+        self, request: "GenerationRequest", halves: int, tokens: int, height: int, width: int
     ) -> None:
-        """Load what predicts, the unet or ControlNets and their unet; sizes in pixels. ControlNets
+        """Load what `network` takes for a request of so many texts; sizes in pixels. ControlNets
         that are not asked for are given back.
         """
+        controls = self._controls(request)
         for name in self._controlnets.keys() - {control.model for control in controls}:
             del self._controlnets[name]
-        if not controls:
-            self.components.unet(halves, tokens, height, width)
-            return
-        self.components.controlled_unet(halves, tokens, height, width)
+        shape = (1 if limits_guidance(request) else halves, tokens, height, width)
+        if controls:
+            self.components.controlled_unet(*shape)
+        elif self._reuse_every(request) > 1:
+            self.components.unet_pair(*shape)
+        else:
+            self.components.unet(*shape)
         for control in controls:
-            self._controlnet(control.model).controlnet(halves, tokens, height, width)
+            self._controlnet(control.model).controlnet(*shape)
+
+    def load_plain(self, halves: int, tokens: int, height: int, width: int) -> None:
+        """Load the unet, and give all ControlNets back; sizes in pixels."""
+        self._controlnets.clear()
+        self.components.unet(halves, tokens, height, width)
 
     def network(
         self,
@@ -83,27 +96,75 @@ class Stages:
         width: int,
         height: int,
         inputs: "Inputs",
-    ) -> Network:
-        """Bind the unet to a prompt, and to the pictures that steer, for width x height pixels."""
+        weights: Sequence[float] = (1.0,),
+    ) -> "Predict":
+        """Bind the unet to a prompt, and to the pictures that steer, for width x height pixels.
+
+        weights: of the conditional texts, as in `Denoiser`.
+        """
+        count = len(text.embeds)
+        added: dict[str, Array] = added_conditions(
+            text, width, height, self._manifest.time_id_count
+        )
+        if self._manifest.guidance_dim:
+            scale = request.guidance_scale
+            added["timestep_cond"] = guidance_embedding(scale, self._manifest.guidance_dim)
+        size = (height, width)
+        if count == 1 or not limits_guidance(request):
+            return self._bind(text, added, request, inputs, size)
+        texts = [
+            self._bind(
+                each,
+                {name: value[place : place + 1] for name, value in added.items()},
+                request,
+                inputs,
+                size,
+            )
+            for place, each in enumerate(each_text(text))
+        ]
+        return GuidanceInterval(texts, request.guidance_start, request.guidance_end, weights)
+
+    def _bind(
+        self,
+        text: "Shown",
+        added: "Mapping[str, Array]",
+        request: "GenerationRequest",
+        inputs: "Inputs",
+        size: tuple[int, int],
+    ) -> "Predict":
+        """Bind the unet, or what takes its place, to texts that it is shown at once."""
         halves, tokens, _ = text.embeds.shape
-        time_ids = self._manifest.time_id_count
-        added: dict[str, Array] = added_conditions(text, width, height, time_ids)
-        dim = self._manifest.guidance_dim
-        if dim:
-            added["timestep_cond"] = guidance_embedding(request.guidance_scale, dim)
-        if not request.controls or self._manifest.family not in FITTING:  # no refiner is steered
-            return Network(self.components.unet(halves, tokens, height, width), text, added)
+        shape = (halves, tokens, *size)
+        if self._controls(request):
+            unet = self.components.controlled_unet(*shape)
+            return Network(unet, text, added, self._residuals(request, inputs, shape))
+        every = self._reuse_every(request)
+        if every == 1:
+            return Network(self.components.unet(*shape), text, added)
+        pair = FeatureSession(*self.components.unet_pair(*shape))
+        return Reuse(Network(pair, text, added), pair, every)
+
+    def _residuals(
+        self, request: "GenerationRequest", inputs: "Inputs", shape: tuple[int, int, int, int]
+    ) -> Residuals:
+        halves, _, height, width = shape
         nets = [
             (
                 control,
-                self._controlnet(control.model).controlnet(halves, tokens, height, width),
+                self._controlnet(control.model).controlnet(*shape),
                 fitted(picture, width, height),
             )
             for control, picture in zip(request.controls, inputs.controls, strict=True)
         ]
-        residuals = Residuals(nets, self.components.residuals(halves, height, width))
-        unet = self.components.controlled_unet(halves, tokens, height, width)
-        return Network(unet, text, added, residuals)
+        return Residuals(nets, self.components.residuals(halves, height, width))
+
+    def _controls(self, request: "GenerationRequest") -> Sequence[Control]:
+        """Give the ControlNets that steer this network; no refiner is steered."""
+        return request.controls if self._manifest.family in FITTING else ()
+
+    def _reuse_every(self, request: "GenerationRequest") -> int:
+        """Give the request's; a refiner without the pair of graphs is whole each time."""
+        return request.reuse_every if has_pair(self._manifest) else 1
 
     def refiner(self, name: str) -> "Stages":
         """Give the stages of the refiner that requests call by this name; one is kept."""

@@ -11,7 +11,7 @@ behind it, so the graph gives it ready as `clip_skip_2`, `clip_skip_3`...
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine.errors import RequestError
 from engine.manifest import Manifest
@@ -31,22 +31,28 @@ def penultimate_layer(outputs: Mapping[str, object]) -> str:
     return name if name in outputs else ""
 
 
-def text_outputs(manifest: Manifest, clip_skip: int = 1) -> tuple[tuple[int, ...], ...]:
+def text_outputs(
+    manifest: Manifest, ordered: Callable[[str], Sequence[str]], clip_skip: int = 1
+) -> tuple[tuple[int, ...], ...]:
     """Give, for each text encoder, the places of the outputs that are used; none means all.
 
-    By place, since a runtime may know an output by another of its names. Raises RequestError where
-    the bundle does not give the layer of a clip skip.
+    By place, since a runtime may know an output by another of its names. ordered: names a
+    component's outputs in the order of its graph. Raises RequestError where the bundle does not
+    give the layer of a clip skip.
     """
-    return tuple(_places(manifest, name, clip_skip) for name in manifest.text_encoders)
+    return tuple(_places(manifest, ordered, name, clip_skip) for name in manifest.text_encoders)
 
 
-def _places(manifest: Manifest, encoder: str, clip_skip: int) -> tuple[int, ...]:
+def _places(
+    manifest: Manifest, ordered: Callable[[str], Sequence[str]], encoder: str, clip_skip: int
+) -> tuple[int, ...]:
     component = manifest.components.get(encoder)
     names = [] if component is None else list(component.outputs)
     normed = not manifest.family.startswith("sdxl")
     layer = _layer(names, clip_skip, normed=normed)
     if layer in names:
-        return tuple(names.index(name) for name in (layer, POOLED) if name in names)
+        order = ordered(encoder)
+        return tuple(order.index(name) for name in (layer, POOLED) if name in names)
     if clip_skip == 1:
         return ()
     given = [

@@ -128,10 +128,12 @@ def _chunks(passages: Passages, tokenizer: "Tokenizer") -> tuple[TokenIds, Float
         if not ids and number and number == len(passages) - 1:
             break  # nothing is behind the last BREAK
         chunks = tokenizer.chunks(ids)  # (n, L)
-        weights = np.ones((len(chunks), room), dtype=np.float32)
-        weights.flat[: len(by_id)] = by_id
+        inner = np.ones((len(chunks), room), dtype=np.float32)
+        inner.flat[: len(by_id)] = by_id
+        weights = np.ones(chunks.shape, dtype=np.float32)
+        weights[:, 1:-1] = inner
         rows.append(chunks)
-        row_weights.append(np.pad(weights, ((0, 0), (1, 1)), constant_values=1.0))
+        row_weights.append(weights)
     return np.concatenate(rows), np.concatenate(row_weights)
 
 
@@ -149,5 +151,5 @@ def _extended(ids: TokenIds, tokenizer: "Tokenizer", most: int) -> TokenIds:
 
 
 def _extended_weights(weights: Float32, most: int) -> Float32:
-    missing = ((0, most - len(weights)), (0, 0))
-    return np.pad(weights, missing, constant_values=1.0)
+    empty = np.ones((most - len(weights), weights.shape[1]), dtype=np.float32)
+    return np.concatenate([weights, empty])

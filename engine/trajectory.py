@@ -99,7 +99,7 @@ def _denoiser(job: Job, stages: Stages, texts: Sequence[Embedded]) -> Denoise:
 def _bound(job: Job, stages: Stages, text: Embedded, weights: Sequence[float]) -> Denoiser:
     request, manifest = job.request, stages.bundle.manifest
     return Denoiser(
-        stages.network(text, request, request.width, request.height, job.inputs),
+        stages.network(text, request, request.width, request.height, job.inputs, weights),
         manifest.prediction_type,
         guidance_between_halves(request, manifest),
         weights,

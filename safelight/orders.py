@@ -37,6 +37,10 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "upscaler": (str,),
     "prompt_syntax": (str,),
     "clip_skip": (int,),
+    "guidance_start": (int, float),
+    "guidance_end": (int, float),
+    "reuse_every": (int,),
+    "preset": (str,),
 }
 
 
@@ -90,12 +94,16 @@ def settings_from(source: Path | str) -> list[dict[str, Any]]:
 def requests(
     bundle: "Bundle", orders: list[dict[str, Any]], given: Mapping[str, Any]
 ) -> Iterator["GenerationRequest"]:
-    """Yield one request an order; what the order leaves open comes from `given`, then the bundle.
+    """Yield one request an order; what the order leaves open comes from `given`, then from the
+    preset that either names, then the bundle.
 
     A seed that nobody gave is drawn afresh for each request.
     """
+    from engine.presets import EXACT, preset
+
     for order in orders:
         fields = {name: value for name, value in given.items() if value is not None} | order
+        fields = preset(fields.pop("preset", EXACT), bundle.manifest, fields) | fields
         fields.setdefault("seed", secrets.randbelow(RANDOM_SEEDS))
         yield bundle.request(**fields)
 

@@ -62,12 +62,14 @@ class FakeBackend:
         *,
         identity: str = "",  # noqa: ARG002 - nothing is kept
     ) -> "FakeSession":
-        """Give a session for the component that has these inputs."""
+        """Give a session for the component that has these inputs; a unet that gives its deep
+        feature has those of any, so its file's name tells it.
+        """
         if self.fails_on in shapes:
             raise DeviceError(f"the fake was told not to load {model.parent.name}/{model.name}")
         if not self.fails_at_run:
             self.check_room(shapes)
-        return FakeSession(self, shapes)
+        return FakeSession(self, shapes, deep=model.stem.endswith("_deep"))
 
     def check_room(self, shapes: Shapes) -> None:
         """Raise OutOfMemoryError for latents that are larger than the device."""
@@ -89,8 +91,9 @@ class FakeBackend:
 class FakeSession:
     """One component; which one, its inputs say."""
 
-    def __init__(self, backend: FakeBackend, shapes: Shapes) -> None:
+    def __init__(self, backend: FakeBackend, shapes: Shapes, *, deep: bool = False) -> None:
         self._backend = backend
+        self._deep = deep
         self._shapes = dict(shapes)
         self._runs = 0
 
@@ -114,12 +117,15 @@ class FakeSession:
         return picture
 
     def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-        """Compute the one output that each component here has, or the two of a safety checker or of
-        a ControlNet whose unet has one resolution above the middle.
+        """Compute the one output that each component here has, or the two of the safety checker, of
+        a ControlNet whose unet has one resolution above the middle, and of a unet that gives its
+        deep feature: f32[n, 8, h, w], its prediction twice.
         """
         if "controlnet_cond" in inputs:
             return _residuals(inputs)
         output = self.run(inputs)
+        if self._deep:
+            return {"out_sample": output, "deep_feature": np.concatenate([output, output], axis=1)}
         if "clip_input" in inputs:
             return {"concepts": output, "special_care": np.zeros((1, _CARES), np.float32)}
         return {"output": output}
@@ -140,6 +146,9 @@ class FakeSession:
         prediction = np.float32(0.8) * sample + pull * (np.float32(0.2) + drift)
         for name in sorted(name for name in inputs if name.endswith(_RESIDUALS)):
             prediction += inputs[name].astype(np.float32).mean(axis=(2, 3), keepdims=True)
+        if "deep_feature" in inputs:  # half of it is not computed anew
+            feature = inputs["deep_feature"].astype(np.float32)[:, : sample.shape[1]]
+            prediction = np.float32(0.5) * (prediction + feature)
         if self._runs == self._backend.nan_at_step:
             prediction[..., 0] = np.inf  # guidance makes NaN of the difference of the halves
         self._runs += 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.presets import PRESETS
 from engine.request import SAMPLERS, SCHEDULES
 from safelight.access import Access
 from safelight.cli.options import Json, Model, with_access
@@ -81,6 +82,25 @@ def generate(
     plain_prompt: Annotated[
         bool, typer.Option("--plain-prompt", help="Brackets, AND and BREAK are only text.")
     ] = False,
+    preset: Annotated[
+        str | None,
+        typer.Option("--preset", help=f"Speed for likeness: {', '.join(PRESETS)} (the default)."),
+    ] = None,
+    guidance_start: Annotated[
+        float | None,
+        typer.Option("--guidance-start", help="Guide from this fraction of the steps on."),
+    ] = None,
+    guidance_end: Annotated[
+        float | None, typer.Option("--guidance-end", help="Guide up to this fraction of the steps.")
+    ] = None,
+    reuse_every: Annotated[
+        int | None,
+        typer.Option(
+            "--reuse-every",
+            help="Compute every N-th evaluation whole and reuse deep features in between: takes a"
+            " bundle exported --with shallow.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
@@ -103,7 +123,12 @@ def generate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Make pictures and seal them. A prompt on the command line stays in your shell's history."""
+    r"""Make pictures and seal them. A prompt on the command line stays in your shell's history.
+
+    In prompts (red:1.3) weighs words, \[day:night:0.5] changes half-way,
+    \[cat|dog] takes turns, BREAK begins a new chunk of the text encoder,
+    and `cat AND dog :0.5` joins two prompts.
+    """
     from safelight.addons import read_controls
     from safelight.settings import load_settings
 
@@ -128,6 +153,10 @@ def generate(
         "upscaler": upscaler,
         "clip_skip": clip_skip,
         "prompt_syntax": "plain" if plain_prompt else None,
+        "guidance_start": guidance_start,
+        "guidance_end": guidance_end,
+        "reuse_every": reuse_every,
+        "preset": preset,
     }
     steering = read_controls(control or ())
     given["controls"] = steering.controls

@@ -40,6 +40,8 @@ def test_limits_are_inclusive():
         {"guidance_scale": 100.0},
         {"eta": 0.0},
         {"eta": 1.0},
+        {"guidance_start": 0.0, "guidance_end": 1.0},
+        {"reuse_every": 20},
         {"prompt": "x" * MAX_PROMPT},
     ):
         GenerationRequest(**(GOOD | given))
@@ -73,6 +75,13 @@ def test_limits_are_inclusive():
         ({"guidance_scale": math.inf}, "guidance_scale is inf"),
         ({"eta": 1.1}, "eta is 1.1"),
         ({"eta": -0.1}, "eta is -0.1"),
+        ({"guidance_start": -0.1}, "guidance_start is -0.1"),
+        ({"guidance_end": 1.5}, "guidance_end is 1.5"),
+        ({"guidance_end": math.nan}, "guidance_end is nan"),
+        ({"guidance_start": 0.5, "guidance_end": 0.5}, "must be below guidance_end, which is 0.5"),
+        ({"reuse_every": 0}, "reuse_every is 0; from 1 to 20"),
+        ({"reuse_every": 21}, "reuse_every is 21"),
+        ({"reuse_every": 2.0}, "reuse_every is of type float"),
         ({"sampler": "eular"}, "unknown sampler 'eular'; did you mean 'euler'"),
         ({"schedule": "karas"}, "did you mean 'karras'"),
         ({"noise": "cuda"}, "unknown noise 'cuda'"),

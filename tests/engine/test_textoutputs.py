@@ -30,35 +30,38 @@ def test_the_layer_before_the_last(names, wanted):
 
 
 def described(family, **outputs):
+    """Give a manifest as it is read from its file, names sorted, and the order of the graphs."""
     manifest = read_manifest(Path(safelight.__file__).parent / "models" / "pocket")
     text = manifest.components["text_encoder"]
     texts = {
-        name: replace(text, outputs=dict.fromkeys(names, SPEC)) for name, names in outputs.items()
+        name: replace(text, outputs=dict.fromkeys(sorted(names), SPEC))
+        for name, names in outputs.items()
     }
-    return replace(manifest, family=family, components=dict(manifest.components) | texts)
+    components = dict(manifest.components) | texts
+    return replace(manifest, family=family, components=components), outputs.__getitem__
 
 
 def test_optimum_s_encoders_are_read_by_place():
-    manifest = described(
+    manifest, order = described(
         "sdxl",
         text_encoder=["last_hidden_state", "pooler_output", *LAYERS],
         text_encoder_2=["text_embeds", "last_hidden_state", *LAYERS],
     )
-    assert text_outputs(manifest) == ((13,), (13, 0))
+    assert text_outputs(manifest, order) == ((13,), (13, 0))
 
 
 def test_our_own_and_sd1_s_are_taken_as_they_are():
     own = ["penultimate_hidden_state", "text_embeds"]
-    manifest = described("sdxl", text_encoder=own[:1], text_encoder_2=own)
-    assert text_outputs(manifest) == ((), ())
-    layers = described("sd1", text_encoder=["last_hidden_state", "pooler_output", *LAYERS])
-    assert text_outputs(layers) == ((),)
+    manifest, order = described("sdxl", text_encoder=own[:1], text_encoder_2=own)
+    assert text_outputs(manifest, order) == ((), ())
+    layers, order = described("sd1", text_encoder=["last_hidden_state", "pooler_output", *LAYERS])
+    assert text_outputs(layers, order) == ((),)
 
 
 def test_a_clip_skip_takes_an_earlier_layer_of_xl_counted_from_the_usual_one():
     """diffusers takes hidden_states[-(clip_skip + 2)] of XL, and counts one less than we do."""
     larger = [f"hidden_states.{number}" for number in range(33)]
-    manifest = described(
+    manifest, order = described(
         "sdxl",
         text_encoder=["last_hidden_state", *LAYERS],
         text_encoder_2=["text_embeds", *larger],
@@ -66,15 +69,15 @@ def test_a_clip_skip_takes_an_earlier_layer_of_xl_counted_from_the_usual_one():
     for skip in (1, 2, 5, 12):
         wanted = LAYERS[-(skip + 1)], larger[-(skip + 1)]
         places = 1 + LAYERS.index(wanted[0]), 1 + larger.index(wanted[1])
-        assert text_outputs(manifest, skip) == ((places[0],), (places[1], 0))
+        assert text_outputs(manifest, order, skip) == ((places[0],), (places[1], 0))
 
 
 def test_a_clip_skip_of_sd1_is_an_output_by_its_name():
     names = ["last_hidden_state", "clip_skip_2", "clip_skip_3"]
-    manifest = described("sd1", text_encoder=names)
-    assert [text_outputs(manifest, skip) for skip in (1, 2, 3)] == [((),), ((1,),), ((2,),)]
+    manifest, order = described("sd1", text_encoder=names)
+    assert [text_outputs(manifest, order, skip) for skip in (1, 2, 3)] == [((),), ((1,),), ((2,),)]
     with pytest.raises(RequestError, match="for a clip skip of 4") as caught:
-        text_outputs(manifest, 4)
+        text_outputs(manifest, order, 4)
     assert caught.value.hint == "it has those for 1, 2, 3"
 
 
@@ -87,7 +90,7 @@ def test_a_clip_skip_of_sd1_is_an_output_by_its_name():
     ],
 )
 def test_a_bundle_without_earlier_layers_says_what_to_do(family, names):
-    manifest = described(family, text_encoder=names)
+    manifest, order = described(family, text_encoder=names)
     with pytest.raises(RequestError, match="for a clip skip of 2") as caught:
-        text_outputs(manifest, 2)
+        text_outputs(manifest, order, 2)
     assert "export the checkpoint again" in caught.value.hint
