@@ -16,7 +16,7 @@ from engine.control import Control
 from engine.errors import BundleError
 from engine.hashes import HashCache
 from engine.jsonfile import read_json
-from engine.manifest import MANIFEST_NAME, FileEntry, Manifest, read_manifest
+from engine.manifest import MANIFEST_NAME, TEXT_ENCODERS, FileEntry, Manifest, read_manifest
 from engine.onnxheader import read_onnx_header
 from engine.plainexport import data_file, describe_plain_export
 from engine.request import DEFAULT_SCHEDULE, GenerationRequest
@@ -186,15 +186,18 @@ def _verify(wanted: Mapping[str, FileEntry], files: Mapping[str, Path], hashes: 
 
 
 def _check_graphs(folder: Path, manifest: Manifest) -> None:
-    """Refuse a manifest that says of its graphs what is not so."""
-    for component in manifest.components.values():
+    """Refuse a manifest that says of its graphs what is not so.
+
+    A text encoder's outputs also have to stand in the graph's order, since they are taken by place.
+    """
+    for name, component in manifest.components.items():
         header = read_onnx_header(folder / component.file)
         data = data_file(header, folder, component.file.rpartition("/")[0])
         if (header.inputs, header.outputs, data) != (
             component.inputs,
             component.outputs,
             component.data_file,
-        ):
+        ) or (name in TEXT_ENCODERS and list(header.outputs) != list(component.outputs)):
             raise BundleError(
                 f"{component.file} has other inputs, outputs or weights than its manifest says",
                 hint="export it again",

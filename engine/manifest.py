@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from engine.errors import BundleError
 from engine.jsonfile import Fields, parse_json, read_json
@@ -228,17 +229,29 @@ def parse_manifest(data: bytes) -> Manifest:
 
 
 def write_manifest(manifest: Manifest) -> bytes:
-    """Give the canonical JSON of a manifest: sorted keys, two spaces, UTF-8, one final newline.
+    """Give the canonical JSON of a manifest: sorted keys (outputs: in the graph's order), two
+    spaces, UTF-8, one final newline.
 
     The bytes are read back and compared, so that nothing is ever written that cannot be read.
     """
     text = json.dumps(
-        dataclasses.asdict(manifest), sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False
+        _sorted(dataclasses.asdict(manifest)), indent=2, ensure_ascii=False, allow_nan=False
     )
     data = text.encode() + b"\n"
     if parse_manifest(data) != manifest:
         raise BundleError("the manifest does not read back as it was written")
     return data
+
+
+def _sorted(value: object, name: str = "") -> object:
+    """Sort keys at every level but a graph's outputs, which are taken by their places."""
+    if isinstance(value, list | tuple):
+        return [_sorted(item) for item in cast("list[object]", value)]
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[str, object]", value)
+    keys = fields if name == "outputs" else sorted(fields)
+    return {key: _sorted(fields[key], key) for key in keys}
 
 
 def _manifest(top: Fields) -> Manifest:

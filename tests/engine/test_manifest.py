@@ -60,6 +60,15 @@ def test_every_value_survives_writing(manifest):
     assert parse_manifest(write_manifest(changed)) == changed
 
 
+def test_outputs_keep_the_graph_s_order_since_they_are_taken_by_place(manifest):
+    text = manifest.components["text_encoder"]
+    (spec,) = text.outputs.values()
+    outputs = {"text_embeds": spec, "last_hidden_state": spec, "hidden_states.0": spec}
+    parts = dict(manifest.components) | {"text_encoder": replace(text, outputs=outputs)}
+    read = parse_manifest(write_manifest(replace(manifest, components=parts)))
+    assert list(read.components["text_encoder"].outputs) == list(outputs)
+
+
 def test_what_cannot_be_read_is_not_written(manifest):
     with pytest.raises(BundleError, match="scaling_factor"):
         write_manifest(replace(manifest, scaling_factor=-1.0))
