@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from engine.errors import RequestError, unknown_name
@@ -15,6 +15,7 @@ __all__ = [
     "NOISES",
     "SAMPLERS",
     "SCHEDULES",
+    "UPSCALERS",
     "GenerationRequest",
 ]
 
@@ -50,6 +51,7 @@ SCHEDULES = (
 )
 NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
+UPSCALERS = ("lanczos", "latent")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
 DEFAULT_ETA: Final[Mapping[str, float]] = {
@@ -68,11 +70,24 @@ DEFAULT_ETA: Final[Mapping[str, float]] = {
 # timestep, and leaves noise.
 DEFAULT_SCHEDULE: Final[Mapping[str, str]] = {"dpmpp_3m_sde": "exponential"}
 
+_WHOLE: Final = (
+    "width",
+    "height",
+    "steps",
+    "seed",
+    "count",
+    "clip_skip",
+    "mask_blur",
+    "hires_steps",
+    "variation_seed",
+)
 MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
 MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
+MAX_SCALE = 8.0  # of a second pass
+MAX_BLUR = 256  # pixels
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
 
@@ -89,6 +104,15 @@ class GenerationRequest:
     own, `tiny` the quick one that a bundle may hold. prompt_syntax: `a1111` gives brackets, AND and
     BREAK in both prompts their meaning (`engine.promptsyntax`), `plain` none. clip_skip: which of
     the text encoder's layers is used, 1 the usual one, 2 the one before it.
+
+    strength: how much of the schedule an init picture is noised and drawn again by, 0 to 1, with or
+    without a mask. mask_blur: standard deviation, in pixels, of the seam between what was painted
+    and the init picture. hires_scale: a second pass over the picture enlarged so many times, 1 for
+    none; `width` and `height` are the first one's. hires_strength: as strength, of that pass.
+    hires_steps: of its whole schedule, 0 for `steps`. hires_upscaler: `latent` enlarges latents,
+    bilinear; `lanczos` the decoded picture. variation_strength: how far the first noise is turned
+    from the seed's to the one of variation_seed, 0 to 1; above 0 picture k has seed `seed` and
+    variation_seed + k.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -107,10 +131,18 @@ class GenerationRequest:
     decoder: str = "vae"
     prompt_syntax: str = "a1111"
     clip_skip: int = 1
+    strength: float = 0.75
+    mask_blur: int = 4
+    hires_scale: float = 1.0
+    hires_strength: float = 0.7
+    hires_steps: int = 0
+    hires_upscaler: str = "latent"
+    variation_seed: int = 0
+    variation_strength: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count", "clip_skip"):
+        for name in _WHOLE:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -136,17 +168,48 @@ class GenerationRequest:
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)
         _between("clip_skip", self.clip_skip, 1, MAX_CLIP_SKIP)
+        self._check_modes()
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
             ("decoder", self.decoder, DECODERS),
+            ("hires upscaler", self.hires_upscaler, UPSCALERS),
             ("prompt syntax", self.prompt_syntax, PROMPT_SYNTAXES),
         ):
             if got not in allowed:
                 raise unknown_name(what, got, allowed)
         for text, joins in ((self.prompt, True), (self.negative_prompt, False)):
             parse_prompt(text, self.steps, self.prompt_syntax, joins=joins)  # for its limits
+
+    @property
+    def final_size(self) -> tuple[int, int]:
+        """Give width and height, in pixels, of what comes out of the last pass."""
+        width, height = (
+            side if self.hires_scale == 1.0 else max(8, round(side * self.hires_scale / 8) * 8)
+            for side in (self.width, self.height)
+        )
+        return width, height
+
+    def of_picture(self, index: int) -> "GenerationRequest":
+        """Give the request of picture `index` of `count` alone."""
+        if self.variation_strength:
+            return replace(self, variation_seed=self.variation_seed + index, count=1)
+        return replace(self, seed=self.seed + index, count=1)
+
+    def _check_modes(self) -> None:
+        for name in ("strength", "hires_strength", "variation_strength"):
+            _between(name, getattr(self, name), 0.0, 1.0)
+        _between("mask_blur", self.mask_blur, 0, MAX_BLUR)
+        _between("hires_steps", self.hires_steps, 0, MAX_STEPS)
+        _between("variation_seed", self.variation_seed, 0, MAX_SEED - self.count + 1)
+        _between("hires_scale", self.hires_scale, 1.0, MAX_SCALE)
+        if max(self.final_size) > MAX_SIDE:
+            width, height = self.final_size
+            raise RequestError(
+                f"hires_scale is {self.hires_scale}, which makes {width}x{height} pixels;"
+                f" at most {MAX_SIDE} a side are allowed"
+            )
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:
