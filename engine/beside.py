@@ -46,7 +46,7 @@ def check_beside(
     if request.refiner:
         check_refiner(base, beside[request.refiner])
     if request.upscaler:
-        scale, side = read_scale(beside[request.upscaler]), max(request.width, request.height)
+        scale, side = read_scale(beside[request.upscaler]), max(request.final_size)
         if side * scale > MAX_SIDE:
             raise RequestError(
                 f"{side} pixels made {scale} times as large are {side * scale}; at most {MAX_SIDE}"

@@ -100,7 +100,7 @@ class Components:
     ) -> dict[str, tuple[int, ...]]:
         manifest = self._bundle.manifest
         shapes: dict[str, tuple[int, ...]] = {
-            "sample": (halves, *self.latent_shape(height, width)[1:]),
+            "sample": (halves, manifest.unet_channels, *self.latent_shape(height, width)[2:]),
             "timestep": (),
             "encoder_hidden_states": (halves, tokens, manifest.embed_dim),
         }

@@ -1,7 +1,7 @@
 """The network of one picture: a unet bound to its prompt and size, asked once a row."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from engine.moment import Moment
 if TYPE_CHECKING:
     from engine.interval import Shown
 
-__all__ = ["Network", "Steer", "added_conditions"]
+__all__ = ["Canvas", "Network", "Steer", "added_conditions"]
 
 Float32 = NDArray[np.float32]
 # What a unet is given in a step beside its own inputs, made of these: ControlNets' residuals.
@@ -21,6 +21,17 @@ Steer = Callable[[Mapping[str, Array], Moment], Mapping[str, Array]]
 # Aesthetic scores that SDXL's refiner is told for prompt and negative prompt: diffusers' defaults.
 LIKED, DISLIKED = 6.0, 2.5
 REFINER_TIME_IDS = 5
+_NONE = np.zeros((1, 0, 0, 0), dtype=np.float32)
+
+
+class Canvas(NamedTuple):
+    """What is drawn on: width and height in pixels; beside, f32[1, k, h, w], is what an inpainting
+    unet sees beside the latents, k of 0 for others.
+    """
+
+    width: int
+    height: int
+    beside: Float32
 
 
 class Network:
@@ -36,10 +47,13 @@ class Network:
         text: "Shown",
         added: Mapping[str, Array],
         steer: Steer = lambda _inputs, _moment: {},
+        beside: Float32 = _NONE,
     ) -> None:
         """unet: loaded for n texts and this size. added: its inputs beside latents, timestep and
         embeddings, as `added_conditions` gives them. steer: gives further ones in each step.
+        beside: f32[1, k, h, w], channels behind the latents' own.
         """
+        self._beside = beside
         self._steer = steer
         self._unet = unet
         self._text = text
@@ -50,9 +64,13 @@ class Network:
     def __call__(self, x: Float32, moment: Moment) -> Float32:
         """Predict; raises BundleError where the unet gives another shape."""
         shape = (self._texts, *x.shape[1:])
-        if self._sample.shape != shape:
-            self._sample = np.empty(shape, dtype=np.float32)
-        np.copyto(self._sample, x)
+        channels = shape[1]
+        if self._sample.shape[2:] != shape[2:]:
+            seen = (shape[0], channels + self._beside.shape[1], *shape[2:])
+            self._sample = np.empty(seen, dtype=np.float32)
+        np.copyto(self._sample[:, :channels], x)
+        if self._beside.shape[1]:
+            np.copyto(self._sample[:, channels:], self._beside)
         text = self._text.at(moment)
         self._inputs["encoder_hidden_states"] = text.embeds
         if text.pooled is not None:

@@ -18,6 +18,8 @@ from engine.errors import BundleError, NotFiniteError, OutOfMemoryError, unknown
 from engine.events import Event, Picture, Seconds, Step
 from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
+from engine.modes import INPAINT, check_mode, mode_of, passes_of
+from engine.painting import paste
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
 from engine.repairs import TILES_REPAIR, decode_repaired, room_to_draw
@@ -25,7 +27,6 @@ from engine.request import GenerationRequest
 from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
-from engine.samplers import tabulate
 from engine.stages import Stages
 from engine.texts import Texts
 from engine.tiling import decode_size, tile_count
@@ -118,16 +119,11 @@ class Pipeline:
         check_reuse(request, self._bundle.manifest, self._backend.precision)
         decoder = self._decoder(request.decoder)
         preview_decoder = self._decoder(TINY) if previews == TINY else None
-        table = tabulate(
-            request.sampler,
-            self._bundle.training,
-            request.schedule,
-            request.steps,
-            request.eta,
-        )
+        check_mode(request, inputs, self._bundle.manifest)
+        passes = passes_of(request, inputs, self._bundle.training)
         check_beside(request, inputs, self._bundle, self._beside)
         self._check_precision(request)
-        steps = int(table.steps[-1]) + 1
+        steps = int(passes[0].table.steps[-1]) + 1
         texts = self._plan(request, steps, self._stock)
         refiner_texts: tuple[Texts, ...] = ()
         if request.refiner:
@@ -135,10 +131,10 @@ class Pipeline:
             refiner_texts = (self._plan(request, steps, refiner),)
         jobs = (
             Job(
-                request=replace(request, seed=request.seed + index, count=1),
+                request=request.of_picture(index),
                 inputs=inputs,
                 index=index,
-                table=table,
+                passes=passes,
                 texts=texts,
                 refiner_texts=refiner_texts,
                 cancelled=cancelled,
@@ -166,7 +162,8 @@ class Pipeline:
         size = (request.height, request.width)
         halves, tokens = job.texts.halves, job.texts.tokens
         network = partial(self._stock.load, request, halves, tokens, *size)
-        load = self._load(network, size, job.decoder, request.vae_tiling)
+        width, height = request.final_size
+        load = self._load(network, (height, width), job.decoder, request.vae_tiling)
         load += self._load_refiner(job)
         repairs: tuple[str, ...] = ()
         start = self._clock()
@@ -201,6 +198,8 @@ class Pipeline:
             raise _not_finite("picture")
         repairs += repaired
         pixels = to_pixels(decoded)
+        if mode_of(job.inputs) == INPAINT:
+            pixels = paste(pixels, job.inputs.init, job.inputs.mask, request.mask_blur)
         flagged = self._is_flagged(pixels)
         pixels = np.zeros_like(pixels) if flagged else pixels
         if request.upscaler:
@@ -219,7 +218,9 @@ class Pipeline:
         decoder: Decoder,
         tiling: str = "auto",
     ) -> float:
-        """Load what a picture takes; network: loads what predicts. Gives the seconds it took."""
+        """Load what a picture takes; network: loads what predicts. size: height and width of what
+        is decoded. Gives the seconds it took.
+        """
         start = self._clock()
         components = self._stock.components
         components.text_encoders()

@@ -1,4 +1,4 @@
-"""What a bundle is for: text to picture is what can be asked of it today."""
+"""What a bundle is for: upscalers, ControlNets and refiners draw no picture by themselves."""
 
 from engine.errors import BundleError
 from engine.manifest import UPSCALER, Manifest
@@ -30,11 +30,4 @@ def check_draws(manifest: Manifest) -> None:
             f"'{manifest.name}' is a refiner: it finishes the latents of a Stable Diffusion XL"
             " and draws nothing by itself",
             hint="draw with the base model: `safelight generate --refiner`",
-        )
-    channels = manifest.unet_channels
-    if channels != manifest.latent_channels:
-        raise BundleError(
-            f"'{manifest.name}' is an inpainting model: its unet takes {channels} channels, which"
-            f" are {manifest.latent_channels} of latents, a mask and the picture around it",
-            hint="to draw from text alone takes a model that is not for inpainting",
         )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from engine.control import MAX_CONTROLS, Control
@@ -16,6 +16,7 @@ __all__ = [
     "PROMPT_SYNTAXES",
     "SAMPLERS",
     "SCHEDULES",
+    "UPSCALERS",
     "VAE_TILINGS",
     "GenerationRequest",
 ]
@@ -54,6 +55,7 @@ NOISES = ("philox", "torch")
 DECODERS = ("tiny", "vae")
 PROMPT_SYNTAXES = ("a1111", "plain")
 VAE_TILINGS = ("auto", "off", "on")
+UPSCALERS = ("lanczos", "latent")
 
 # What users of each sampler that adds noise expect; the others have no use for eta.
 DEFAULT_ETA: Final[Mapping[str, float]] = {
@@ -72,12 +74,26 @@ DEFAULT_ETA: Final[Mapping[str, float]] = {
 # timestep, and leaves noise.
 DEFAULT_SCHEDULE: Final[Mapping[str, str]] = {"dpmpp_3m_sde": "exponential"}
 
+_WHOLE: Final = (
+    "width",
+    "height",
+    "steps",
+    "seed",
+    "count",
+    "clip_skip",
+    "reuse_every",
+    "mask_blur",
+    "hires_steps",
+    "variation_seed",
+)
 MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
 MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
 MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
+MAX_SCALE = 8.0  # of a second pass
+MAX_BLUR = 256  # pixels
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 
 
@@ -102,6 +118,15 @@ class GenerationRequest:
     guidance_start, guidance_end: fractions of the steps between which there is guidance; a latent
     consistency model knows none. reuse_every: every N-th evaluation of the network is whole, in
     between deep features are reused; 1 is off.
+
+    strength: how much of the schedule an init picture is noised and drawn again by, 0 to 1, with or
+    without a mask. mask_blur: standard deviation, in pixels, of the seam between what was painted
+    and the init picture. hires_scale: a second pass over the picture enlarged so many times, 1 for
+    none; `width` and `height` are the first one's. hires_strength: as strength, of that pass.
+    hires_steps: of its whole schedule, 0 for `steps`. hires_upscaler: `latent` enlarges latents,
+    bilinear; `lanczos` the decoded picture. variation_strength: how far the first noise is turned
+    from the seed's to the one of variation_seed, 0 to 1; above 0 picture k has seed `seed` and
+    variation_seed + k.
     Raises RequestError on the first value that is not acceptable.
     """
 
@@ -128,10 +153,18 @@ class GenerationRequest:
     guidance_end: float = 1.0
     reuse_every: int = 1
     vae_tiling: str = "auto"
+    strength: float = 0.75
+    mask_blur: int = 4
+    hires_scale: float = 1.0
+    hires_strength: float = 0.7
+    hires_steps: int = 0
+    hires_upscaler: str = "latent"
+    variation_seed: int = 0
+    variation_strength: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field once, at the border, and resolve what was left out."""
-        for name in ("width", "height", "steps", "seed", "count", "clip_skip", "reuse_every"):
+        for name in _WHOLE:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise RequestError(
@@ -168,12 +201,14 @@ class GenerationRequest:
                 f" {self.guidance_end}",
                 hint="guidance_scale 1 turns guidance off altogether",
             )
+        self._check_modes()
         for what, got, allowed in (
             ("sampler", self.sampler, SAMPLERS),
             ("schedule", self.schedule, SCHEDULES),
             ("noise", self.noise, NOISES),
             ("decoder", self.decoder, DECODERS),
             ("VAE tiling", self.vae_tiling, VAE_TILINGS),
+            ("hires upscaler", self.hires_upscaler, UPSCALERS),
             ("prompt syntax", self.prompt_syntax, PROMPT_SYNTAXES),
         ):
             if got not in allowed:
@@ -182,6 +217,35 @@ class GenerationRequest:
 
         for text, joins in ((self.prompt, True), (self.negative_prompt, False)):
             parse_prompt(text, self.steps, self.prompt_syntax, joins=joins)  # for its limits
+
+    @property
+    def final_size(self) -> tuple[int, int]:
+        """Give width and height, in pixels, of what comes out of the last pass."""
+        width, height = (
+            side if self.hires_scale == 1.0 else max(8, round(side * self.hires_scale / 8) * 8)
+            for side in (self.width, self.height)
+        )
+        return width, height
+
+    def of_picture(self, index: int) -> "GenerationRequest":
+        """Give the request of picture `index` of `count` alone."""
+        if self.variation_strength:
+            return replace(self, variation_seed=self.variation_seed + index, count=1)
+        return replace(self, seed=self.seed + index, count=1)
+
+    def _check_modes(self) -> None:
+        for name in ("strength", "hires_strength", "variation_strength"):
+            _between(name, getattr(self, name), 0.0, 1.0)
+        _between("mask_blur", self.mask_blur, 0, MAX_BLUR)
+        _between("hires_steps", self.hires_steps, 0, MAX_STEPS)
+        _between("variation_seed", self.variation_seed, 0, MAX_SEED - self.count + 1)
+        _between("hires_scale", self.hires_scale, 1.0, MAX_SCALE)
+        if max(self.final_size) > MAX_SIDE:
+            width, height = self.final_size
+            raise RequestError(
+                f"hires_scale is {self.hires_scale}, which makes {width}x{height} pixels;"
+                f" at most {MAX_SIDE} a side are allowed"
+            )
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

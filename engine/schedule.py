@@ -55,12 +55,23 @@ class Schedule:
 
     sigmas: f64[steps + 1], falling, the last one 0 (or the training minimum where the scheduler
     configuration asks for it). timesteps: f64[steps], what the network is told at sigmas[:-1].
-    initial_scale: latents = noise * initial_scale at the first row.
+    initial_scale: latents = noise * initial_scale at the first row. earlier: steps that were laid
+    and left out before these.
     """
 
     sigmas: Float64
     timesteps: Float64
     initial_scale: float
+    earlier: int = 0
+
+    def last(self, steps: int) -> "Schedule":
+        """Keep the last steps alone, for latents that are noised to where these begin."""
+        return Schedule(
+            sigmas=self.sigmas[-steps - 1 :],
+            timesteps=self.timesteps[-steps:],
+            initial_scale=float(self.sigmas[-steps - 1]),
+            earlier=self.earlier + len(self.timesteps) - steps,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

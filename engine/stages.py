@@ -18,7 +18,7 @@ from engine.errors import BundleError
 from engine.guidance import guidance_embedding
 from engine.interval import GuidanceInterval, each_text, limits_guidance
 from engine.loop import NoiseSource
-from engine.network import Network, added_conditions
+from engine.network import Canvas, Network, added_conditions
 from engine.reuse import FeatureSession, Reuse, has_pair
 from engine.textoutputs import text_outputs
 from engine.tiling import decode_tiled, encode_tiled
@@ -97,32 +97,30 @@ class Stages:
         self,
         text: Conditioning | ScheduledConditioning,
         request: "GenerationRequest",
-        width: int,
-        height: int,
+        canvas: Canvas,
         inputs: "Inputs",
         weights: Sequence[float] = (1.0,),
     ) -> "Predict":
-        """Bind the unet to a prompt, and to the pictures that steer, for width x height pixels.
+        """Bind the unet to a prompt, to what is drawn on, and to the pictures that steer.
 
         weights: of the conditional texts, as in `Denoiser`.
         """
         count = len(text.embeds)
         added: dict[str, Array] = added_conditions(
-            text, width, height, self._manifest.time_id_count
+            text, canvas.width, canvas.height, self._manifest.time_id_count
         )
         if self._manifest.guidance_dim:
             scale = request.guidance_scale
             added["timestep_cond"] = guidance_embedding(scale, self._manifest.guidance_dim)
-        size = (height, width)
         if count == 1 or not limits_guidance(request):
-            return self._bind(text, added, request, inputs, size)
+            return self._bind(text, added, request, inputs, canvas)
         texts = [
             self._bind(
                 each,
                 {name: value[place : place + 1] for name, value in added.items()},
                 request,
                 inputs,
-                size,
+                canvas,
             )
             for place, each in enumerate(each_text(text))
         ]
@@ -134,19 +132,19 @@ class Stages:
         added: "Mapping[str, Array]",
         request: "GenerationRequest",
         inputs: "Inputs",
-        size: tuple[int, int],
+        canvas: Canvas,
     ) -> "Predict":
         """Bind the unet, or what takes its place, to texts that it is shown at once."""
         halves, tokens, _ = text.embeds.shape
-        shape = (halves, tokens, *size)
+        shape = (halves, tokens, canvas.height, canvas.width)
         if self._controls(request):
             unet = self.components.controlled_unet(*shape)
             return Network(unet, text, added, self._residuals(request, inputs, shape))
         every = self._reuse_every(request)
         if every == 1:
-            return Network(self.components.unet(*shape), text, added)
+            return Network(self.components.unet(*shape), text, added, beside=canvas.beside)
         pair = FeatureSession(*self.components.unet_pair(*shape))
-        return Reuse(Network(pair, text, added), pair, every)
+        return Reuse(Network(pair, text, added, beside=canvas.beside), pair, every)
 
     def _residuals(
         self, request: "GenerationRequest", inputs: "Inputs", shape: tuple[int, int, int, int]

@@ -1,12 +1,13 @@
 """From noise to latents: the passes that make one picture, each a run of the loop."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.beginning import Beginning, begin
 from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
@@ -15,11 +16,11 @@ from engine.events import Step
 from engine.inputs import Inputs
 from engine.loop import Denoise, integrate
 from engine.manifest import Manifest
-from engine.noise import noise_source
+from engine.modes import Pass
+from engine.network import Canvas
 from engine.pixels import preview, to_pixels
 from engine.refiner import Handover, switch_step
 from engine.request import GenerationRequest
-from engine.samplers import Table
 from engine.stages import Stages
 from engine.texts import Texts
 from engine.tiling import is_tiled
@@ -28,6 +29,7 @@ __all__ = ["Embedded", "Job", "draw_latents", "guidance_between_halves"]
 
 Float32 = NDArray[np.float32]
 Embedded = Conditioning | ScheduledConditioning
+_EMPTY = np.zeros((0, 0, 0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +43,7 @@ class Job:
     request: GenerationRequest
     inputs: Inputs
     index: int
-    table: Table
+    passes: tuple[Pass, ...]
     texts: Texts
     refiner_texts: tuple[Texts, ...]
     cancelled: Callable[[], bool]
@@ -52,7 +54,7 @@ class Job:
     @property
     def is_tiled(self) -> bool:
         """Say whether the picture is decoded in tiles."""
-        return is_tiled(self.request.vae_tiling, self.request.width, self.request.height)
+        return is_tiled(self.request.vae_tiling, *self.request.final_size)
 
     def stop_if_cancelled(self, _fraction: float = 0.0) -> None:
         """Raise Cancelled where that was asked: the `progress` of work without steps."""
@@ -74,44 +76,64 @@ def draw_latents(
     stages: of the precision that computes. texts: for the bundle, and for its refiner where the
     request names one. stock: the stages that previews are decoded by.
     """
-    request, table = job.request, job.table
-    denoiser = _denoiser(job, stages, texts)
-    start = np.zeros(stages.components.latent_shape(request.height, request.width), np.float32)
-    noise = noise_source(request.noise, request.seed)
-    latents = start
-    rows = integrate(table, noise, start, denoiser)
-    for index in range(len(table.sigmas)):
-        if job.cancelled():
+    latents = _EMPTY
+    total = sum(len(each.table.sigmas) for each in job.passes)
+    done = 0
+    for this in job.passes:
+        try:
+            begun = begin(job, this, stages, latents)
+        except Cancelled:
             return None
-        began = job.clock()
-        with np.errstate(over="ignore", invalid="ignore"):  # the guard looks at the result
-            _, latents, denoised = next(rows)
-        yield Step(
-            picture=job.index,
-            index=index,
-            count=len(table.sigmas),
-            seconds=job.clock() - began,
-            preview=_preview(denoised, job, manifest, stock),
-        )
-    return latents.copy()
+        denoiser = _denoiser(job, this, begun, stages, texts)
+        rows = _rows(this, begun, denoiser)
+        for _ in this.table.sigmas:
+            if job.cancelled():
+                return None
+            began = job.clock()
+            with np.errstate(over="ignore", invalid="ignore"):  # the guard looks at the result
+                latents, denoised = next(rows)
+            yield Step(
+                picture=job.index,
+                index=done,
+                count=total,
+                seconds=job.clock() - began,
+                preview=_preview(denoised, job, manifest, stock),
+            )
+            done += 1
+        latents = latents.copy()
+    return latents
 
 
-def _denoiser(job: Job, stages: Stages, texts: Sequence[Embedded]) -> Denoise:
+def _rows(this: Pass, begun: Beginning, denoise: Denoise) -> Iterator[tuple[Float32, Float32]]:
+    """Run one pass; yield latents and denoised after each row, as the loop gives them."""
+    sigmas = this.table.sigmas
+    for row, x, denoised in integrate(this.table, begun.noise, begun.start, denoise):
+        # Behind the last row there is no noise left, whatever level the sampler ends at.
+        begun.keep(x, float(sigmas[row + 1]) if row + 1 < len(sigmas) else 0.0)
+        yield x, denoised
+
+
+def _denoiser(
+    job: Job, this: Pass, begun: Beginning, stages: Stages, texts: Sequence[Embedded]
+) -> Denoise:
     """Bind the networks that take part to their texts: the bundle's, and then its refiner's."""
-    base = _bound(job, stages, texts[0], job.texts.weights)
+    canvas = Canvas(this.width, this.height, begun.beside)
+    base = _bound(job, canvas, stages, texts[0], job.texts.weights)
     request = job.request
     if not request.refiner:
         return base
     refiner = stages.refiner(request.refiner)
-    refined = _bound(job, refiner, texts[1], job.refiner_texts[0].weights)
+    refined = _bound(job, canvas, refiner, texts[1], job.refiner_texts[0].weights)
     trained = stages.bundle.training.num_train_timesteps
-    return Handover(base, refined, switch_step(job.table, trained, request.refiner_switch))
+    return Handover(base, refined, switch_step(this.table, trained, request.refiner_switch))
 
 
-def _bound(job: Job, stages: Stages, text: Embedded, weights: Sequence[float]) -> Denoiser:
+def _bound(
+    job: Job, canvas: Canvas, stages: Stages, text: Embedded, weights: Sequence[float]
+) -> Denoiser:
     request, manifest = job.request, stages.bundle.manifest
     return Denoiser(
-        stages.network(text, request, request.width, request.height, job.inputs, weights),
+        stages.network(text, request, canvas, job.inputs, weights),
         manifest.prediction_type,
         guidance_between_halves(request, manifest),
         weights,

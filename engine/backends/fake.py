@@ -139,11 +139,15 @@ class FakeSession:
         if self._backend.seconds_per_run:
             time.sleep(self._backend.seconds_per_run)
         sample = inputs["sample"].astype(np.float32)
+        # An inpainting unet sees mask and picture in further channels; the fake adds them up.
+        beside = sample[:, 4:].sum(axis=1, keepdims=True)
+        sample = sample[:, :4]
         embeds = inputs["encoder_hidden_states"].astype(np.float32)
         meaning = embeds.mean(axis=1).reshape(len(sample), -1, 4)  # (2, C / 4, 4)
         pull = meaning.sum(axis=1)[:, :, None, None]  # (2, 4, 1, 1)
         drift = np.float32(float(inputs["timestep"]) / 1000.0)
         prediction = np.float32(0.8) * sample + pull * (np.float32(0.2) + drift)
+        prediction += np.float32(0.1) * beside
         for name in sorted(name for name in inputs if name.endswith(_RESIDUALS)):
             prediction += inputs[name].astype(np.float32).mean(axis=(2, 3), keepdims=True)
         if "deep_feature" in inputs:  # half of it is not computed anew

@@ -22,7 +22,7 @@ from engine.samplers.table import Schedule, Table
 from engine.samplers.unipc import unipc
 from engine.schedule import CONVENTIONS, PREDICTION_TYPES, SPACINGS, Training, schedule
 
-__all__ = ["CELLS", "METHODS", "Schedule", "Table", "tabulate"]
+__all__ = ["CELLS", "METHODS", "Schedule", "Table", "tabulate", "write_table"]
 
 METHODS: Final[Mapping[str, Callable[[Schedule, Options], list[Row]]]] = {
     "ddim": ancestral,
@@ -68,10 +68,17 @@ def tabulate(
     """
     if sampler not in METHODS:
         raise unknown_name("sampler", sampler, tuple(METHODS))
+    spaced = schedule(schedule_name, training, steps, sampler)
+    return write_table(sampler, spaced, training, eta, s_noise)
+
+
+def write_table(
+    sampler: str, spaced: Schedule, training: Training, eta: float, s_noise: float = 1.0
+) -> Table:
+    """Write the table of `sampler` on a schedule that is laid already, or the last part of one."""
     for name, value in (("eta", eta), ("s_noise", s_noise)):
         if not 0.0 <= value <= 2.0:  # NaN fails here as well
             raise RequestError(f"{name} is {value}; from 0 to 2 is allowed")
-    spaced = schedule(schedule_name, training, steps, sampler)
     options = Options(
         eta=eta,
         s_noise=s_noise,

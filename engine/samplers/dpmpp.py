@@ -27,6 +27,7 @@ def _multistep(schedule: Schedule, options: Options, *, eta: float) -> list[Row]
     (midpoint), or 1 - (1 - exp(-k)) / k (heun).
     """
     sigmas, count = schedule.sigmas, len(schedule.timesteps)
+    few = count + schedule.earlier < 15  # diffusers' "few steps", of those that were asked for
     rows = list[Row]()
     h_earlier = 0.0
     for step in range(count):
@@ -39,7 +40,7 @@ def _multistep(schedule: Schedule, options: Options, *, eta: float) -> list[Row]
             step == 0
             or options.order == 1
             or (last and (options.euler_at_final or sigma_next == 0.0))
-            or (last and options.lower_order_final and count < 15)  # diffusers' "few steps"
+            or (last and options.lower_order_final and few)
         )
         slope = 0.0
         if not first_order and h > 0.0:

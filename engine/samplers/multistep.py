@@ -38,7 +38,7 @@ def deis(schedule: Schedule, options: Options) -> list[Row]:
     """Integrate it in log sigma instead: DEIS, arXiv 2204.13902 equation 15, its log-rho form."""
     count = len(schedule.timesteps)
     orders = [options.order] * count
-    if options.lower_order_final and count < 15:  # diffusers' "few steps"
+    if options.lower_order_final and count + schedule.earlier < 15:  # diffusers' "few steps"
         orders = [min(order, count - step) for step, order in enumerate(orders)]
     return _by_polynomials(schedule, orders, _in_log_sigma)
 

@@ -27,10 +27,11 @@ def test_text_to_picture_is_let_pass(bundle):
     check_draws(bundle.manifest)
 
 
-def test_an_inpainting_model_is_refused(bundle):
+def test_an_inpainting_model_is_refused_without_a_mask(bundle):
     manifest = with_input(bundle.manifest, "sample", "batch", 9, "height", "width")
+    pipeline = Pipeline(replace(bundle, manifest=manifest), FakeBackend())
     with pytest.raises(BundleError, match="'pocket' is an inpainting model") as caught:
-        Pipeline(replace(bundle, manifest=manifest), FakeBackend())
+        pipeline.generate(bundle.request(prompt="red apple", seed=1))
     assert caught.value.hint
 
 
