@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.inputs import Inputs
     from vault import BlobDraft, Draft
 
-__all__ = ["control_blobs", "picture_blobs", "picture_draft"]
+__all__ = ["input_blobs", "picture_blobs", "picture_draft"]
 
 
 def picture_draft(
@@ -52,16 +52,18 @@ def picture_blobs(pixels: "NDArray[np.uint8]") -> "tuple[BlobDraft, BlobDraft]":
     )
 
 
-def control_blobs(inputs: "Inputs") -> "tuple[BlobDraft, ...]":
-    """Encode the pictures that steered, `control-0` and on."""
+def input_blobs(inputs: "Inputs") -> "tuple[BlobDraft, ...]":
+    """Encode the pictures that went in: `init`, `mask`, and `control-0` and on."""
+    named = {f"control-{place}": pixels for place, pixels in enumerate(inputs.controls)}
+    if inputs.mask.size:
+        named = {"mask": inputs.mask} | named
+    if inputs.init.size:
+        named = {"init": inputs.init} | named
+    return tuple(_input_blob(name, pixels) for name, pixels in named.items())
+
+
+def _input_blob(name: str, pixels: "NDArray[np.uint8]") -> "BlobDraft":
     from vault import BlobDraft, Kind
 
-    return tuple(
-        BlobDraft(
-            name=f"control-{place}",
-            kind=Kind.INPUT,
-            media_type=PICTURE_TYPE,
-            data=encode_picture(pixels),
-        )
-        for place, pixels in enumerate(inputs.controls)
-    )
+    data = encode_picture(pixels)
+    return BlobDraft(name=name, kind=Kind.INPUT, media_type=PICTURE_TYPE, data=data)

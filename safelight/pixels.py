@@ -17,11 +17,11 @@ PNG_LEVEL = 1
 
 
 def encode_picture(pixels: "NDArray[np.uint8]") -> bytes:
-    """Encode uint8[H, W, 3] as PNG without any text, time or profile chunk."""
+    """Encode uint8[H, W, 3], or grey uint8[H, W], as PNG without text, time or profile chunk."""
     from PIL import Image
 
     buffer = BytesIO()
-    Image.fromarray(pixels, "RGB").save(buffer, "PNG", compress_level=PNG_LEVEL)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=PNG_LEVEL)
     return buffer.getvalue()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from safelight.drafts import control_blobs, picture_draft
+from safelight.drafts import input_blobs, picture_draft
 from safelight.pixels import encode_picture
 from safelight.records import attempt_metadata, generated_line, picture_metadata
 
@@ -48,16 +48,23 @@ class Studio:
     """Run requests through a pipeline and seal what comes out.
 
     vault: where pictures go; None is incognito, and Made events carry the bytes instead. inputs:
-    pictures that go in with every request, sealed with each result; None: none.
+    pictures that go in with every request, sealed with each result; None: none. parent: the record
+    that the init picture lies in, for the lineage.
     """
 
     def __init__(
-        self, pipeline: "Pipeline", vault: "Vault | None", inputs: "Inputs | None" = None
+        self,
+        pipeline: "Pipeline",
+        vault: "Vault | None",
+        inputs: "Inputs | None" = None,
+        *,
+        parent: str = "",
     ) -> None:
         from engine.inputs import NO_INPUTS
 
         self._pipeline = pipeline
         self._inputs = inputs or NO_INPUTS
+        self._more = {"parent": parent} if parent else {}
         self._given: tuple[BlobDraft, ...] | None = None
         self._vault = vault
         self._waiting: list[tuple[Draft, float]] = []
@@ -121,7 +128,7 @@ class Studio:
 
     def _seal(self, picture: "Picture") -> Iterator[Sealed]:
         start = time.perf_counter()
-        draft = picture_draft(picture, {}, self._input_blobs())
+        draft = picture_draft(picture, self._more, self._input_blobs())
         now = time.perf_counter()
         if not self._waiting:
             self._since = now
@@ -132,7 +139,7 @@ class Studio:
     def _input_blobs(self) -> "tuple[BlobDraft, ...]":
         """Encode what went in, once for all pictures that are made of it."""
         if self._given is None:
-            self._given = control_blobs(self._inputs)
+            self._given = input_blobs(self._inputs)
         return self._given
 
     def _flush(self) -> Iterator[Sealed]:

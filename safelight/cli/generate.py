@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +19,8 @@ from safelight.exits import UsageError
 
 if TYPE_CHECKING:
     from engine import GenerationRequest
-    from safelight.addons import Steering
+    from engine.inputs import Inputs
+    from safelight.canvas import Canvas
     from safelight.settings import Settings
     from safelight.studio import Made, Sealed, Studio
     from vault import Vault
@@ -54,6 +56,38 @@ def generate(
     decoder: Annotated[
         str | None,
         typer.Option("--decoder", help="vae, or tiny: quicker, where the bundle has one."),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option("--init", metavar="FILE|ID", help="Begin with this picture, or record's."),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", help="With --init: paint where this picture is white.")
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option("--strength", help="How much of --init is drawn anew, 0 to 1.")
+    ] = None,
+    mask_blur: Annotated[
+        int | None, typer.Option("--mask-blur", help="Pixels over which the mask's edge fades (4).")
+    ] = None,
+    hires_scale: Annotated[
+        float | None,
+        typer.Option("--hires-scale", help="A second pass, this many times as large; 1 is none."),
+    ] = None,
+    hires_strength: Annotated[
+        float | None, typer.Option("--hires-strength", help="How much it draws anew (0.7).")
+    ] = None,
+    hires_steps: Annotated[
+        int | None, typer.Option("--hires-steps", help="Its steps; 0 is those of --steps.")
+    ] = None,
+    hires_upscaler: Annotated[
+        str | None, typer.Option("--hires-upscaler", help="What enlarges for it: latent, lanczos.")
+    ] = None,
+    variation_seed: Annotated[
+        int | None, typer.Option("--variation-seed", help="Seed to turn the noise towards.")
+    ] = None,
+    variation_strength: Annotated[
+        float | None, typer.Option("--variation-strength", help="How far, 0 to 1.")
     ] = None,
     control: Annotated[
         list[str] | None,
@@ -144,6 +178,7 @@ def generate(
     and `cat AND dog :0.5` joins two prompts.
     """
     from safelight.addons import read_controls
+    from safelight.canvas import open_canvas
     from safelight.settings import load_settings
 
     if prompts_format is not None and prompts is None:
@@ -174,11 +209,20 @@ def generate(
         "guidance_end": guidance_end,
         "reuse_every": reuse_every,
         "preset": preset,
+        "strength": strength,
+        "mask_blur": mask_blur,
+        "hires_scale": hires_scale,
+        "hires_strength": hires_strength,
+        "hires_steps": hires_steps,
+        "hires_upscaler": hires_upscaler,
+        "variation_seed": variation_seed,
+        "variation_strength": variation_strength,
     }
     steering = read_controls(control or ())
     given["controls"] = steering.controls
     with nullcontext() if incognito else access.open() as vault:
-        _run(chosen, orders, given, steering, _Sink(vault, to, json, prompts is not None))
+        drawing = _Drawing(steering.inputs, open_canvas(init, mask, vault))
+        _run(chosen, orders, given, drawing, _Sink(vault, to, json, prompts is not None))
         if vault is not None:
             _look_after(vault)
 
@@ -191,6 +235,14 @@ def _look_after(vault: "Vault") -> None:
         expire(vault)
     except VaultError as error:
         note(f"warning: the retention policy was not applied: {error}")
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """Pictures that go in: those that steer, and what is painted on."""
+
+    inputs: "Inputs"
+    canvas: "Canvas | None"
 
 
 class _Sink:
@@ -247,7 +299,7 @@ def _run(
     settings: "Settings",
     orders: list[dict[str, Any]],
     given: dict[str, Any],
-    steering: "Steering",
+    drawing: "_Drawing",
     sink: _Sink,
 ) -> None:
     from engine import Pipeline, choose
@@ -258,13 +310,18 @@ def _run(
 
     shelf = Shelf(settings.models, settings.cache)
     bundle = shelf.open(settings["model"])
+    inputs = drawing.inputs
+    if drawing.canvas is not None:
+        inputs, size = drawing.canvas.fitted(inputs, given, bundle.manifest)
+        given = given | size
+    parent = "" if drawing.canvas is None else drawing.canvas.parent
     ready = list(requests(bundle, orders, given))
     beside = open_beside(shelf, ready)
     choice = choose(settings["device"], settings["precision"], settings.cache)
     note(f"{bundle.name} on {choice.reason}")
     checked = settings["safety_checker"] == "on"
     pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
-    _drain(Studio(pipeline, sink.vault, steering.inputs), ready, sink)
+    _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, sink)
     if sink.flagged:
         note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
 

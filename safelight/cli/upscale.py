@@ -1,12 +1,12 @@
 """`safelight upscale`: a finished picture, enlarged by an upscaler's bundle and sealed."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from safelight.access import Access
+from safelight.canvas import open_picture
 from safelight.cli.options import Json, with_access
 from safelight.console import line, note
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from engine import Bundle, Choice
-    from vault import Draft, Record, Vault
+    from vault import Draft, Record
 
 __all__ = ["upscale"]
 
@@ -45,7 +45,7 @@ def upscale(
     bundle = Shelf(settings.models, settings.cache).open(model)
     read_scale(bundle)  # is it an upscaler at all? Asked before anybody types a passphrase
     with access.open() as vault:
-        pixels, parent = _open(source, vault)
+        pixels, parent = open_picture(source, vault)
         choice = choose(settings["device"], settings["precision"], settings.cache)
         note(f"{bundle.name} on {choice.reason}")
         draft = _enlarged(pixels, bundle, choice, parent)
@@ -55,16 +55,6 @@ def upscale(
     else:
         size = record.metadata["settings"]
         note(f"{record.id[:8]}  {size['width']}x{size['height']}  sealed")
-
-
-def _open(source: str, vault: "Vault") -> "tuple[NDArray[np.uint8], Record | None]":
-    """Give the pixels, and the record that they lie in unless it is a file."""
-    from safelight.picturefile import decode_picture, read_picture
-
-    if Path(source).is_file():
-        return read_picture(Path(source), "the picture"), None
-    record = vault.get(vault.resolve(source))
-    return decode_picture(vault.read(record.id, "picture"), "the record"), record
 
 
 def _enlarged(
