@@ -64,5 +64,5 @@ def test_a_mask_is_of_the_pictures_size_and_needs_one(tmp_path):
 
 
 def test_what_is_neither_file_nor_id_is_said_so():
-    with pytest.raises(UsageError, match="'gone.png' is neither a file nor"):
+    with pytest.raises(UsageError, match=r"'gone\.png' is neither a file nor"):
         open_picture("some/where/gone.png", SimpleNamespace())
