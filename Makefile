@@ -43,6 +43,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.pocket
 	$(BIN)/python -m benchmarks.sealing sealing-work
 	$(BIN)/python -m benchmarks.speed speed-work
+	$(BIN)/python -m benchmarks.throughput
 	$(PYTHON) -m venv $(VENV)-startup
 	$(VENV)-startup/bin/python -m pip install --quiet --disable-pip-version-check --no-compile '.[cpu]'
 	$(BIN)/python -m benchmarks.startup $(VENV)-startup/bin/python

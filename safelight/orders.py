@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.errors import RequestError
 from engine.request import GenerationRequest
 from safelight.exits import UsageError
 
@@ -80,11 +81,17 @@ def requests(
     """
     from engine.presets import EXACT, preset
 
-    for order in orders:
+    for number, order in enumerate(orders, 1):
         fields = {name: value for name, value in given.items() if value is not None} | order
         fields = preset(fields.pop("preset", EXACT), bundle.manifest, fields) | fields
         fields.setdefault("seed", secrets.randbelow(RANDOM_SEEDS))
-        yield bundle.request(**fields)
+        try:
+            yield bundle.request(**fields)
+        except RequestError as error:
+            if len(orders) == 1:
+                raise
+            where = f"request {number} of {len(orders)}"
+            raise RequestError(f"{where}: {error}", hint=error.hint) from error
 
 
 def checked_order(value: object, where: str, *, names_only: bool = False) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from safelight.records import attempt_metadata, generated_line, picture_metadata
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
+    from safelight.resume import Line
     from vault import BlobDraft, Draft, Vault
 
 __all__ = ["Failed", "Made", "Sealed", "Studio"]
@@ -76,19 +77,22 @@ class Studio:
         cancelled: Callable[[], bool],
         *,
         keep_going: bool = False,
+        lines: Sequence["Line"] = (),
     ) -> Iterator["Step | Sealed | Made | Failed"]:
         """Yield steps while it works, and Sealed only once the record is on disk.
 
         However the run ends, finished pictures are sealed first. A request that fails or is
         cancelled leaves an attempt record; the error is then raised again. keep_going: a request
         that the engine refuses, or whose numbers overflow, yields Failed instead; a lost device or
-        a full disk would fail the others too and still ends the run.
+        a full disk would fail the others too and still ends the run. lines: for each request the
+        line of a file that it is of, which is sealed with its pictures.
         """
         from engine import NotFiniteError, RequestError
 
         for index, request in enumerate(requests):
             try:
-                finished = yield from self._one(request, cancelled)
+                line = lines[index] if lines else None
+                finished = yield from self._one(request, cancelled, line)
             except Exception as error:
                 yield from self._flush()
                 self._keep_attempt(request, f"failed: {type(error).__name__}")
@@ -103,7 +107,7 @@ class Studio:
         yield from self._flush()
 
     def _one(
-        self, request: "GenerationRequest", cancelled: Callable[[], bool]
+        self, request: "GenerationRequest", cancelled: Callable[[], bool], line: "Line | None"
     ) -> Generator["Step | Sealed | Made", None, int]:
         from engine import Picture
 
@@ -113,11 +117,12 @@ class Studio:
             if not isinstance(event, Picture):
                 yield event
                 continue
+            more = {} if line is None else line.metadata(finished)
             finished += 1
             if self._vault is None:
                 yield self._made(event)
             else:
-                yield from self._seal(event)
+                yield from self._seal(event, more)
         return finished
 
     def _made(self, picture: "Picture") -> Made:
@@ -126,9 +131,9 @@ class Studio:
         line = generated_line("", picture_metadata(picture), time.perf_counter() - start)
         return Made(png, line)
 
-    def _seal(self, picture: "Picture") -> Iterator[Sealed]:
+    def _seal(self, picture: "Picture", more: dict[str, Any]) -> Iterator[Sealed]:
         start = time.perf_counter()
-        draft = picture_draft(picture, self._more, self._input_blobs())
+        draft = picture_draft(picture, self._more | more, self._input_blobs())
         now = time.perf_counter()
         if not self._waiting:
             self._since = now

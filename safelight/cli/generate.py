@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine import GenerationRequest
     from engine.inputs import Inputs
     from safelight.canvas import Canvas
+    from safelight.resume import Line
     from safelight.settings import Settings
     from safelight.studio import Made, Sealed, Studio
     from vault import Vault
@@ -159,6 +160,9 @@ def generate(
         str | None,
         typer.Option("--prompts-format", help="csv, jsonl or txt, whatever the file's suffix."),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Of --prompts, make what is sealed already once more.")
+    ] = False,
     request: Annotated[
         Path | None,
         typer.Option("--request", help="JSON requests, one object a line.", allow_dash=True),
@@ -181,6 +185,8 @@ def generate(
     from safelight.canvas import open_canvas
     from safelight.settings import load_settings
 
+    if again and prompts is None:
+        raise UsageError("--again goes with --prompts")
     if prompts_format is not None and prompts is None:
         raise UsageError("--prompts-format goes with --prompts")
     orders = _orders(prompt, prompts, request, prompts_format)
@@ -222,7 +228,8 @@ def generate(
     given["controls"] = steering.controls
     with nullcontext() if incognito else access.open() as vault:
         drawing = _Drawing(steering.inputs, open_canvas(init, mask, vault))
-        _run(chosen, orders, given, drawing, _Sink(vault, to, json, prompts is not None))
+        sink = _Sink(vault, to, json, prompts is not None, again)
+        _run(chosen, orders, given, drawing, sink)
         if vault is not None:
             _look_after(vault)
 
@@ -249,10 +256,11 @@ class _Sink:
     """Where the results go: a vault or files, and lines for people or programs."""
 
     def __init__(
-        self, vault: "Vault | None", to: Path | None, json: bool, keep_going: bool
+        self, vault: "Vault | None", to: Path | None, json: bool, keep_going: bool, again: bool
     ) -> None:
         self.vault = vault
         self.keep_going = keep_going
+        self.again = again
         self._to = to
         self._json = json
         self.finished = self.flagged = 0
@@ -305,6 +313,7 @@ def _run(
     from engine import Pipeline, choose
     from safelight.addons import open_beside
     from safelight.orders import requests
+    from safelight.resume import marks_of
     from safelight.shelf import Shelf
     from safelight.studio import Studio
 
@@ -316,17 +325,38 @@ def _run(
         given = given | size
     parent = "" if drawing.canvas is None else drawing.canvas.parent
     ready = list(requests(bundle, orders, given))
+    lines: list[Line] = []
+    if sink.keep_going and sink.vault is not None:
+        marks = marks_of(orders, given, bundle.hash, inputs)
+        ready, lines = _left(ready, marks, sink.vault, again=sink.again)
+        if not ready:
+            return
     beside = open_beside(shelf, ready)
     choice = choose(settings["device"], settings["precision"], settings.cache)
     note(f"{bundle.name} on {choice.reason}")
     checked = settings["safety_checker"] == "on"
     pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
-    _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, sink)
+    _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
     if sink.flagged:
         note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
 
 
-def _drain(studio: "Studio", ready: "Sequence[GenerationRequest]", sink: _Sink) -> None:
+def _left(
+    ready: "list[GenerationRequest]", marks: list[int], vault: "Vault", *, again: bool
+) -> "tuple[list[GenerationRequest], list[Line]]":
+    """Leave out what is sealed already of the lines of a file, and say so."""
+    from safelight.resume import plan, sealed_lines
+
+    planned = list(plan(ready, marks, {} if again else sealed_lines(vault)))
+    total, left = (sum(each.count for each in part) for part in (ready, [r for r, _ in planned]))
+    if left < total:
+        note(f"{total - left} of {total} pictures are sealed already; --again makes them anew")
+    return [request for request, _ in planned], [line for _, line in planned]
+
+
+def _drain(
+    studio: "Studio", ready: "Sequence[GenerationRequest]", lines: "Sequence[Line]", sink: _Sink
+) -> None:
     from engine import Step
     from safelight.interrupt import Interruption
     from safelight.progress import PictureProgress
@@ -335,7 +365,7 @@ def _drain(studio: "Studio", ready: "Sequence[GenerationRequest]", sink: _Sink) 
     total = sum(each.count for each in ready)
     failures: list[Exception] = []
     with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted, keep_going=sink.keep_going):
+        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, lines=lines):
             if isinstance(event, Step):
                 progress.step(event)
             elif isinstance(event, Failed):

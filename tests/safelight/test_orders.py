@@ -1,13 +1,18 @@
 import io
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import safelight
+from engine import Bundle, RequestError
 from safelight.exits import UsageError
-from safelight.orders import MAX_FILE, read_bounded, settings_from
+from safelight.orders import MAX_FILE, read_bounded, requests, settings_from
 from safelight.promptfile import orders_from
+
+POCKET = Path(safelight.__file__).parent / "models" / "pocket"
 
 
 def written(tmp_path, text):
@@ -79,3 +84,11 @@ def test_any_text_is_parsed_or_refused(tmp_path_factory, text):
     except UsageError:
         orders = [{"prompt": "refused"}]
     assert all("prompt" in order for order in orders)
+
+
+def test_of_several_requests_the_bad_one_is_named():
+    bundle = Bundle.open(POCKET, hash_cache=None)
+    orders = [{"prompt": "a"}, {"prompt": "b", "width": 12}]
+    with pytest.raises(RequestError, match="request 2 of 2: width is 12") as caught:
+        list(requests(bundle, orders, {}))
+    assert caught.value.hint
