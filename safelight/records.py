@@ -15,6 +15,7 @@ __all__ = [
     "generated_line",
     "listed_line",
     "picture_metadata",
+    "refused_metadata",
     "shown_line",
     "upscaled_metadata",
 ]
@@ -51,6 +52,19 @@ def attempt_metadata(request: "GenerationRequest", model: str, outcome: str) -> 
     outcome: `cancelled`, or one sentence that says how it failed.
     """
     return _asked(request, model) | {"outcome": outcome, "tags": []}
+
+
+def refused_metadata(order: Mapping[str, Any], model: str, reason: str) -> dict[str, Any]:
+    """Give the sealed metadata of a line that asked for what cannot be drawn."""
+    settings = dict(order)
+    return {
+        "prompt": settings.pop("prompt"),
+        "negative_prompt": settings.pop("negative_prompt", ""),
+        "model": model,
+        "settings": settings,
+        "outcome": f"refused: {reason}",
+        "tags": [],
+    }
 
 
 def upscaled_metadata(

@@ -1,8 +1,6 @@
 """`safelight generate`: prompts become pictures, and pictures become sealed records."""
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,18 +10,11 @@ from engine.presets import PRESETS
 from engine.request import SAMPLERS, SCHEDULES
 from safelight.access import Access
 from safelight.cli.options import Json, Model, with_access
-from safelight.cli.reveal import write_new
 from safelight.cli.trash import expire
-from safelight.console import line, note
+from safelight.console import note
 from safelight.exits import UsageError
 
 if TYPE_CHECKING:
-    from engine import GenerationRequest
-    from engine.inputs import Inputs
-    from safelight.canvas import Canvas
-    from safelight.resume import Line
-    from safelight.settings import Settings
-    from safelight.studio import Made, Sealed, Studio
     from vault import Vault
 
 __all__ = ["generate"]
@@ -183,6 +174,7 @@ def generate(
     """
     from safelight.addons import read_controls
     from safelight.canvas import open_canvas
+    from safelight.cli.making import Drawing, Sink, make
     from safelight.settings import load_settings
 
     if again and prompts is None:
@@ -227,9 +219,9 @@ def generate(
     steering = read_controls(control or ())
     given["controls"] = steering.controls
     with nullcontext() if incognito else access.open() as vault:
-        drawing = _Drawing(steering.inputs, open_canvas(init, mask, vault))
-        sink = _Sink(vault, to, json, prompts is not None, again)
-        _run(chosen, orders, given, drawing, sink)
+        drawing = Drawing(steering.inputs, open_canvas(init, mask, vault))
+        sink = Sink(vault, to, json, prompts is not None, again)
+        make(chosen, orders, given, drawing, sink)
         if vault is not None:
             _look_after(vault)
 
@@ -242,49 +234,6 @@ def _look_after(vault: "Vault") -> None:
         expire(vault)
     except VaultError as error:
         note(f"warning: the retention policy was not applied: {error}")
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """Pictures that go in: those that steer, and what is painted on."""
-
-    inputs: "Inputs"
-    canvas: "Canvas | None"
-
-
-class _Sink:
-    """Where the results go: a vault or files, and lines for people or programs."""
-
-    def __init__(
-        self, vault: "Vault | None", to: Path | None, json: bool, keep_going: bool, again: bool
-    ) -> None:
-        self.vault = vault
-        self.keep_going = keep_going
-        self.again = again
-        self._to = to
-        self._json = json
-        self.finished = self.flagged = 0
-
-    def take(self, event: "Sealed | Made") -> None:
-        """Write what has no record, and report what is done."""
-        from safelight.studio import Made
-
-        self.finished += 1
-        where = "sealed"
-        if isinstance(event, Made) and self._to is not None:
-            target = self._to
-            if target.is_dir():
-                target /= f"safelight-{event.line['seed']}.png"
-            write_new(target, event.png)
-            where = str(target)
-        if self._json:
-            line(event.line)
-        else:
-            name = event.line["id"][:8] or "-"
-            if event.line["flagged"]:
-                where += "; the model's safety checker flagged it, so it is black"
-                self.flagged += 1
-            note(f"{name}  seed {event.line['seed']}  {where}")
 
 
 def _orders(
@@ -301,83 +250,3 @@ def _orders(
         return settings_from(request)
     text = read_bounded("-", "the prompt").strip() if prompt == "-" else (prompt or "")
     return [{"prompt": text}]
-
-
-def _run(
-    settings: "Settings",
-    orders: list[dict[str, Any]],
-    given: dict[str, Any],
-    drawing: "_Drawing",
-    sink: _Sink,
-) -> None:
-    from engine import Pipeline, choose
-    from safelight.addons import open_beside
-    from safelight.orders import requests
-    from safelight.resume import marks_of
-    from safelight.shelf import Shelf
-    from safelight.studio import Studio
-
-    shelf = Shelf(settings.models, settings.cache)
-    bundle = shelf.open(settings["model"])
-    inputs = drawing.inputs
-    if drawing.canvas is not None:
-        inputs, size = drawing.canvas.fitted(inputs, given, bundle.manifest)
-        given = given | size
-    parent = "" if drawing.canvas is None else drawing.canvas.parent
-    ready = list(requests(bundle, orders, given))
-    lines: list[Line] = []
-    if sink.keep_going and sink.vault is not None:
-        marks = marks_of(orders, given, bundle.hash, inputs)
-        ready, lines = _left(ready, marks, sink.vault, again=sink.again)
-        if not ready:
-            return
-    beside = open_beside(shelf, ready)
-    choice = choose(settings["device"], settings["precision"], settings.cache)
-    note(f"{bundle.name} on {choice.reason}")
-    checked = settings["safety_checker"] == "on"
-    pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
-    _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
-    if sink.flagged:
-        note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
-
-
-def _left(
-    ready: "list[GenerationRequest]", marks: list[int], vault: "Vault", *, again: bool
-) -> "tuple[list[GenerationRequest], list[Line]]":
-    """Leave out what is sealed already of the lines of a file, and say so."""
-    from safelight.resume import plan, sealed_lines
-
-    planned = list(plan(ready, marks, {} if again else sealed_lines(vault)))
-    total, left = (sum(each.count for each in part) for part in (ready, [r for r, _ in planned]))
-    if left < total:
-        note(f"{total - left} of {total} pictures are sealed already; --again makes them anew")
-    return [request for request, _ in planned], [line for _, line in planned]
-
-
-def _drain(
-    studio: "Studio", ready: "Sequence[GenerationRequest]", lines: "Sequence[Line]", sink: _Sink
-) -> None:
-    from engine import Step
-    from safelight.interrupt import Interruption
-    from safelight.progress import PictureProgress
-    from safelight.studio import Failed
-
-    total = sum(each.count for each in ready)
-    failures: list[Exception] = []
-    with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, lines=lines):
-            if isinstance(event, Step):
-                progress.step(event)
-            elif isinstance(event, Failed):
-                failures.append(event.error)
-                progress.reach(sum(each.count for each in ready[: event.index + 1]))
-                note(f"request {event.index + 1} of {len(ready)} failed: {event.error}")
-            else:
-                progress.picture()
-                sink.take(event)
-        if interrupted():
-            note(f"stopped: {sink.finished} of {total} pictures are finished and kept")
-            raise KeyboardInterrupt
-    if failures:
-        note(f"{len(failures)} of {len(ready)} requests failed; the first one's reason:")
-        raise failures[0]

@@ -120,12 +120,18 @@ def test_prompts_come_from_a_file_standard_input_and_json(home, tmp_path):
 def test_a_line_that_fails_is_kept_as_an_attempt_and_the_rest_is_made(home, tmp_path):
     file = tmp_path / "many.csv"
     # lcm takes at most 50 steps, which only the engine knows
-    file.write_text("prompt,seed,sampler,steps\nrocket,1,,2\nrobot,2,lcm,60\nguitar,3,,2\n")
+    # and a width of 12 pixels nothing can be drawn at
+    file.write_text(
+        "prompt,seed,sampler,steps,width\n"
+        "rocket,1,,2,\nrobot,2,lcm,60,\nanchor,4,,2,12\nguitar,3,,2,\n"
+    )
     done = home.run("generate", "--prompts", str(file), "--json", status=2)
     assert [json.loads(each)["seed"] for each in done.stdout.splitlines()] == [1, 3]
+    assert "request 3 of 4 is refused: width is 12" in done.stderr
     assert "request 2 of 3 failed" in done.stderr
-    assert "1 of 3 requests failed" in done.stderr
+    assert "2 requests failed" in done.stderr
     assert "robot" not in done.stderr
+    assert "anchor" not in done.stderr
 
 
 def test_incognito_keeps_no_record(home, tmp_path):

@@ -1,0 +1,179 @@
+"""What `generate` does once it knows what is asked: open, draw, seal, report."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safelight.cli.reveal import write_new
+from safelight.console import line, note
+
+if TYPE_CHECKING:
+    from engine import Bundle, GenerationRequest, RequestError
+    from engine.inputs import Inputs
+    from safelight.canvas import Canvas
+    from safelight.resume import Line
+    from safelight.settings import Settings
+    from safelight.studio import Made, Sealed, Studio
+    from vault import Vault
+
+__all__ = ["Drawing", "Sink", "make"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Pictures that go in: those that steer, and what is painted on."""
+
+    inputs: "Inputs"
+    canvas: "Canvas | None"
+
+
+class Sink:
+    """Where the results go: a vault or files, and lines for people or programs."""
+
+    def __init__(
+        self, vault: "Vault | None", to: Path | None, json: bool, keep_going: bool, again: bool
+    ) -> None:
+        self.vault = vault
+        self.keep_going = keep_going
+        self.again = again
+        self._to = to
+        self._json = json
+        self.finished = self.flagged = 0
+        self.failures: list[Exception] = []
+
+    def take(self, event: "Sealed | Made") -> None:
+        """Write what has no record, and report what is done."""
+        from safelight.studio import Made
+
+        self.finished += 1
+        where = "sealed"
+        if isinstance(event, Made) and self._to is not None:
+            target = self._to
+            if target.is_dir():
+                target /= f"safelight-{event.line['seed']}.png"
+            write_new(target, event.png)
+            where = str(target)
+        if self._json:
+            line(event.line)
+        else:
+            name = event.line["id"][:8] or "-"
+            if event.line["flagged"]:
+                where += "; the model's safety checker flagged it, so it is black"
+                self.flagged += 1
+            note(f"{name}  seed {event.line['seed']}  {where}")
+
+
+def make(
+    settings: "Settings",
+    orders: list[dict[str, Any]],
+    given: dict[str, Any],
+    drawing: Drawing,
+    sink: Sink,
+) -> None:
+    from engine import Pipeline, choose
+    from safelight.addons import open_beside
+    from safelight.orders import requests
+    from safelight.resume import marks_of
+    from safelight.shelf import Shelf
+    from safelight.studio import Studio
+
+    shelf = Shelf(settings.models, settings.cache)
+    bundle = shelf.open(settings["model"])
+    inputs = drawing.inputs
+    if drawing.canvas is not None:
+        inputs, size = drawing.canvas.fitted(inputs, given, bundle.manifest)
+        given = given | size
+    parent = "" if drawing.canvas is None else drawing.canvas.parent
+    if sink.keep_going:
+        orders, refused = _told_apart(bundle, orders, given, sink.vault)
+        sink.failures += refused
+    ready = list(requests(bundle, orders, given))
+    lines: list[Line] = []
+    if sink.keep_going and sink.vault is not None:
+        marks = marks_of(orders, given, bundle.hash, inputs)
+        ready, lines = _left(ready, marks, sink.vault, again=sink.again)
+    if not ready:
+        _end(sink)
+        return
+    beside = open_beside(shelf, ready)
+    choice = choose(settings["device"], settings["precision"], settings.cache)
+    note(f"{bundle.name} on {choice.reason}")
+    checked = settings["safety_checker"] == "on"
+    pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
+    _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
+    _end(sink)
+    if sink.flagged:
+        note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
+
+
+def _told_apart(
+    bundle: "Bundle", orders: list[dict[str, Any]], given: dict[str, Any], vault: "Vault | None"
+) -> "tuple[list[dict[str, Any]], list[RequestError]]":
+    """Tell lines that ask for something from those that the engine refuses; the latter leave an
+    attempt record each.
+    """
+    from engine import RequestError
+    from safelight.orders import requests
+    from safelight.records import refused_metadata
+    from vault import Draft, Kind
+
+    kept: list[dict[str, Any]] = []
+    refused: list[RequestError] = []
+    for number, order in enumerate(orders, 1):
+        try:
+            list(requests(bundle, [order], given))
+        except RequestError as error:
+            refused.append(error)
+            note(f"request {number} of {len(orders)} is refused: {error}")
+            if vault is not None:
+                metadata = refused_metadata(order, bundle.name, str(error))
+                vault.add([Draft(kind=Kind.ATTEMPT, metadata=metadata, blobs=())])
+        else:
+            kept.append(order)
+    return kept, refused
+
+
+def _end(sink: Sink) -> None:
+    """Raise the first failure of a file's requests, so that the exit status tells of it."""
+    if sink.failures:
+        note(f"{len(sink.failures)} requests failed; the first one's reason:")
+        raise sink.failures[0]
+
+
+def _left(
+    ready: "list[GenerationRequest]", marks: list[int], vault: "Vault", *, again: bool
+) -> "tuple[list[GenerationRequest], list[Line]]":
+    """Leave out what is sealed already of the lines of a file, and say so."""
+    from safelight.resume import plan, sealed_lines
+
+    planned = list(plan(ready, marks, {} if again else sealed_lines(vault)))
+    total, left = (sum(each.count for each in part) for part in (ready, [r for r, _ in planned]))
+    if left < total:
+        note(f"{total - left} of {total} pictures are sealed already; --again makes them anew")
+    return [request for request, _ in planned], [line for _, line in planned]
+
+
+def _drain(
+    studio: "Studio", ready: "Sequence[GenerationRequest]", lines: "Sequence[Line]", sink: Sink
+) -> None:
+    from engine import Step
+    from safelight.interrupt import Interruption
+    from safelight.progress import PictureProgress
+    from safelight.studio import Failed
+
+    total = sum(each.count for each in ready)
+    with Interruption() as interrupted, PictureProgress(total) as progress:
+        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, lines=lines):
+            if isinstance(event, Step):
+                progress.step(event)
+            elif isinstance(event, Failed):
+                sink.failures.append(event.error)
+                progress.reach(sum(each.count for each in ready[: event.index + 1]))
+                note(f"request {event.index + 1} of {len(ready)} failed: {event.error}")
+            else:
+                progress.picture()
+                sink.take(event)
+        if interrupted():
+            note(f"stopped: {sink.finished} of {total} pictures are finished and kept")
+            raise KeyboardInterrupt
