@@ -1,9 +1,9 @@
 """Generate and seal: the only code that sees pixels and keys together."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safelight.drafts import input_blobs
 from safelight.pixels import encode_picture
@@ -13,10 +13,9 @@ from safelight.sealer import Sealed, Sealer
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
-    from safelight.resume import Line
     from vault import BlobDraft, Vault
 
-__all__ = ["Failed", "Made", "Sealed", "Studio"]
+__all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,14 @@ class Failed:
 
     index: int
     error: Exception
+
+
+class Part(Protocol):
+    """Of what larger whole a request is: a line of a file of prompts, a job of a queue."""
+
+    def metadata(self, picture: int, /) -> Mapping[str, Any]:
+        """Give what is sealed with picture `picture` of the request, from 0."""
+        ...
 
 
 class Studio:
@@ -66,20 +73,20 @@ class Studio:
         cancelled: Callable[[], bool],
         *,
         keep_going: bool = False,
-        lines: Sequence["Line"] = (),
-    ) -> Iterator["Step | Sealed | Made | Failed"]:
+        parts: Sequence[Part] = (),
+    ) -> Generator["Step | Sealed | Made | Failed", None, None]:
         """Yield steps while it works, and Sealed only once the record is on disk.
 
         Pictures are encoded and sealed in a thread beside the work on the next ones: a Sealed may
-        come among the steps of a later picture. However the run ends, also when the caller closes
-        it, finished pictures are sealed first. A request that fails or is cancelled leaves an
-        attempt record; the error is then raised again. keep_going: a request that the engine
-        refuses, or whose numbers overflow, yields Failed instead; a lost device or a full disk
-        would fail the others too and still ends the run. lines: for each request the line of a file
-        that it is of, which is sealed with its pictures.
+        come among the steps of a later picture. However the run ends, finished pictures are sealed
+        first. A request that fails or is cancelled leaves an attempt record; the error is then
+        raised again. Closing this generator ends the run without an attempt: somebody means to go
+        on later. keep_going: a request that the engine refuses, or whose numbers overflow, yields
+        Failed instead; a lost device or a full disk would fail the others too and still ends the
+        run. parts: for each request what it is a part of, which is sealed with its pictures.
         """
         try:
-            yield from self._run(requests, cancelled, lines, keep_going=keep_going)
+            yield from self._run(requests, cancelled, parts, keep_going=keep_going)
         finally:  # the caller may close this generator at any event
             for _ in self._flush():
                 pass
@@ -88,7 +95,7 @@ class Studio:
         self,
         requests: Sequence["GenerationRequest"],
         cancelled: Callable[[], bool],
-        lines: Sequence["Line"],
+        parts: Sequence[Part],
         *,
         keep_going: bool,
     ) -> Iterator["Step | Sealed | Made | Failed"]:
@@ -96,8 +103,8 @@ class Studio:
 
         for index, request in enumerate(requests):
             try:
-                line = lines[index] if lines else None
-                finished = yield from self._one(request, cancelled, line)
+                part = parts[index] if parts else None
+                finished = yield from self._one(request, cancelled, part)
             except Exception as error:
                 yield from self._flush()
                 self._keep_attempt(request, f"failed: {type(error).__name__}")
@@ -112,7 +119,7 @@ class Studio:
         yield from self._flush()
 
     def _one(
-        self, request: "GenerationRequest", cancelled: Callable[[], bool], line: "Line | None"
+        self, request: "GenerationRequest", cancelled: Callable[[], bool], part: Part | None
     ) -> Generator["Step | Sealed | Made", None, int]:
         from engine import Picture
 
@@ -125,8 +132,8 @@ class Studio:
                 yield self._made(event)
                 finished += 1
             else:
-                more = {} if line is None else line.metadata(finished)
-                self._sealer.put(event, self._more | more)
+                more = {} if part is None else part.metadata(finished)
+                self._sealer.put(event, self._more | dict(more))
                 finished += 1
             if self._sealer is not None:
                 yield from self._sealer.sealed()
