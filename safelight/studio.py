@@ -1,9 +1,9 @@
 """Generate and seal: the only code that sees pixels and keys together."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safelight.drafts import input_blobs, picture_draft
 from safelight.pixels import encode_picture
@@ -12,10 +12,9 @@ from safelight.records import attempt_metadata, generated_line, picture_metadata
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
-    from safelight.resume import Line
     from vault import BlobDraft, Draft, Vault
 
-__all__ = ["Failed", "Made", "Sealed", "Studio"]
+__all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
 
 BATCH = 16  # pictures a transaction at most (VAULT.md 5)
 PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
@@ -43,6 +42,14 @@ class Failed:
 
     index: int
     error: Exception
+
+
+class Part(Protocol):
+    """Of what larger whole a request is: a line of a file of prompts, a job of a queue."""
+
+    def metadata(self, picture: int, /) -> Mapping[str, Any]:
+        """Give what is sealed with picture `picture` of the request, from 0."""
+        ...
 
 
 class Studio:
@@ -77,37 +84,41 @@ class Studio:
         cancelled: Callable[[], bool],
         *,
         keep_going: bool = False,
-        lines: Sequence["Line"] = (),
-    ) -> Iterator["Step | Sealed | Made | Failed"]:
+        parts: Sequence[Part] = (),
+    ) -> Generator["Step | Sealed | Made | Failed", None, None]:
         """Yield steps while it works, and Sealed only once the record is on disk.
 
         However the run ends, finished pictures are sealed first. A request that fails or is
-        cancelled leaves an attempt record; the error is then raised again. keep_going: a request
+        cancelled leaves an attempt record; the error is then raised again. Closing this generator
+        ends the run without an attempt: somebody means to go on later. keep_going: a request
         that the engine refuses, or whose numbers overflow, yields Failed instead; a lost device or
-        a full disk would fail the others too and still ends the run. lines: for each request the
-        line of a file that it is of, which is sealed with its pictures.
+        a full disk would fail the others too and still ends the run. parts: for each request what
+        it is a part of, which is sealed with its pictures.
         """
         from engine import NotFiniteError, RequestError
 
         for index, request in enumerate(requests):
             try:
-                line = lines[index] if lines else None
-                finished = yield from self._one(request, cancelled, line)
+                part = parts[index] if parts else None
+                finished = yield from self._one(request, cancelled, part)
+            except GeneratorExit:
+                self._commit()
+                raise
             except Exception as error:
-                yield from self._flush()
+                yield from self._commit()
                 self._keep_attempt(request, f"failed: {type(error).__name__}")
                 if not (keep_going and isinstance(error, (RequestError, NotFiniteError))):
                     raise
                 yield Failed(index, error)
                 continue
             if finished < request.count:
-                yield from self._flush()
+                yield from self._commit()
                 self._keep_attempt(request, "cancelled")
                 return
-        yield from self._flush()
+        yield from self._commit()
 
     def _one(
-        self, request: "GenerationRequest", cancelled: Callable[[], bool], line: "Line | None"
+        self, request: "GenerationRequest", cancelled: Callable[[], bool], part: Part | None
     ) -> Generator["Step | Sealed | Made", None, int]:
         from engine import Picture
 
@@ -115,9 +126,11 @@ class Studio:
         events = self._pipeline.generate(request, cancelled=cancelled, inputs=self._inputs)
         for event in events:
             if not isinstance(event, Picture):
+                if self._waiting and time.perf_counter() - self._since >= PATIENCE:
+                    yield from self._commit()
                 yield event
                 continue
-            more = {} if line is None else line.metadata(finished)
+            more = {} if part is None else part.metadata(finished)
             finished += 1
             if self._vault is None:
                 yield self._made(event)
@@ -131,15 +144,15 @@ class Studio:
         line = generated_line("", picture_metadata(picture), time.perf_counter() - start)
         return Made(png, line)
 
-    def _seal(self, picture: "Picture", more: dict[str, Any]) -> Iterator[Sealed]:
+    def _seal(self, picture: "Picture", more: Mapping[str, Any]) -> Iterator[Sealed]:
         start = time.perf_counter()
-        draft = picture_draft(picture, self._more | more, self._input_blobs())
+        draft = picture_draft(picture, self._more | dict(more), self._input_blobs())
         now = time.perf_counter()
         if not self._waiting:
             self._since = now
         self._waiting.append((draft, now - start))
         if len(self._waiting) == BATCH or now - self._since >= PATIENCE:
-            yield from self._flush()
+            yield from self._commit()
 
     def _input_blobs(self) -> "tuple[BlobDraft, ...]":
         """Encode what went in, once for all pictures that are made of it."""
@@ -147,15 +160,18 @@ class Studio:
             self._given = input_blobs(self._inputs)
         return self._given
 
-    def _flush(self) -> Iterator[Sealed]:
+    def _commit(self) -> list[Sealed]:
+        """Seal the pictures that wait, in one transaction."""
         if not self._waiting or self._vault is None:
-            return
+            return []
         start = time.perf_counter()
         records = self._vault.add([draft for draft, _ in self._waiting])
         share = (time.perf_counter() - start) / len(records)
         waiting, self._waiting = self._waiting, []
-        for record, (draft, encoded) in zip(records, waiting, strict=True):
-            yield Sealed(record.id, generated_line(record.id, draft.metadata, encoded + share))
+        return [
+            Sealed(record.id, generated_line(record.id, draft.metadata, encoded + share))
+            for record, (draft, encoded) in zip(records, waiting, strict=True)
+        ]
 
     def _keep_attempt(self, request: "GenerationRequest", outcome: str) -> None:
         from vault import Draft, Kind

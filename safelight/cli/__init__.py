@@ -9,6 +9,7 @@ from safelight.cli import (
     generate,
     init,
     keys,
+    label,
     leave,
     look,
     models,
@@ -40,6 +41,9 @@ for verb, function in (
     ("gallery", gallery.gallery),
     ("ls", look.ls),
     ("show", look.show),
+    ("rate", label.rate),
+    ("favourite", label.favourite),
+    ("note", label.note_on),
     ("trash", trash.trash),
     ("untrash", trash.untrash),
     ("purge", trash.purge),
@@ -48,6 +52,8 @@ for verb, function in (
     ("export", export.export),
 ):
     app.command(verb)(function)
+for verb, function in (("tag", label.tag), ("album", label.album)):
+    app.command(verb, cls=label.NamesCommand)(function)
 app.add_typer(models.app, name="models")
 
 vault = typer.Typer(
