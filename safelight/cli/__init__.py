@@ -5,9 +5,11 @@ import typer
 from safelight.cli import (
     copies,
     export,
+    gallery,
     generate,
     init,
     keys,
+    label,
     leave,
     look,
     models,
@@ -36,8 +38,12 @@ for verb, function in (
     ("config", status.config),
     ("generate", generate.generate),
     ("upscale", upscale.upscale),
+    ("gallery", gallery.gallery),
     ("ls", look.ls),
     ("show", look.show),
+    ("rate", label.rate),
+    ("favourite", label.favourite),
+    ("note", label.note_on),
     ("trash", trash.trash),
     ("untrash", trash.untrash),
     ("purge", trash.purge),
@@ -46,6 +52,8 @@ for verb, function in (
     ("export", export.export),
 ):
     app.command(verb)(function)
+for verb, function in (("tag", label.tag), ("album", label.album)):
+    app.command(verb, cls=label.NamesCommand)(function)
 app.add_typer(models.app, name="models")
 
 vault = typer.Typer(
