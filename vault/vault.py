@@ -214,12 +214,12 @@ class Vault:
         kinds: Collection[Kind] = (Kind.PICTURE,),
         limit: int | None = None,
         before: int | None = None,
-        trashed: bool = False,
+        trashed: bool | None = False,
     ) -> Iterator[Record]:
         """Yield records newest first, below position `before`, at most `limit`.
 
-        trashed: those in the trash, instead of those that are not. Others may write meanwhile:
-        each batch is read from the vault as it is then.
+        trashed: those in the trash, instead of those that are not; None: both. Others may write
+        meanwhile: each batch is read from the vault as it is then.
         """
         return self._scan(None, kinds, limit, before, trashed=trashed)
 
@@ -234,6 +234,11 @@ class Vault:
     ) -> Iterator[Record]:
         """Yield records that hold all words of `text` in their metadata's text values."""
         return self._scan(Query(text), kinds, limit, before, trashed=trashed)
+
+    def marks(self) -> tuple[bytes, ...]:
+        """Return a mark for each 1024 positions from 0: another one after each change there."""
+        with self._s.shared(), self._s.ledger.reading():
+            return tuple(page.tag for page in self._s.ledger.root.pages)
 
     def trash(self, ids: Sequence[str]) -> Records:
         """Hide records, restorably; those already in the trash stay as they are."""
@@ -346,7 +351,7 @@ class Vault:
         limit: int | None,
         before: int | None,
         *,
-        trashed: bool,
+        trashed: bool | None,
     ) -> Iterator[Record]:
         cursor = _END if before is None else before
         left = _END if limit is None else limit

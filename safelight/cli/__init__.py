@@ -5,6 +5,7 @@ import typer
 from safelight.cli import (
     copies,
     export,
+    gallery,
     generate,
     init,
     keys,
@@ -37,6 +38,7 @@ for verb, function in (
     ("config", status.config),
     ("generate", generate.generate),
     ("upscale", upscale.upscale),
+    ("gallery", gallery.gallery),
     ("ls", look.ls),
     ("show", look.show),
     ("rate", label.rate),

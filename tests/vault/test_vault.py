@@ -300,6 +300,37 @@ def test_trash_hides_and_untrash_brings_back(opened):
 # Several at once
 
 
+def test_a_list_may_show_the_trash_beside_the_others(opened):
+    records = [opened.add([draft(str(n))])[0] for n in range(3)]
+    opened.trash([records[1].id])
+    both = opened.list(trashed=None)
+    assert [(r.id, bool(r.trashed)) for r in both] == [
+        (records[2].id, False),
+        (records[1].id, True),
+        (records[0].id, False),
+    ]
+
+
+def test_marks_say_which_stretch_of_positions_changed(make):
+    place = make()
+    with place.open() as opened, place.open() as other:
+        assert opened.marks() == ()
+        jobs = [opened.add([vault.Draft(vault.Kind.JOB, {})] * 16)[0] for _ in range(65)]
+        before = opened.marks()
+        assert len(before) == 2
+        assert opened.marks() == before
+        changes = (
+            lambda: other.edit(jobs[0].id, lambda metadata: metadata | {"n": 1}),
+            lambda: other.trash([jobs[0].id]),
+            lambda: other.delete([jobs[0].id]),
+        )
+        for change in changes:
+            change()
+            after = opened.marks()
+            assert (after[0] != before[0], after[1] == before[1]) == (True, True)
+            before = after
+
+
 def test_a_list_that_runs_while_others_write(make):
     place = make()
     with place.open() as reader, place.open() as writer:
