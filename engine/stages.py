@@ -61,7 +61,7 @@ class Stages:
         self.conditioner = Conditioner(
             tokenizers,
             manifest.embed_dim,
-            zero_empty=manifest.family == "sdxl",
+            zero_empty=bundle.zero_empty,
             outputs=cache(partial(text_outputs, manifest, bundle.output_names)),
         )
 

@@ -72,7 +72,7 @@ class Gallery:
 
     @property
     def catalogue(self) -> "Catalogue":
-        """Return the index over the open vault; raises LockedError."""
+        """Return the index of the open vault, which may still be filling; raises LockedError."""
         catalogue = self._catalogue
         if catalogue is None:
             raise LockedError("the gallery is locked")
@@ -132,7 +132,7 @@ class Gallery:
         with self._guard:
             self._vault, self._catalogue = vault, Catalogue(vault)
             self._catalogue.start()
-            self._closing.append(self._catalogue.forget)
+            self.on_lock(self._catalogue.forget)
             self._used = self._clock()
 
     def lock(self) -> None:
@@ -140,8 +140,7 @@ class Gallery:
         with self._guard:
             closing: Sequence[Callable[[], None]] = self._closing[::-1]
             self._closing = []
-            vault, self._vault = self._vault, None
-            self._catalogue = None
+            vault, self._vault, self._catalogue = self._vault, None, None
             self.sessions.forget_views()
             for close in closing:
                 close()
