@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.buffers import fill
 from engine.backends.ortproviders import CPU, Provider
+from engine.backends.ortvalues import DTYPES
 from engine.cores import physical_cores
 from engine.devicenames import no_provider
 from engine.errors import BundleError, DeviceError, EngineError
@@ -24,12 +25,6 @@ from engine.onnxheader import read_onnx_header
 
 __all__ = ["CPU", "OnnxRuntimeBackend", "runtime"]
 
-_DTYPES: Final = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
 _FATAL_ONLY: Final = 4  # ORT's severity; errors are raised as well, warnings speak of its fusions
 
 
@@ -74,6 +69,10 @@ class OnnxRuntimeBackend:
         identity: str = "",  # noqa: ARG002 - sessions are made from the source graph each time
     ) -> "OnnxRuntimeSession":
         """Open a session and bind its buffers for these shapes."""
+        return OnnxRuntimeSession(self._ort, self.open(model, shapes), shapes, _place(model))
+
+    def open(self, model: Path, shapes: Shapes) -> Any:
+        """Open the library's own session. Raises as `load` does."""
         try:
             with room_for("ONNX Runtime", _place(model), shapes):
                 session = self._ort.InferenceSession(
@@ -98,7 +97,7 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime took {got} where {self._provider.name} was asked for",
                 hint="the provider's own libraries or the device's driver are missing",
             )
-        return OnnxRuntimeSession(self._ort, session, shapes, _place(model))
+        return session
 
     def exact(self) -> "OnnxRuntimeBackend":
         """Give itself: it computes in fp32 already."""
@@ -145,7 +144,7 @@ class OnnxRuntimeSession:
             if port.name not in shapes:
                 raise BundleError(f"{place} has an input '{port.name}' that nothing is known of")
             shape = (1,) if shapes[port.name] == () and len(port.shape) == 1 else shapes[port.name]
-            buffer = np.zeros(shape, dtype=_DTYPES[port.type])
+            buffer = np.zeros(shape, dtype=DTYPES[port.type])
             self._buffers[port.name] = buffer
             # A value on the CPU shares the array's memory, so writing the array is enough.
             self._binding.bind_ortvalue_input(port.name, ort.OrtValue.ortvalue_from_numpy(buffer))
