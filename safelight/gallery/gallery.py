@@ -141,6 +141,7 @@ class Gallery:
             closing: Sequence[Callable[[], None]] = self._closing[::-1]
             self._closing = []
             vault, self._vault, self._catalogue = self._vault, None, None
+            self.sessions.forget_views()
             for close in closing:
                 close()
             if vault is not None:
