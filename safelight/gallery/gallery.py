@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from safelight.gallery.attempts import Attempts
 from safelight.gallery.sessions import Sessions
+from safelight.gallery.undo import Undo
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -41,6 +42,7 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.undo = Undo()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
         self.note = note
@@ -142,6 +144,7 @@ class Gallery:
             self._closing = []
             vault, self._vault, self._catalogue = self._vault, None, None
             self.sessions.forget_views()
+            self.undo.forget()
             for close in closing:
                 close()
             if vault is not None:
