@@ -18,7 +18,8 @@ from engine import (
     RequestError,
     Step,
 )
-from safelight.studio import BATCH, Failed, Made, Sealed, Studio
+from safelight.sealer import BATCH
+from safelight.studio import Failed, Made, Sealed, Studio
 from tests.engine.companion_bundle import with_companions
 from vault import Kind, MemoryKeyStore, create
 

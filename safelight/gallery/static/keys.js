@@ -1,0 +1,28 @@
+// The keyboard of a page: each key is bound once, with the words that the help shows.
+const bound = [];
+
+/** Bind keys (as KeyboardEvent.key writes them) to an action; null: only listed in the help. */
+export function bind(keys, text, run) {
+  bound.push({ keys, text, run });
+}
+
+/** Give all bindings of this page, for the help. */
+export function describe() {
+  return bound;
+}
+
+function isTyping(target) {
+  return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (isTyping(event.target) || document.querySelector("dialog[open]")) return;
+  for (const { keys, run } of bound) {
+    if (run && keys.includes(event.key)) {
+      event.preventDefault();
+      run(event);
+      return;
+    }
+  }
+});
