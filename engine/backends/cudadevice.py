@@ -32,8 +32,9 @@ class CudaDevice:
     number: as the driver counts. name: the card's, and its compute capability. stream: its address.
     """
 
-    def __init__(self, number: int = 0) -> None:
-        self._cuda = cuda_runtime()
+    def __init__(self, number: int = 0, cuda: Any = None) -> None:
+        """cuda: NVIDIA's binding, imported where none is given."""
+        self._cuda = cuda or cuda_runtime()
         self.number: Final = number
         count = int(self.call("cudaGetDeviceCount"))
         if number >= count:

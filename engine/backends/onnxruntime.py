@@ -36,6 +36,7 @@ def runtime() -> Any:
         raise DeviceError(
             f"ONNX Runtime cannot be loaded: {error}", hint="pip install 'safelight[cpu]'"
         ) from error
+    ort.set_default_logger_severity(_FATAL_ONLY)  # sessions have a logger of their own
     if hasattr(ort, "disable_telemetry_events"):
         ort.disable_telemetry_events()
     return ort
@@ -79,6 +80,7 @@ class OnnxRuntimeBackend:
                     str(model),
                     self._options(self._sizes(model, shapes)),
                     providers=[(self._provider.name, dict(self._provider.options))],
+                    enable_fallback=0,  # or it prints what failed and computes on the processor
                 )
         except EngineError:
             raise
@@ -88,7 +90,7 @@ class OnnxRuntimeBackend:
                     f"ONNX Runtime cannot read {_place(model)}", hint="safelight models verify"
                 ) from error
             raise DeviceError(
-                f"{self._provider.name} cannot load {_place(model)}: {type(error).__name__}",
+                f"{self._provider.name} cannot load {_place(model)}: {_said(error)}",
                 hint="--device cpu works; or the driver of the device is missing or too old",
             ) from error
         got = session.get_providers()[0]
@@ -204,6 +206,12 @@ class OnnxRuntimeSession:
             f"ONNX Runtime failed on {self._place} with {sizes}",
             hint="multiples of 64 pixels fit every model",
         )
+
+
+def _said(error: Exception) -> str:
+    """Give what a provider says of itself: what stands last, without the place in its source."""
+    text = " ".join(str(error).split(" ; ")[0].split())
+    return f"{type(error).__name__}: {text[-200:]}"
 
 
 def _place(model: Path) -> str:
