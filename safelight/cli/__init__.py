@@ -3,6 +3,7 @@
 import typer
 
 from safelight.cli import (
+    beside,
     copies,
     export,
     gallery,
@@ -57,6 +58,7 @@ for verb, function in (
 for verb, function in (("tag", label.tag), ("album", label.album)):
     app.command(verb, cls=label.NamesCommand)(function)
 app.add_typer(models.app, name="models")
+app.add_typer(beside.bench, name="bench")
 
 vault = typer.Typer(
     help="Keys, retention, backup and care of the vault itself.", no_args_is_help=True
