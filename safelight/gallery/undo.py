@@ -24,9 +24,9 @@ class Undo:
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._backs: OrderedDict[str, Callable[[], None]] = OrderedDict()
+        self._backs: OrderedDict[str, Callable[[], object]] = OrderedDict()
 
-    def keep(self, back: Callable[[], None]) -> str:
+    def keep(self, back: Callable[[], object]) -> str:
         """Keep what takes a change back; return the name that `take_back` wants."""
         token = secrets.token_urlsafe(TOKEN_BYTES)
         with self._guard:

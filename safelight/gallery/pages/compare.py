@@ -29,7 +29,7 @@ FEWEST, MOST = 2, 4
 def compare(request: Request) -> Response:
     """Show the pictures of `ids`, joined by commas."""
     vault = gallery_of(request).vault
-    ids = id_list(request.query_params.get("ids", ""))
+    ids = id_list(request.path_params["ids"])
     if not FEWEST <= len(ids) <= MOST:
         raise UsageError(f"compare {FEWEST} to {MOST} pictures; {len(ids)} are chosen")
     records = [vault.get(each) for each in ids]
@@ -47,7 +47,7 @@ def compare(request: Request) -> Response:
 def difference_map(request: Request) -> Response:
     """Give the map of how the two pictures of `ids` differ, as PNG."""
     vault = gallery_of(request).vault
-    ids = id_list(request.query_params.get("ids", ""))
+    ids = id_list(request.path_params["ids"])
     if len(ids) != FEWEST:
         raise UsageError("a difference is between two pictures")
     first, second = (_pixels(vault, each) for each in ids)
@@ -84,6 +84,6 @@ def _settings(
 
 
 routes: Sequence[BaseRoute] = (
-    Route("/compare", compare),
-    Route("/compare/difference", difference_map),
+    Route("/compare/{ids}", compare),
+    Route("/compare/{ids}/difference", difference_map),
 )

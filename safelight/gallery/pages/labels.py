@@ -1,14 +1,15 @@
-"""Label pictures, one or many at once, and take a change back.
+"""Label pictures, trash them and bring them back, one or many at once; and take a change back.
 
-`POST /label` takes `ids` (joined by commas) or `all=1`, `do` and `value`, and answers
-`{"text": what happened, "undo": a name for POST /undo}`:
+`POST /labels/WHAT` takes `ids` (joined by commas), or `all=1` for what the search finds, and
+`value`; it answers `{"done": how many, "text": what happened, "undo": for POST /labels/undo}`.
 
-| do | value |
+| what | value |
 |---|---|
 | tag, untag, album, unalbum | names, joined by commas |
-| rate | 0 (none) to 5 |
-| favourite | 1, 0, or nothing: the other of what the first picture is |
+| rating | 0 (none) to 5 |
+| favourite | 1 or 0 |
 | note | the text |
+| trash, restore | |
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,14 @@ if TYPE_CHECKING:
 
 __all__ = ["body_limits", "pictures", "routes"]
 
-body_limits = {"/label": BODY_BYTES}
-NAMED = {"tags": "tags", "albums": "albums"}
+body_limits = {"/labels": BODY_BYTES}
+FACETS = ("tags", "albums")
+_NAMED = {
+    "tag": "tagged",
+    "untag": "no longer tagged",
+    "album": "put into",
+    "unalbum": "taken out of",
+}
 SUGGESTED = 200  # names that are offered while one is typed
 
 
@@ -48,14 +55,17 @@ async def label(request: Request) -> Response:
     """Label what is chosen; all of it or, when something is wrong, none."""
     form = dict(await read_form(request))
     ids = await chosen(request, form)
-    do, value = form.get("do", ""), form.get("value", "")
-    return JSONResponse(await run_in_threadpool(_label, gallery_of(request), ids, do, value))
+    what, value = request.path_params["what"], form.get("value", "")
+    gallery = gallery_of(request)
+    if what in ("trash", "restore"):
+        return JSONResponse(await run_in_threadpool(_move, gallery, ids, what))
+    return JSONResponse(await run_in_threadpool(_label, gallery, ids, what, value))
 
 
 async def undo(request: Request) -> Response:
     """Take a change back."""
     gallery = gallery_of(request)
-    token = dict(await read_form(request)).get("undo", "")
+    token = dict(await read_form(request)).get("token", "")
     await run_in_threadpool(gallery.undo.take_back, token)
     await run_in_threadpool(gallery.catalogue.refresh)
     return JSONResponse({"text": "Undone."})
@@ -63,9 +73,9 @@ async def undo(request: Request) -> Response:
 
 def names(request: Request) -> Response:
     """Give the tags or albums that there are, with how many pictures have each."""
-    facet = NAMED.get(request.path_params["facet"])
-    if facet is None:
-        raise UsageError(f"names are of {', '.join(NAMED)}")
+    facet = request.path_params["facet"]
+    if facet not in FACETS:
+        raise UsageError(f"names are of {' and '.join(FACETS)}")
     return JSONResponse(gallery_of(request).catalogue.facet(facet)[:SUGGESTED])
 
 
@@ -74,8 +84,18 @@ def pictures(number: int) -> str:
     return "1 picture" if number == 1 else f"{number:,} pictures"
 
 
-def _label(gallery: "Gallery", ids: Sequence[str], do: str, value: str) -> dict[str, Any]:
-    change, words = _change(gallery, ids[0], do, value)
+def _move(gallery: "Gallery", ids: Sequence[str], what: str) -> dict[str, Any]:
+    vault, into = gallery.vault, what == "trash"
+    forth, back = (vault.trash, vault.untrash) if into else (vault.untrash, vault.trash)
+    forth(ids)
+    gallery.catalogue.refresh()
+    text = f"{pictures(len(ids))} {'in' if into else 'back from'} the trash"
+    undo = gallery.undo.keep(lambda: back(ids))
+    return {"done": len(ids), "text": text, "undo": undo}
+
+
+def _label(gallery: "Gallery", ids: Sequence[str], what: str, value: str) -> dict[str, Any]:
+    change, words = _change(what, value)
     before: dict[str, dict[str, Any]] = {}
 
     def remembered(record_id: str) -> Change:
@@ -97,6 +117,7 @@ def _label(gallery: "Gallery", ids: Sequence[str], do: str, value: str) -> dict[
         vault.edit_all({record_id: _putting(old) for record_id, old in changed.items()})
 
     return {
+        "done": len(ids),
         "text": f"{pictures(len(ids))}: {words}",
         "undo": gallery.undo.keep(back) if changed else "",
     }
@@ -106,34 +127,27 @@ def _putting(old: Mapping[str, Any]) -> Change:
     return lambda metadata: metadata | dict(old)
 
 
-def _change(gallery: "Gallery", first: str, do: str, value: str) -> tuple[Change, str]:
+def _change(what: str, value: str) -> tuple[Change, str]:
     """Return a change and what it does in words. Raises UsageError."""
-    listed = [name.strip() for name in value.split(",") if name.strip()]
-    if do in ("tag", "untag", "album", "unalbum"):
+    if what in ("tag", "untag", "album", "unalbum"):
+        listed = [name.strip() for name in value.split(",") if name.strip()]
         if not listed:
             raise UsageError("give at least one name")
-        put, change = not do.startswith("un"), tagged if do.endswith("tag") else in_albums
-        spoken = ", ".join(listed)
-        if do.endswith("tag"):
-            words = f"tagged {spoken}" if put else f"no longer tagged {spoken}"
-        else:
-            words = f"put into {spoken}" if put else f"taken out of {spoken}"
+        put, change = not what.startswith("un"), tagged if what.endswith("tag") else in_albums
+        words = f"{_NAMED[what]} {', '.join(listed)}"
         return (change(add=listed) if put else change(remove=listed)), words
-    if do == "rate":
+    if what == "rating":
         stars = int(value) if value.isascii() and value.isdigit() and len(value) == 1 else -1
-        return rated(stars), "no rating" if not stars else f"rated {'★' * stars}"
-    if do == "favourite":
-        favourite = value == "1"
-        if not value:
-            favourite = not Labels.of(gallery.vault.get(first).metadata).favourite
-        return favoured(favourite), "favourite" if favourite else "no longer favourite"
-    if do == "note":
+        return rated(stars), f"rated {'★' * stars}" if stars else "no rating"
+    if what == "favourite" and value in ("0", "1"):
+        return favoured(value == "1"), "favourite" if value == "1" else "no longer favourite"
+    if what == "note":
         return noted(value), "noted" if value.strip() else "note removed"
-    raise UsageError("do: tag, untag, album, unalbum, rate, favourite or note")
+    raise UsageError("labels: tag, untag, album, unalbum, rating, favourite (1 or 0) and note")
 
 
 routes: Sequence[BaseRoute] = (
-    Route("/label", label, methods=["POST"]),
-    Route("/undo", undo, methods=["POST"]),
+    Route("/labels/undo", undo, methods=["POST"]),
+    Route("/labels/{what}", label, methods=["POST"]),
     Route("/api/names/{facet}", names),
 )

@@ -1,8 +1,4 @@
-"""The trash: what is hidden, for how long, back again, or shredded; and what shredding leaves.
-
-`POST /trash` and `POST /trash/restore` take `ids` (joined by commas); the first also `all=1`, all
-that the search finds. Both answer as `POST /label` does.
-"""
+"""The trash: what is hidden, for how long, or shredded; and what shredding leaves."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +12,8 @@ from starlette.routing import BaseRoute, Route
 
 from safelight.exits import UsageError
 from safelight.gallery.bodies import read_form
-from safelight.gallery.pages.labels import pictures
 from safelight.gallery.rendering import gallery_of, page
-from safelight.gallery.selection import BODY_BYTES, chosen, id_list
+from safelight.gallery.selection import BODY_BYTES, id_list
 
 if TYPE_CHECKING:
     from safelight.catalogue import Row
@@ -26,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["body_limits", "routes"]
 
-body_limits = {"/trash": BODY_BYTES, "/purge": BODY_BYTES}
+body_limits = {"/purge": BODY_BYTES}
 TRASHED = "is:trashed"
 AT_ONCE = 120  # tiles before the next part is fetched
 DAY = 86_400.0  # seconds
@@ -62,20 +57,11 @@ def more(request: Request) -> Response:
     return page(request, "trash_tiles.html", **_part(gallery_of(request), int(start)))
 
 
-async def put(request: Request) -> Response:
-    """Move what is chosen into the trash."""
-    ids = await chosen(request, dict(await read_form(request)))
-    return JSONResponse(await run_in_threadpool(_move, gallery_of(request), ids, into=True))
-
-
-async def restore(request: Request) -> Response:
-    """Take pictures out of the trash; `all=1`: everything in it."""
-    form = dict(await read_form(request))
+async def restore_all(request: Request) -> Response:
+    """Take everything out of the trash, failed runs and the like too."""
     gallery = gallery_of(request)
-    ids = _everything(gallery) if form.get("all") == "1" else id_list(form.get("ids", ""))
-    if not ids:
-        raise UsageError("no picture is chosen")
-    return JSONResponse(await run_in_threadpool(_move, gallery, ids, into=False))
+    restored = await run_in_threadpool(_empty_out, gallery)
+    return JSONResponse({"done": restored, "text": f"{restored} back from the trash", "undo": ""})
 
 
 async def ask_purge(request: Request) -> Response:
@@ -121,22 +107,14 @@ def _others(gallery: "Gallery") -> int:
     return sum(1 for _ in gallery.vault.list(kinds=kinds, trashed=True, limit=1000))
 
 
-def _everything(gallery: "Gallery") -> list[str]:
+def _empty_out(gallery: "Gallery") -> int:
     from vault import Kind
 
     kinds = [kind for kind in Kind if kind < 128]
-    return [record.id for record in gallery.vault.list(kinds=kinds, trashed=True)]
-
-
-def _move(gallery: "Gallery", ids: Sequence[str], *, into: bool) -> dict[str, Any]:
-    vault = gallery.vault
-    forth, back = (vault.trash, vault.untrash) if into else (vault.untrash, vault.trash)
-    forth(ids)
+    ids = [record.id for record in gallery.vault.list(kinds=kinds, trashed=True)]
+    gallery.vault.untrash(ids)
     gallery.catalogue.refresh()
-    return {
-        "text": f"{pictures(len(ids))} {'in' if into else 'back from'} the trash",
-        "undo": gallery.undo.keep(lambda: back(ids) and None),
-    }
+    return len(ids)
 
 
 def _asked(request: Request, ids: list[str]) -> Response:
@@ -152,8 +130,7 @@ def _asked(request: Request, ids: list[str]) -> Response:
         passphrase="passphrase" in types,
         keyring=status.keystore,
         # Opened otherwise than by the key store: another copy of the vault may hang on its key.
-        may_retire=bool(types & {"keyring", "both"})
-        and status.opened_by not in {"keyring", "both"},
+        may_retire=bool(types & stores) and status.opened_by not in stores,
     )
 
 
@@ -171,9 +148,8 @@ def _shred(gallery: "Gallery", ids: list[str], retire: bool | None) -> Any:
 
 routes: Sequence[BaseRoute] = (
     Route("/trash", trash_page),
-    Route("/trash", put, methods=["POST"]),
     Route("/trash/more", more),
-    Route("/trash/restore", restore, methods=["POST"]),
+    Route("/trash/restore-all", restore_all, methods=["POST"]),
     Route("/purge/ask", ask_purge, methods=["POST"]),
     Route("/purge", purge, methods=["POST"]),
 )

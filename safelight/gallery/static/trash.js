@@ -1,13 +1,13 @@
 // The trash: choose, restore, shred, and read what shredding leaves.
+import { label } from "./actions.js";
 import { bind } from "./keys.js";
-import { restore } from "./labels.js";
 import { notice, send } from "./safelight.js";
 
 const tiles = document.getElementById("tiles");
 const dialog = document.getElementById("purge");
 const picked = new Set();
 
-const buttons = () => [...document.querySelectorAll(".pick")];
+const buttons = () => [...document.querySelectorAll(".choice")];
 
 function say() {
   const number = picked.size;
@@ -63,10 +63,21 @@ function across() {
   return next < 0 ? all.length : next;
 }
 
-async function bringBack(ids) {
-  if (ids === "all" || ids.length) {
-    if (await restore(ids)) location.reload();
-  }
+const reload = () => location.reload();
+
+function restore() {
+  label("restore", [...picked], "", (undone) => {
+    if (undone) return reload();
+    for (const id of picked) tiles.querySelector(`[data-id="${id}"]`)?.remove();
+    picked.clear();
+    say();
+  });
+}
+
+async function restoreAll() {
+  const answer = await send("/trash/restore-all");
+  if (answer.ok) reload();
+  else notice(await answer.text());
 }
 
 async function askPurge(ids) {
@@ -91,28 +102,24 @@ async function purge(event) {
     return;
   }
   dialog.innerHTML = text;
-  dialog.addEventListener("close", () => location.reload());
+  dialog.addEventListener("close", reload);
   const done = document.getElementById("purge-done");
   done.addEventListener("click", () => dialog.close());
   done.focus();
 }
 
 tiles?.addEventListener("click", (event) => {
-  const button = event.target.closest(".pick");
+  const button = event.target.closest(".choice");
   if (button) pick(button);
 });
-document.getElementById("restore")?.addEventListener("click", () => bringBack([...picked]));
-document.getElementById("restore-all")?.addEventListener("click", () => bringBack("all"));
+document.getElementById("restore")?.addEventListener("click", restore);
+document.getElementById("restore-all")?.addEventListener("click", restoreAll);
 document.getElementById("shred")?.addEventListener("click", () => askPurge([...picked]));
 document.getElementById("shred-all")?.addEventListener("click", () => askPurge([]));
-document.addEventListener("safelight:changed", (event) => {
-  if (event.detail.undone) location.reload();
-});
-
 bind(["j", "ArrowRight"], "Next", () => move(1));
 bind(["k", "ArrowLeft"], "Previous", () => move(-1));
 bind(["ArrowDown"], "Row below", () => move(across()));
 bind(["ArrowUp"], "Row above", () => move(-across()));
-bind(["u"], "Restore what is chosen", () => bringBack([...picked]));
-bind([" "], "Choose", () => document.activeElement?.closest(".pick")?.click());
+bind(["u"], "Restore what is chosen", restore);
+bind([" "], "Choose", () => document.activeElement?.closest(".choice")?.click());
 watch();

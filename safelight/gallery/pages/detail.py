@@ -23,14 +23,15 @@ GENERATIONS = 6  # of parents that are shown
 CHILDREN = 60
 
 
-def look(request: Request) -> Response:
+def detail(request: Request) -> Response:
     """Show a picture. Scripts that walk through the pictures get the middle of the page alone."""
     gallery = gallery_of(request)
     record = _picture(gallery.vault, request.path_params["record_id"])
+    view_of(request).place = record.id  # where the grid goes on
     part = "hx-request" in request.headers
     return page(
         request,
-        "look_part.html" if part else "look.html",
+        "detail_part.html" if part else "detail.html",
         record=record,
         prompt=_text(record, "prompt"),
         negative=_text(record, "negative_prompt"),
@@ -114,6 +115,6 @@ def _text(record: "Record", name: str) -> str:
 
 
 routes: Sequence[BaseRoute] = (
-    Route("/look/{record_id}", look),
+    Route("/detail/{record_id}", detail),
     Route("/input/{record_id}/{name}", given),
 )

@@ -1,6 +1,6 @@
 // One picture: its stage, its labels, and the way to the ones before and after it.
+import { label, suggest } from "./actions.js";
 import { bind } from "./keys.js";
-import { label, restore, suggest, toTrash } from "./labels.js";
 import { goDark, notice } from "./safelight.js";
 import { Stage } from "./stage.js";
 
@@ -12,6 +12,7 @@ let walking = false;
 
 const at = () => document.getElementById("look").dataset;
 const ids = () => [at().id];
+const again = (undone) => undone && show(at().id);
 
 function enter() {
   const output = document.getElementById("scale");
@@ -31,10 +32,10 @@ function enter() {
   document.getElementById("stars").addEventListener("change", (event) => rate(event.target.value));
   document.getElementById("trash")?.addEventListener("click", trash);
   document.getElementById("restore")?.addEventListener("click", async () => {
-    if (await restore(ids())) show(at().id);
+    if (await label("restore", ids(), "", again)) show(at().id);
   });
   const note = document.getElementById("note");
-  note.addEventListener("change", () => label(ids(), "note", note.value));
+  note.addEventListener("change", () => label("note", ids(), note.value, again));
   for (const section of document.querySelectorAll(".names")) names(section);
   // The next picture is opened before it is asked for.
   if (at().after) new Image().src = `/picture/${at().after}`;
@@ -46,26 +47,25 @@ function names(section) {
   field.addEventListener("focus", () => suggest(kind, section.querySelector("datalist")).catch(() => {}), { once: true });
   section.querySelector("form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (field.value.trim() && (await label(ids(), kind, field.value))) await show(at().id, `[data-kind="${kind}"] input`);
+    if (field.value.trim() && (await label(kind, ids(), field.value, again))) await show(at().id, `[data-kind="${kind}"] input`);
   });
   for (const button of section.querySelectorAll(".remove")) {
     button.addEventListener("click", async () => {
-      // A comma parts names; a name that has one is removed by hand elsewhere.
-      if (await label(ids(), `un${kind}`, button.dataset.value)) await show(at().id, `[data-kind="${kind}"] input`);
+      if (await label(`un${kind}`, ids(), button.dataset.value, again)) await show(at().id, `[data-kind="${kind}"] input`);
     });
   }
 }
 
 /** Put another picture, or this one anew, in the place of what is shown. */
 async function show(id, focus = "") {
-  const answer = await fetch(`/look/${id}`, { headers: { "HX-Request": "true" } });
+  const answer = await fetch(`/detail/${id}`, { headers: { "HX-Request": "true" } });
   if (answer.status === 401) return goDark();
   if (!answer.ok) return notice(await answer.text());
   const scrolled = document.querySelector(".about")?.scrollTop ?? 0;
   const same = at().id === id;
   const zoom = same && stage ? { zoom: stage.zoom, x: stage.x, y: stage.y } : null;
   main.innerHTML = await answer.text(); // our own template, every value escaped
-  history.replaceState(null, "", `/look/${id}`);
+  history.replaceState(null, "", `/detail/${id}`);
   enter();
   if (zoom) Object.assign(stage, zoom), stage.place();
   if (same) document.querySelector(".about").scrollTop = scrolled;
@@ -88,11 +88,11 @@ async function walk(way) {
 async function favourite() {
   const button = document.getElementById("favourite");
   const on = button.getAttribute("aria-pressed") !== "true";
-  if (await label(ids(), "favourite", on ? "1" : "0")) button.setAttribute("aria-pressed", String(on));
+  if (await label("favourite", ids(), on ? "1" : "0", again)) button.setAttribute("aria-pressed", String(on));
 }
 
 async function rate(stars) {
-  if (await label(ids(), "rate", stars)) {
+  if (await label("rating", ids(), stars, again)) {
     for (const each of document.querySelectorAll("#stars input")) each.checked = each.value === String(stars);
   }
 }
@@ -104,8 +104,8 @@ function rateByKey(event) {
 
 async function trash() {
   if (!document.getElementById("trash")) return;
-  const { after, before } = at();
-  if (!(await toTrash(ids()))) return;
+  const { after, before, id } = at();
+  if (!(await label("trash", ids(), "", (undone) => undone && show(id)))) return;
   if (after || before) await show(after || before);
   else location.href = "/";
 }
@@ -134,7 +134,7 @@ bind(["a"], "Album", () => document.querySelector('[data-kind="album"] input').f
 bind(["n"], "Note", () => document.getElementById("note").focus());
 bind(["c"], "Compare with what it was made of", () => follow("compare"));
 bind(["e"], "Share", () => follow("share"));
-bind(["x", "Delete"], "Trash", trash);
+bind(["Delete"], "Move to the trash", trash);
 bind(["g", "Enter"], "Back to the grid", back);
 bind(["/"], "Search", back);
 
@@ -147,9 +147,5 @@ document.addEventListener("keydown", (event) => {
   clearTimeout(escaping);
   escaping = setTimeout(back, DOUBLE);
 });
-document.addEventListener("safelight:changed", (event) => {
-  if (event.detail.undone) show(at().id);
-});
-
 enter();
 document.getElementById("stage").focus({ preventScroll: true });
