@@ -71,6 +71,12 @@ class Gallery:
         return vault
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know of the open vault, such as that it is an old copy."""
+        vault = self._vault
+        return () if vault is None else vault.warnings
+
+    @property
     def catalogue(self) -> "Catalogue":
         """Return the index of the open vault, which may still be filling; raises LockedError."""
         catalogue = self._catalogue
@@ -146,6 +152,9 @@ class Gallery:
                 close()
             if vault is not None:
                 vault.close()
+            creation, self.creation = self.creation, None
+        if creation is not None:
+            creation.give_up()
 
     def touch(self) -> None:
         """Note that a person used the gallery now."""
