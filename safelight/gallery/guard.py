@@ -37,7 +37,8 @@ PUBLIC = ("/static/",)  # without a session; nothing in there is anybody's secre
 EXCHANGE = "/session"
 # With a session while the vault is locked or not there yet
 UNLOCKING = ("/unlock", "/lock", "/welcome", "/static/")
-QUIET = ("/api/state", "/events")  # asked by scripts on their own: nobody is there because of them
+# Asked by scripts on their own: nobody is there because of them
+QUIET = ("/api/state", "/events")
 # Answered to programs that show the API's token instead of a session
 BEARER = ("/sdapi/", "/v1/")
 SAFE, CHANGING = ("GET", "HEAD"), ("POST",)
@@ -125,7 +126,7 @@ class Guard:
             request.headers.get(CSRF_HEADER, ""), session.csrf
         ):
             return _forbidden()
-        if path not in QUIET:
+        if not any(path == quiet or path.startswith(f"{quiet}/") for quiet in QUIET):
             gallery.touch()
         if gallery.is_locked and not path.startswith(UNLOCKING):
             return await self._locked(request) if is_navigation(request) else _unknown()
