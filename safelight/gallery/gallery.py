@@ -13,6 +13,7 @@ from safelight.settings import Settings
 from vault import LockedError
 
 if TYPE_CHECKING:
+    from safelight.catalogue import Catalogue
     from safelight.gallery.creation import Creation
     from vault import Secret, Unlock, Vault, VaultSummary
 
@@ -53,6 +54,7 @@ class Gallery:
         self._clock = clock
         self._guard = threading.RLock()
         self._vault: Vault | None = None
+        self._catalogue: Catalogue | None = None
         self._closing: list[Callable[[], None]] = []
         self._summary: VaultSummary | None = None
         self._used = clock()
@@ -69,6 +71,14 @@ class Gallery:
         if vault is None:
             raise LockedError("the gallery is locked")
         return vault
+
+    @property
+    def catalogue(self) -> "Catalogue":
+        """Return the index of the open vault, which may still be filling; raises LockedError."""
+        catalogue = self._catalogue
+        if catalogue is None:
+            raise LockedError("the gallery is locked")
+        return catalogue
 
     def on_lock(self, close: Callable[[], None]) -> None:
         """Call `close` once, before the vault is closed: what holds plaintext forgets it then."""
@@ -119,8 +129,12 @@ class Gallery:
 
     def adopt(self, vault: "Vault") -> None:
         """Take a vault that is open, for as long as the gallery is not locked."""
+        from safelight.catalogue import Catalogue
+
         with self._guard:
-            self._vault = vault
+            self._vault, self._catalogue = vault, Catalogue(vault)
+            self._catalogue.start()
+            self.on_lock(self._catalogue.forget)
             self._used = self._clock()
 
     def lock(self) -> None:
@@ -128,7 +142,8 @@ class Gallery:
         with self._guard:
             closing: Sequence[Callable[[], None]] = self._closing[::-1]
             self._closing = []
-            vault, self._vault = self._vault, None
+            vault, self._vault, self._catalogue = self._vault, None, None
+            self.sessions.forget_views()
             for close in closing:
                 close()
             if vault is not None:

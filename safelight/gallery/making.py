@@ -8,9 +8,8 @@ from safelight.workshop.desk import Desk
 
 if TYPE_CHECKING:
     from safelight.gallery.gallery import Gallery
-    from safelight.kit import Kit
     from safelight.settings import Settings
-    from safelight.workshop import Pipelines, Workshop
+    from safelight.workshop import Pipelines
     from vault import Vault
 
 __all__ = ["Making", "MakingHolder", "making_of"]
@@ -27,8 +26,8 @@ class Making:
         from safelight.workshop import Workshop
 
         self.vault = vault
-        self.workshop: Workshop = Workshop(vault, pipelines)
-        self.kit: Kit = Kit(vault)
+        self.workshop = Workshop(vault, pipelines)
+        self.kit = Kit(vault)
         self.desk = Desk()
         self.form: dict[str, Any] = {}
 

@@ -10,8 +10,9 @@ from starlette.responses import HTMLResponse
 
 if TYPE_CHECKING:
     from safelight.gallery.gallery import Gallery
+    from safelight.gallery.sessions import View
 
-__all__ = ["gallery_of", "page"]
+__all__ = ["gallery_of", "page", "view_of"]
 
 FOLDER = Path(__file__).parent / "templates"
 NAVIGATION = (
@@ -28,6 +29,11 @@ def gallery_of(request: Request) -> "Gallery":
     return request.app.state.gallery
 
 
+def view_of(request: Request) -> "View":
+    """Return what this browser is looking at; behind the guard every browser has a session."""
+    return request.scope["safelight.session"].view
+
+
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a template of the folder, a whole page or a fragment. All values are escaped."""
     gallery = gallery_of(request)
@@ -41,6 +47,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
             locked=session is None or gallery.is_locked,
             navigation=[entry for entry in NAVIGATION if entry[1] in known],
             path=request.url.path,
+            blur=session is not None and session.view.blur,
             idle_seconds=round(gallery.idle_seconds),
             **values,
         )

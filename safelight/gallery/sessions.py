@@ -5,11 +5,22 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 
-__all__ = ["COOKIE", "BrowserSession", "Sessions"]
+__all__ = ["COOKIE", "BrowserSession", "Sessions", "View"]
 
 COOKIE = "safelight"
 TOKEN_BYTES = 32
 MAX_SESSIONS = 16  # browsers at once; the oldest makes room
+
+
+@dataclass(slots=True)
+class View:
+    """What a browser is looking at. It lies here since addresses and storage end up on its disk.
+
+    query: the search, forgotten when the vault is locked. blur: pictures show when pointed at.
+    """
+
+    query: str = field(default="", repr=False)
+    blur: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +29,7 @@ class BrowserSession:
 
     key: str = field(repr=False)
     csrf: str = field(repr=False)
+    view: View = field(default_factory=View)
 
 
 class Sessions:
@@ -50,6 +62,12 @@ class Sessions:
         """Return the session of a cookie's value, or None."""
         with self._guard:
             return next((each for each in self._sessions if _same(key, each.key)), None)
+
+    def forget_views(self) -> None:
+        """Drop what the browsers looked for: words of prompts."""
+        with self._guard:
+            for session in self._sessions:
+                session.view.query = ""
 
 
 def _same(given: str, kept: str) -> bool:

@@ -17,7 +17,7 @@ from safelight.gallery.address import Address, listen, random_loopback
 from safelight.gallery.app import create_app
 from safelight.gallery.gallery import Gallery
 from safelight.gallery.server import address_of, make_server
-from safelight.records import _asked
+from safelight.records import asked_metadata
 from safelight.settings import load_settings
 from vault import Draft, Kind, PassphraseUnlock, create, open_vault, passphrase_secret
 
@@ -53,7 +53,7 @@ def picture_draft_of(number: int) -> Draft:
         schedule="karras",
         guidance_scale=4.0,
     )
-    metadata = _asked(request, "pocket") | {
+    metadata = asked_metadata(request, "pocket") | {
         "model_hash": "0" * 64,
         "backend": "openvino",
         "device": "cpu",

@@ -13,7 +13,7 @@ def test_unlock_with_the_passphrase_only(state, browser_session):
     assert browser_session.get("/").status_code == 200
     browser_session.post("/lock")
     assert state.is_locked
-    assert browser_session.get("/api/window").status_code == 401
+    assert browser_session.post("/api/search").status_code == 401
 
 
 @pytest.mark.browser

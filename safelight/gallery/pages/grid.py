@@ -1,77 +1,102 @@
-"""Look at the pictures: the grid, its windows for the script, and pictures opened in memory."""
+"""The grid: what is found, by days, in windows for its script. Searches are never in an address."""
 
-from collections.abc import Sequence
-from itertools import islice
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from safelight.exits import UsageError
-from safelight.gallery.rendering import gallery_of, page
-from vault import NotFoundError
+from safelight.gallery.bodies import read_form
+from safelight.gallery.rendering import gallery_of, page, view_of
+
+if TYPE_CHECKING:
+    from safelight.catalogue import Catalogue, Row
 
 __all__ = ["routes"]
 
 MOST = 500  # rows of one window
-# What a browser may be told that a sealed file is; anything else is not shown
-SHOWN = frozenset({"image/png", "image/webp", "image/jpeg"})
+LONGEST = 10  # digits of a number in a request
 
 
 def grid(request: Request) -> Response:
     """Show the grid; its script asks for the windows that are looked at."""
-    return page(request, "grid.html")
+    return page(request, "grid.html", query=view_of(request).query)
 
 
-def window(request: Request) -> Response:
-    """Give `count` rows of what `query` finds, newest first, from `start`."""
-    ask = request.query_params
-    start, count = _number(ask, "start", 0, 10**9), _number(ask, "count", 100, MOST)
-    found = gallery_of(request).vault.list(limit=start + count)
-    rows = [{"id": record.id, "created": record.created} for record in islice(found, start, None)]
-    return JSONResponse({"rows": rows})
+async def search(request: Request) -> Response:
+    """Look for `query` from now on; gives how many fit, their days, and how far the index is."""
+    query = dict(await read_form(request)).get("query", "")
+    catalogue = gallery_of(request).catalogue
+    found = await run_in_threadpool(_overview, catalogue, query)
+    view_of(request).query = query
+    return JSONResponse(found)
 
 
-def thumbnail(request: Request) -> Response:
-    """Give a picture's thumbnail, opened in memory."""
-    return _opened(request, "thumbnail")
+async def window(request: Request) -> Response:
+    """Give `count` rows of what `query` finds, from `start`."""
+    form = dict(await read_form(request))
+    start, count = _number(form, "start", 10**LONGEST - 1), _number(form, "count", MOST)
+    catalogue = gallery_of(request).catalogue
+    version = catalogue.version
+    rows = await run_in_threadpool(catalogue.window, form.get("query", ""), start, count)
+    return JSONResponse({"version": version, "rows": [_row(row) for row in rows]})
 
 
-def picture(request: Request) -> Response:
-    """Give a picture as it is sealed, opened in memory."""
-    return _opened(request, "picture")
+async def place(request: Request) -> Response:
+    """Give the place of picture `id` in what `query` finds, or null."""
+    form = dict(await read_form(request))
+    catalogue = gallery_of(request).catalogue
+    found = await run_in_threadpool(catalogue.place, form.get("query", ""), form.get("id", ""))
+    return JSONResponse({"place": found})
 
 
-def _opened(request: Request, name: str) -> Response:
-    vault = gallery_of(request).vault
-    record_id = request.path_params["record_id"]
-    data = vault.read(record_id, name)
-    kind = _media_type(bytes(data[:12]))
-    if kind not in SHOWN:
-        raise NotFoundError("this record has no picture that can be shown")
-    return Response(bytes(data), media_type=kind)
+async def blur(request: Request) -> Response:
+    """Blur the pictures until they are pointed at (`on=1`), or no more."""
+    view_of(request).blur = dict(await read_form(request)).get("on") == "1"
+    return Response(status_code=204)
 
 
-def _media_type(head: bytes) -> str:
-    """Tell a picture's type from its first 12 bytes: the vault vouches for them, not for a name."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp"
-    return "image/jpeg" if head.startswith(b"\xff\xd8\xff") else ""
+def _overview(catalogue: "Catalogue", query: str) -> dict[str, Any]:
+    version, loading = catalogue.version, catalogue.loading
+    return {
+        "version": version,
+        "count": catalogue.count(query),
+        "days": [
+            [each.day.isoformat(), each.first, each.count] for each in catalogue.groups(query)
+        ],
+        "loading": None if loading.finished else [loading.done, loading.total],
+        "damaged": loading.damaged,
+    }
 
 
-def _number(ask: Any, name: str, usual: int, most: int) -> int:
-    text = ask.get(name, str(usual))
-    if not text.isdigit() or len(text) > 9 or int(text) > most:
+def _row(row: "Row") -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "created": row.created,
+        "title": row.title,
+        "width": row.width,
+        "height": row.height,
+        "rating": row.rating,
+        "favourite": row.favourite,
+        "flagged": row.flagged,
+        "tags": row.tags,
+    }
+
+
+def _number(form: Mapping[str, str], name: str, most: int) -> int:
+    text = form.get(name, "")
+    if not (text.isascii() and text.isdigit()) or len(text) > LONGEST or int(text) > most:
         raise UsageError(f"{name} is a number up to {most}")
     return int(text)
 
 
 routes: Sequence[BaseRoute] = (
     Route("/", grid),
-    Route("/api/window", window),
-    Route("/thumbnail/{record_id}", thumbnail),
-    Route("/picture/{record_id}", picture),
+    Route("/api/search", search, methods=["POST"]),
+    Route("/api/window", window, methods=["POST"]),
+    Route("/api/place", place, methods=["POST"]),
+    Route("/api/blur", blur, methods=["POST"]),
 )

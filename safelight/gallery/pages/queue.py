@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from safelight.gallery.making import making_of
-from safelight.gallery.pages.grid import picture, thumbnail
+from safelight.gallery.pages.pictures import picture, thumbnail
 from safelight.gallery.rendering import gallery_of, page
 from safelight.workshop.job import Job, State
 

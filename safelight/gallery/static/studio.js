@@ -48,7 +48,7 @@ for (const button of ways.querySelectorAll("[data-way]")) {
 stage.whenShown((id) => {
   ways.hidden = !id;
   document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = !id;
-  if (id) document.getElementById("open").href = `/picture-page/${id}`;
+  if (id) document.getElementById("open").href = `/picture/${id}`;
 });
 document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = true;
 
