@@ -26,6 +26,7 @@ __all__ = ["routes"]
 QUIET = 15.0  # seconds without news after which a sign of life is sent
 MAX_LISTENERS = 16
 SHOWN = 50  # jobs that the page lists
+LATELY = 12  # pictures of the vault that are shown before one is made here
 
 
 async def events(request: Request) -> Response:
@@ -58,6 +59,9 @@ def standing(request: Request) -> Response:
     left = workshop.seconds_left()
     made = [record for job in workshop.ended for record in job.made]
     made += [record for job in workshop.jobs for record in job.made]
+    if not made:
+        lately = making_of(gallery_of(request)).vault.list(limit=LATELY)
+        made = [record.id for record in lately][::-1]
     return JSONResponse(
         {
             "running": None if running is None else _step(running, left),

@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from engine.errors import EngineError, RequestError
-from engine.presets import PRESETS
 from engine.request import SAMPLERS, SCHEDULES, UPSCALERS, VAE_TILINGS
 from safelight.exits import ApplicationError, UsageError
 from safelight.gallery.bodies import read_json
@@ -57,7 +56,6 @@ def studio(request: Request) -> Response:
         filled=filled,
         samplers=SAMPLERS,
         schedules=SCHEDULES,
-        presets=PRESETS,
         hires_upscalers=UPSCALERS,
         vae_tilings=VAE_TILINGS,
         styles=making.kit.styles(),

@@ -70,7 +70,8 @@ export function setBegin(init, mask = "", parent = "") {
   area.hidden = !mask;
   if (mask) area.src = `/studio/picture/${mask}`;
   else area.removeAttribute("src");
-  field("width").disabled = field("height").disabled = Boolean(init) && !field("width").value;
+  // Without a size of its own the result has the picture's proportion and the model's area.
+  document.getElementById("sizes").disabled = Boolean(init) && !field("width").value;
   keep();
 }
 
@@ -114,9 +115,9 @@ export function refuse(why) {
   const input = field(why.field);
   if (input?.setAttribute) {
     input.setAttribute("aria-invalid", "true");
-    input.focus();
+    input.focus({ preventScroll: true });
   }
-  place.scrollIntoView({ block: "nearest" });
+  place.scrollIntoView({ block: "center" });
 }
 
 /** Read an answer that may be JSON, or a sentence. */

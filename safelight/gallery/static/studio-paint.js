@@ -4,7 +4,8 @@ const picture = document.getElementById("paint-picture");
 const mask = document.getElementById("paint-mask");
 const size = document.getElementById("brush-size");
 const colour = document.getElementById("brush-colour");
-const MASK = "#ff8a5c"; // how painted areas are shown; only where it is matters
+const SHOWN = [30, 200, 255, 255]; // how painted areas look; pictures seldom have this colour
+const MASK = `rgb(${SHOWN.slice(0, 3)})`;
 const UNDOS = 12;
 const MAX_SIDE = 2048; // pixels of a canvas: a larger picture is brought to it first
 
@@ -51,7 +52,7 @@ async function showMask(source) {
   const pixels = onMask.getImageData(0, 0, mask.width, mask.height);
   for (let at = 0; at < pixels.data.length; at += 4) {
     const painted = pixels.data[at] >= 128;
-    pixels.data.set(painted ? [255, 138, 92, 255] : [0, 0, 0, 0], at);
+    pixels.data.set(painted ? SHOWN : [0, 0, 0, 0], at);
   }
   onMask.putImageData(pixels, 0, 0);
 }
@@ -137,7 +138,7 @@ document.getElementById("paint-invert").addEventListener("click", () => {
   remember();
   const pixels = onMask.getImageData(0, 0, mask.width, mask.height);
   for (let at = 0; at < pixels.data.length; at += 4) {
-    pixels.data.set(pixels.data[at + 3] >= 128 ? [0, 0, 0, 0] : [255, 138, 92, 255], at);
+    pixels.data.set(pixels.data[at + 3] >= 128 ? [0, 0, 0, 0] : SHOWN, at);
   }
   onMask.putImageData(pixels, 0, 0);
 });

@@ -101,6 +101,8 @@ function rested() {
   run.hidden = true;
   stop.disabled = true;
   runText.textContent = "";
+  const newest = strip.querySelector("button");
+  if (stage.hasAttribute("data-preview") && newest) show(newest.dataset.id); // its job was cancelled
 }
 
 async function standing() {
