@@ -3,10 +3,12 @@
 import typer
 
 from safelight.cli import (
+    beside,
     copies,
     export,
     gallery,
     generate,
+    importing,
     init,
     keys,
     label,
@@ -48,6 +50,7 @@ for verb, function in (
     ("untrash", trash.untrash),
     ("purge", trash.purge),
     ("reveal", reveal.reveal),
+    ("import", importing.import_folder),
     ("reproduce", reproduce.reproduce),
     ("export", export.export),
 ):
@@ -55,6 +58,7 @@ for verb, function in (
 for verb, function in (("tag", label.tag), ("album", label.album)):
     app.command(verb, cls=label.NamesCommand)(function)
 app.add_typer(models.app, name="models")
+app.add_typer(beside.bench, name="bench")
 
 vault = typer.Typer(
     help="Keys, retention, backup and care of the vault itself.", no_args_is_help=True

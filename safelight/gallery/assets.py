@@ -11,7 +11,11 @@ from starlette.routing import Route
 __all__ = ["asset_routes"]
 
 FOLDER = Path(__file__).parent / "static"
-TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".png": "image/png",
+}
 
 
 def asset_routes() -> list[Route]:

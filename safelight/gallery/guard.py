@@ -37,8 +37,8 @@ PUBLIC = ("/static/",)  # without a session; nothing in there is anybody's secre
 EXCHANGE = "/session"
 # With a session while the vault is locked or not there yet
 UNLOCKING = ("/unlock", "/lock", "/welcome", "/static/")
-# Asked by scripts on their own: nobody is there because of them
-QUIET = ("/api/state", "/events")
+QUIET_HEADER = "x-safelight-quiet"  # asked by a script on its own: nobody is there because of it
+QUIET = ("/events",)
 # Answered to programs that show the API's token instead of a session
 BEARER = ("/sdapi/", "/v1/")
 SAFE, CHANGING = ("GET", "HEAD"), ("POST",)
@@ -126,7 +126,7 @@ class Guard:
             request.headers.get(CSRF_HEADER, ""), session.csrf
         ):
             return _forbidden()
-        if not any(path == quiet or path.startswith(f"{quiet}/") for quiet in QUIET):
+        if QUIET_HEADER not in request.headers and not path.startswith(QUIET):
             gallery.touch()
         if gallery.is_locked and not path.startswith(UNLOCKING):
             return await self._locked(request) if is_navigation(request) else _unknown()

@@ -16,10 +16,12 @@ MAX_SESSIONS = 16  # browsers at once; the oldest makes room
 class View:
     """What a browser is looking at. It lies here since addresses and storage end up on its disk.
 
-    query: the search, forgotten when the vault is locked. blur: pictures show when pointed at.
+    query: the search, forgotten when the vault is locked. place: id of the picture last opened.
+    blur: pictures show when pointed at.
     """
 
     query: str = field(default="", repr=False)
+    place: str = ""
     blur: bool = False
 
 

@@ -85,14 +85,24 @@ def _save(path: Path, graph: onnx.GraphProto, *, external: bool) -> None:
     )
 
 
-def write_unet(path: Path, *, timestep: int = TensorProto.FLOAT) -> Path:
-    """Write a unet of ten nodes: it depends on each number of all that a unet is given."""
+def write_unet(path: Path, *, timestep: int = TensorProto.FLOAT, convolves: bool = True) -> Path:
+    """Write a unet of ten nodes: it depends on each number of all that a unet is given.
+
+    convolves: else it has none of the operators that cuDNN computes.
+    """
+    looks = helper.make_node("Conv", ["sample", "kernel"], ["seen"], pads=[1, 1, 1, 1])
+    reads = helper.make_node(
+        "ReduceMean", ["encoder_hidden_states", "middle"], ["mean"], keepdims=0
+    )
+    if not convolves:
+        looks = helper.make_node("Sin", ["sample"], ["seen"])
+        reads = helper.make_node("Gather", ["encoder_hidden_states", "place"], ["mean"], axis=1)
     nodes = [
         helper.make_node("Cast", ["timestep"], ["t"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["t", "thousandth"], ["share"]),
-        helper.make_node("Conv", ["sample", "kernel"], ["seen"], pads=[1, 1, 1, 1]),
+        looks,
         helper.make_node("Tanh", ["seen"], ["bent"]),
-        helper.make_node("ReduceMean", ["encoder_hidden_states", "middle"], ["mean"], keepdims=0),
+        reads,
         helper.make_node("Unsqueeze", ["mean", "sides"], ["meaning"]),
         helper.make_node("Mul", ["bent", "share"], ["a"]),
         helper.make_node("Add", ["a", "meaning"], ["b"]),
@@ -105,6 +115,7 @@ def write_unet(path: Path, *, timestep: int = TensorProto.FLOAT) -> Path:
         "half": np.float32(0.5),
         "kernel": kernel,
         "middle": np.array([1], np.int64),
+        "place": np.array(1, np.int64),
         "sides": np.array([2, 3], np.int64),
     }
     sizes = ["batch", 4, "height", "width"]

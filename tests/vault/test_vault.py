@@ -226,6 +226,32 @@ def test_edit_replaces_data_and_counts_revisions(opened):
     assert opened.get(record.id) == edited
 
 
+def test_several_records_are_edited_in_one_transaction_or_none(opened):
+    first, second, third = (opened.add([draft(str(n))])[0] for n in range(3))
+    before = opened.status().generation
+
+    def rated(stars):
+        return lambda data: {**data, "rating": stars}
+
+    edited = opened.edit_all(
+        {first.id.upper(): rated(1), second.id: rated(2), third.id: lambda data: data}
+    )
+    assert [(r.metadata.get("rating"), r.revision) for r in edited] == [(1, 2), (2, 2), (None, 1)]
+    assert edited == [opened.get(r.id) for r in (first, second, third)]
+    assert opened.status().generation == before + 1
+
+    def broken(data):
+        data["rating"] = 9
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        opened.edit_all({first.id: rated(5), second.id: broken})
+    with pytest.raises(NotFoundError):
+        opened.edit_all({first.id: rated(5), "ab" * 16: rated(5)})
+    assert [opened.get(r.id) for r in (first, second, third)] == edited
+    assert opened.edit_all({}) == []
+
+
 def test_keys_of_a_later_release_survive_an_edit(opened):
     from vault.records import Metadata
     from vault.sealed_record import seal_metadata

@@ -23,7 +23,7 @@ LONGEST = 10  # digits of a number in a request
 
 def grid(request: Request) -> Response:
     """Show the grid; its script asks for the windows that are looked at."""
-    return page(request, "grid.html", query=view_of(request).query)
+    return page(request, "grid.html", query=view_of(request).query, place=view_of(request).place)
 
 
 async def search(request: Request) -> Response:
@@ -51,6 +51,18 @@ async def place(request: Request) -> Response:
     catalogue = gallery_of(request).catalogue
     found = await run_in_threadpool(catalogue.place, form.get("query", ""), form.get("id", ""))
     return JSONResponse({"place": found})
+
+
+async def here(request: Request) -> Response:
+    """Remember the picture that is opened, so that the way back leads to it."""
+    view_of(request).place = dict(await read_form(request)).get("id", "")[:32]
+    return Response(status_code=204)
+
+
+def version(request: Request) -> Response:
+    """Say whether anything changed: what the open grid asks while nobody does anything."""
+    catalogue = gallery_of(request).catalogue
+    return JSONResponse({"version": catalogue.version, "loading": not catalogue.loading.finished})
 
 
 async def blur(request: Request) -> Response:
@@ -98,5 +110,7 @@ routes: Sequence[BaseRoute] = (
     Route("/api/search", search, methods=["POST"]),
     Route("/api/window", window, methods=["POST"]),
     Route("/api/place", place, methods=["POST"]),
+    Route("/api/here", here, methods=["POST"]),
+    Route("/api/version", version),
     Route("/api/blur", blur, methods=["POST"]),
 )

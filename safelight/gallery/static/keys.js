@@ -1,14 +1,15 @@
 // The keyboard of a page: each key is bound once, with the words that the help shows.
 const bound = [];
 
-/** Bind keys (as KeyboardEvent.key writes them) to an action; null: only listed in the help. */
+/** Bind keys (as KeyboardEvent.key writes them). text: for the help; empty: not in it. run: null for
+ *  what is handled elsewhere and only listed. */
 export function bind(keys, text, run) {
   bound.push({ keys, text, run });
 }
 
 /** Give all bindings of this page, for the help. */
 export function describe() {
-  return bound;
+  return bound.filter(({ text }) => text);
 }
 
 function isTyping(target) {

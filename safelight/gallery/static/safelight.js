@@ -18,9 +18,11 @@ export async function send(path, body = {}, headers = {}) {
   return answer;
 }
 
-/** Ask for JSON; gives null when the gallery is locked, and goes dark. */
-export async function ask(path, options = {}) {
-  const answer = await fetch(path, { ...options, headers: { Accept: "application/json" } });
+/** Ask for JSON, with form fields if there are any. quiet: nobody is there because of this. */
+export async function ask(path, fields = null, quiet = false) {
+  const headers = { Accept: "application/json" };
+  if (quiet || !fields) headers["X-Safelight-Quiet"] = "1";
+  const answer = fields ? await send(path, fields, headers) : await fetch(path, { headers });
   if (answer.status === 401) goDark();
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
@@ -66,7 +68,7 @@ channel.onmessage = (message) => {
 
 async function watch() {
   try {
-    const answer = await fetch("/api/state");
+    const answer = await fetch("/api/state", { headers: { "X-Safelight-Quiet": "1" } });
     if (answer.status === 401) goDark();
   } catch {
     // The server was stopped: what it showed is not left standing.
@@ -85,6 +87,10 @@ addEventListener("pageshow", (event) => {
 document.getElementById("lock-button").addEventListener("click", lock);
 
 const help = document.getElementById("help");
+const SIGNS = {
+  " ": "Space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓",
+  Escape: "Esc", PageUp: "Page up", PageDown: "Page down",
+};
 function showHelp() {
   const list = document.getElementById("help-keys");
   list.replaceChildren();
@@ -92,12 +98,14 @@ function showHelp() {
     const term = document.createElement("dt");
     for (const key of keys) {
       const cap = document.createElement("kbd");
-      cap.textContent = key;
+      cap.textContent = SIGNS[key] ?? key;
       term.append(cap, " ");
     }
     const meaning = document.createElement("dd");
     meaning.textContent = text;
-    list.append(term, meaning);
+    const line = document.createElement("div");
+    line.append(term, meaning);
+    list.append(line);
   }
   help.showModal();
 }

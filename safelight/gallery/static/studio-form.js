@@ -100,7 +100,7 @@ export async function layDown(blob) {
 
 /** Say why the form was refused, beside the field that it is about; null: it was not. */
 export function refuse(why) {
-  for (const each of form.querySelectorAll(".field-error")) each.textContent = "";
+  for (const each of form.querySelectorAll(".ask-error")) each.textContent = "";
   for (const each of form.querySelectorAll("[aria-invalid]")) each.removeAttribute("aria-invalid");
   document.getElementById("form-error").textContent = "";
   if (!why) return;
