@@ -36,6 +36,9 @@ PAGES = (
     "labels",
     "albums",
     "shows",
+    "studio",
+    "queue",
+    "kit",
     "trash",
     "settings",
 )
