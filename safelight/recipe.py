@@ -60,7 +60,8 @@ def read_recipe(record: "Record", read: Callable[[str], bytes | bytearray]) -> R
     """
     metadata = record.metadata
     # what was enlarged or came from elsewhere has a size and no steps
-    if "steps" not in metadata.get("settings", {}) or "picture" not in record.blobs:
+    drawn = "steps" in metadata.get("settings", {}) and "imported" not in metadata
+    if not drawn or "picture" not in record.blobs:
         raise RecipeError(
             f"record {record.id[:8]} is no picture that was drawn here",
             hint="`safelight ls` lists those that were",

@@ -8,6 +8,7 @@ from safelight.cli import (
     export,
     gallery,
     generate,
+    importing,
     init,
     keys,
     label,
@@ -49,6 +50,7 @@ for verb, function in (
     ("untrash", trash.untrash),
     ("purge", trash.purge),
     ("reveal", reveal.reveal),
+    ("import", importing.import_folder),
     ("reproduce", reproduce.reproduce),
     ("export", export.export),
 ):
