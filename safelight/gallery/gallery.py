@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from safelight.gallery.attempts import Attempts
+from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
 from safelight.gallery.transfer import TransferHolder
 from safelight.hardening import hide_memory
@@ -51,6 +52,7 @@ class Gallery:
         self.api_token = ""  # what programs show; empty: the drop-in APIs are off
         self.entered: Callable[[], None] = lambda: None  # a browser used the address up
         self.creation: Creation | None = None  # of the first run, while the phrase is shown
+        self.making = MakingHolder(settings)
         self._clock = clock
         self._guard = threading.RLock()
         self._vault: Vault | None = None
@@ -71,6 +73,12 @@ class Gallery:
         if vault is None:
             raise LockedError("the gallery is locked")
         return vault
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know of the open vault, such as that it is an old copy."""
+        vault = self._vault
+        return () if vault is None else vault.warnings
 
     @property
     def catalogue(self) -> "Catalogue":
@@ -148,6 +156,9 @@ class Gallery:
                 close()
             if vault is not None:
                 vault.close()
+            creation, self.creation = self.creation, None
+        if creation is not None:
+            creation.give_up()
 
     def touch(self) -> None:
         """Note that a person used the gallery now."""

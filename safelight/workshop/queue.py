@@ -64,6 +64,12 @@ class Workshop:
             return tuple(self._jobs.values())
 
     @property
+    def ended(self) -> tuple[Job, ...]:
+        """List the jobs that have ended lately, oldest first."""
+        with self._changed:
+            return tuple(self._ended.values())
+
+    @property
     def paused(self) -> str:
         """Say why nothing goes on, or nothing where it does."""
         return self._paused
