@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from safelight.gallery.attempts import Attempts
 from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
+from safelight.gallery.transfer import TransferHolder
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -42,6 +43,7 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
         self.note = note
@@ -71,6 +73,12 @@ class Gallery:
         if vault is None:
             raise LockedError("the gallery is locked")
         return vault
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know of the open vault, such as that it is an old copy."""
+        vault = self._vault
+        return () if vault is None else vault.warnings
 
     @property
     def catalogue(self) -> "Catalogue":
@@ -148,6 +156,9 @@ class Gallery:
                 close()
             if vault is not None:
                 vault.close()
+            creation, self.creation = self.creation, None
+        if creation is not None:
+            creation.give_up()
 
     def touch(self) -> None:
         """Note that a person used the gallery now."""
