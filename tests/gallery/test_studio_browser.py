@@ -35,12 +35,12 @@ def test_from_a_prompt_to_a_painted_picture(gallery, state):
     prompt.press("Control+ArrowUp")
     assert prompt.input_value() == "(red apple:1.1)"
     prompt.press("Control+ArrowDown")
-    page.get_by_label("Steps", exact=True).fill("150")
+    page.get_by_label("Steps", exact=True).fill("60")
     page.get_by_label("Pictures", exact=True).fill("200")
     prompt.press("Control+Enter")
 
     page.locator("#stage[data-preview] img[src^='/events/preview/']").wait_for(timeout=LONG)
-    assert "of 150" in page.locator("#run-text").inner_text()
+    assert "of 60" in page.locator("#run-text").inner_text()
     page.locator('.job[data-state="running"]').wait_for()
     page.locator("#run-text").filter(has_text="left").wait_for(timeout=LONG)
     pictures(page).nth(LATELY).wait_for(timeout=LONG)
