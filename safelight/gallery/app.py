@@ -39,6 +39,8 @@ PAGES = (
     "studio",
     "queue",
     "kit",
+    "share",
+    "importing",
     "trash",
     "settings",
 )

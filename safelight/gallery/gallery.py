@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from safelight.gallery.attempts import Attempts
 from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
+from safelight.gallery.transfer import TransferHolder
 from safelight.gallery.undo import Undo
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
@@ -44,6 +45,7 @@ class Gallery:
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
         self.undo = Undo()
+        self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
         self.note = note
