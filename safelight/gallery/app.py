@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 __all__ = ["PAGES", "create_app"]
 
 # The page modules, each with its `routes`
-PAGES = ("entrance", "welcome", "grid", "pictures", "studio", "queue", "kit")
+PAGES = (
+    "entrance",
+    "welcome",
+    "grid",
+    "pictures",
+    "studio",
+    "queue",
+    "kit",
+    "share",
+    "importing",
+)
 TICK = 1.0  # seconds between two looks at the idle clock
 
 

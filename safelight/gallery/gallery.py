@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from safelight.gallery.attempts import Attempts
 from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
+from safelight.gallery.transfer import TransferHolder
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -42,6 +43,7 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
         self.note = note

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from engine import GenerationRequest
     from safelight.kit import Style
 
-__all__ = ["WAYS", "field_of", "fields_from", "fields_of", "prefilled", "with_styles"]
+__all__ = [
+    "ENLARGE_STRENGTH",
+    "WAYS",
+    "field_of",
+    "fields_from",
+    "prefilled",
+    "with_styles",
+]
 
 WAYS: Final = ("again", "same", "remix", "variations", "upscale")
 MAX_FIELDS: Final = 64
@@ -66,7 +73,7 @@ def with_styles(fields: Mapping[str, Any], styles: "list[Style]") -> dict[str, A
     return dict(fields) | {"prompt": prompt, "negative_prompt": negative}
 
 
-def fields_of(request: "GenerationRequest", template: str = "") -> dict[str, Any]:
+def _fields_of(request: "GenerationRequest", template: str = "") -> dict[str, Any]:
     """Give the form's fields for a request that was made before. template: as it was typed."""
     found = {name: getattr(request, name) for name in field_types() if hasattr(request, name)}
     return found | {"prompt": template} if template else found
@@ -81,7 +88,7 @@ def prefilled(
     variations: near the picture's own noise. upscale: drawn over once more, larger. Raises
     UsageError for another way.
     """
-    fields = fields_of(request, template) | {"count": 1}
+    fields = _fields_of(request, template) | {"count": 1}
     if way == "same":
         # The seed chose the wildcards' words: it is they that are kept, and not the template.
         return fields | {"prompt": request.prompt}

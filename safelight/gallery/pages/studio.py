@@ -21,12 +21,13 @@ from safelight.orders import RANDOM_SEEDS
 from safelight.pixels import PICTURE_TYPE, encode_picture
 from safelight.workshop.cards import Card, cards
 from safelight.workshop.desk import MAX_UPLOAD
-from safelight.workshop.form import field_of, fields_from, prefilled, with_styles
+from safelight.workshop.form import ENLARGE_STRENGTH, field_of, fields_from, prefilled, with_styles
 from safelight.workshop.order import Order
 from safelight.workshop.tokens import count_tokens
 
 if TYPE_CHECKING:
     from safelight.canvas import Canvas
+    from vault import Record
 
 __all__ = ["body_limits", "routes"]
 
@@ -207,8 +208,7 @@ def _from_record(making: Making, known: Sequence[Card], record_id: str, way: str
     try:
         request = read_request(record.metadata)
     except RecipeError:  # imported, or enlarged: it can be begun with, but not be made again
-        words = {name: record.metadata.get(name, "") for name in ("prompt", "negative_prompt")}
-        found |= {"fields": words, "parent": record.id, "init": "record"}
+        found |= {"fields": _words(record, way), "parent": record.id, "init": "record"}
         return found | {"note": "This picture was not drawn here: its settings are not known."}
     model = str(record.metadata.get("model", ""))
     template = str(record.metadata.get("template", ""))
@@ -223,6 +223,12 @@ def _from_record(making: Making, known: Sequence[Card], record_id: str, way: str
         found["note"] = f"The model “{model}” that drew it is not on the shelf."
         model = ""
     return found | {"fields": fields, "model": model}
+
+
+def _words(record: "Record", way: str) -> dict[str, Any]:
+    """Give what is known of a picture that was not drawn here."""
+    found = {name: str(record.metadata.get(name, "")) for name in ("prompt", "negative_prompt")}
+    return found | ({"strength": ENLARGE_STRENGTH} if way == "upscale" else {})
 
 
 def _begun_with(making: Making, record_id: str, blobs: Mapping[str, Any]) -> dict[str, Any]:
