@@ -175,6 +175,8 @@ class Gallery:
 
     def lock_if_idle(self) -> bool:
         """Lock when nobody used the gallery for long enough; say whether it was locked now."""
+        if self.making.keeps_open:
+            self.touch()  # somebody asked to wait for the queue
         if self.is_locked or self.idle_left() > 0:
             return False
         self.lock()

@@ -51,6 +51,7 @@ class Workshop:
         self._ended: OrderedDict[str, Job] = OrderedDict()
         self._cancelled: set[str] = set()
         self._paused = ""
+        self._stays = False
         self._closing = False
         self._thread: threading.Thread | None = None
         self._preview: tuple[int, bytes] = (0, b"")
@@ -81,8 +82,17 @@ class Workshop:
 
     def seconds_left(self) -> float | None:
         """Estimate how long what waits will take in all; None while nothing was measured."""
-        alive = (State.WAITING, State.RUNNING)
-        return self.pace.seconds_left(job for job in self.jobs if job.state in alive)
+        return self.pace.seconds_left(job for job in self.jobs if job.is_alive)
+
+    @property
+    def keeps_open(self) -> bool:
+        """Say whether somebody wants the vault to stay open until this work is done."""
+        return self._stays and not self._paused and any(job.is_alive for job in self.jobs)
+
+    def stay_open(self, *, until_done: bool) -> None:
+        """Want the vault to stay open until the queue is worked off, or no longer."""
+        self._stays = until_done
+        self.tell()
 
     def find(self, job_id: str) -> Job:
         """Give a job, also one that has ended lately. Raises UsageError where there is none."""
@@ -243,6 +253,7 @@ class Workshop:
             else:
                 self._delete(job_id)
                 self._end(job, state)
+            self._stays = self._stays and any(each.is_alive for each in self._jobs.values())
             self._changed.notify_all()
         if state is State.FAILED:
             self.feed.tell("failed", job=job_id, reason=reason)

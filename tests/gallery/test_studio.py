@@ -268,6 +268,25 @@ def test_the_queue_is_shown_paused_resumed_and_emptied(studio, workshop, state):
     assert studio.post("/studio/queue/cancel").status_code == 204
 
 
+def test_the_idle_lock_waits_for_the_queue_only_where_somebody_says_so(client, state, shelf):
+    state.making.open_pipelines = lambda: Pipelines(
+        shelf, lambda: FakeBackend(seconds_per_run=0.05)
+    )
+    now = [0.0]
+    state._clock = lambda: now[0]
+    state.touch()
+    post(client, "/studio/submit", model="pocket", fields=FIELDS | {"count": "500"})
+    assert "Stay unlocked" in client.get("/events/queue").text
+    assert client.post("/studio/queue/stay").status_code == 204
+    now[0] += state.idle_seconds + 1
+    assert not state.lock_if_idle()
+    assert "checked" in client.get("/events/queue").text
+    assert client.post("/studio/queue/leave").status_code == 204
+    now[0] += state.idle_seconds + 1
+    assert state.lock_if_idle()
+    assert client.get("/events/queue").status_code == 401
+
+
 def test_presets_styles_and_word_lists_are_sealed_used_and_removed(studio, workshop, state):
     kept = {"name": "mine", "fields": {"steps": "4", "guidance_scale": "2.5", "prompt": ""}}
     assert studio.post("/studio/kit/preset", json=kept).status_code == 204
