@@ -70,7 +70,7 @@ async function show(id, focus = "") {
   if (zoom) Object.assign(stage, zoom), stage.place();
   if (same) document.querySelector(".about").scrollTop = scrolled;
   if (focus) document.querySelector(focus)?.focus();
-  else if (!same) document.getElementById("stage").focus({ preventScroll: true });
+  else main.focus({ preventScroll: true });
 }
 
 async function walk(way) {
@@ -148,4 +148,3 @@ document.addEventListener("keydown", (event) => {
   escaping = setTimeout(back, DOUBLE);
 });
 enter();
-document.getElementById("stage").focus({ preventScroll: true });
