@@ -61,7 +61,9 @@ def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None
         raise unknown_name("precision", precision, PRECISIONS)
     if asked.kind == "cuda":
         return _cuda(asked, precision, cache_dir)
-    if asked.kind in {"tensorrt", "torch"}:
+    if asked.kind == "torch":
+        return _torch(asked, precision)
+    if asked.kind == "tensorrt":
         check_packages(asked)
         raise no_backend(asked)
     if asked.kind == "openvino":
@@ -184,6 +186,26 @@ def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
     why = "asked for; unverified on hardware when this was written"
     reason = f"ONNX Runtime, {place.name} ({backend.device}), {backend.precision}: {why}"
     return Choice(backend=backend, reason=reason)
+
+
+def _torch(asked: DeviceName, precision: str) -> Choice:
+    """Take the card that torch finds, or the processor, in the precision that each is best in."""
+    from engine.backends.torch import TorchBackend, runtime
+
+    place = asked.which.lower().replace(".", ":")
+    if not place:
+        place = "cuda" if runtime().cuda.is_available() else "cpu"
+    on_card = place.startswith("cuda")
+    if precision == "auto":
+        precision = "fp16" if on_card else "fp32"
+    backend = TorchBackend(precision, place, graphs=on_card)
+    why = "asked for"
+    if on_card:
+        why += "; unverified on hardware when this was written"
+    return Choice(
+        backend=backend,
+        reason=f"torch, {backend.card} ({backend.device}), {backend.precision}: {why}",
+    )
 
 
 def _driver() -> str:

@@ -56,12 +56,12 @@ def gallery(
     is_open = refuse_open_host(address)
     check_tls(address)
     state = Gallery(access.settings, idle_seconds=idle * 60, needs_passphrase=is_open, note=note)
+    watch: NetworkWatch = context.obj
     if is_open:
         _warn_of_others(state, address.host)
-        watch: NetworkWatch = context.obj
-        watch.allow_listening(address.host)
+        watch.allow_listening(address.host)  # its name is looked up
     launcher = Launcher(access.settings)
-    with listen(address) as listener:
+    with listen(address, watch.allow_listening if is_open else lambda _: None) as listener:
         server = make_server(state, address, listener)
 
         def entered() -> None:

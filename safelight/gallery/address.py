@@ -4,6 +4,7 @@ import secrets
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -68,13 +69,19 @@ def refuse_open_host(address: Address) -> bool:
     return not local
 
 
-def listen(address: Address) -> socket.socket:
-    """Return a socket that listens there; raises UsageError when it cannot be had."""
+def listen(address: Address, allow: Callable[[str], None] = lambda _: None) -> socket.socket:
+    """Return a socket that listens there; raises UsageError when it cannot be had.
+
+    allow: is told the numbers that the host's name stands for, before they are used.
+    """
     try:
-        family, *_, place = socket.getaddrinfo(
+        family, kind, _, _, place = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        allow(str(place[0]))
+        # The protocol by its number: asyncio turns Nagle's delay off for no other socket, and each
+        # answer would wait 40 ms for the browser to acknowledge its head.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(place)

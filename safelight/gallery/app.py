@@ -26,7 +26,24 @@ if TYPE_CHECKING:
 __all__ = ["PAGES", "create_app"]
 
 # The page modules, each with its `routes`
-PAGES = ("entrance", "welcome", "grid", "pictures")
+PAGES = (
+    "entrance",
+    "welcome",
+    "grid",
+    "pictures",
+    "detail",
+    "compare",
+    "labels",
+    "albums",
+    "shows",
+    "studio",
+    "queue",
+    "kit",
+    "share",
+    "importing",
+    "trash",
+    "settings",
+)
 TICK = 1.0  # seconds between two looks at the idle clock
 
 

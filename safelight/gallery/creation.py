@@ -37,6 +37,8 @@ class Creation:
         self._shown.wait(STEP)
         if self.error is not None:
             raise self.error
+        if not self.phrase:
+            raise UsageError("the key store takes too long; nothing was made", hint="try again")
 
     def confirm(self, typed: str) -> "Vault | None":
         """Go on if `typed` is the phrase, and return the open vault; None if it is not.
@@ -52,9 +54,11 @@ class Creation:
         return self.vault
 
     def give_up(self) -> None:
-        """Stop without a vault, and forget the phrase."""
-        self._given_up = True
-        self._typed.set()
+        """Stop without a vault, and forget the phrase. Too late once the phrase was confirmed."""
+        if not self._typed.is_set():
+            self._given_up = True
+            self._typed.set()
+        self._thread.join(STEP)
 
     def _run(self, make: "Callable[[Callable[[RecoveryPhrase], None]], Vault]") -> None:
         try:

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from safelight.gallery.attempts import Attempts
+from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
+from safelight.gallery.transfer import TransferHolder
+from safelight.gallery.undo import Undo
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -41,6 +44,8 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.undo = Undo()
+        self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
         self.note = note
@@ -49,6 +54,7 @@ class Gallery:
         self.api_token = ""  # what programs show; empty: the drop-in APIs are off
         self.entered: Callable[[], None] = lambda: None  # a browser used the address up
         self.creation: Creation | None = None  # of the first run, while the phrase is shown
+        self.making = MakingHolder(settings)
         self._clock = clock
         self._guard = threading.RLock()
         self._vault: Vault | None = None
@@ -69,6 +75,12 @@ class Gallery:
         if vault is None:
             raise LockedError("the gallery is locked")
         return vault
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a person should know of the open vault, such as that it is an old copy."""
+        vault = self._vault
+        return () if vault is None else vault.warnings
 
     @property
     def catalogue(self) -> "Catalogue":
@@ -142,10 +154,14 @@ class Gallery:
             self._closing = []
             vault, self._vault, self._catalogue = self._vault, None, None
             self.sessions.forget_views()
+            self.undo.forget()
             for close in closing:
                 close()
             if vault is not None:
                 vault.close()
+            creation, self.creation = self.creation, None
+        if creation is not None:
+            creation.give_up()
 
     def touch(self) -> None:
         """Note that a person used the gallery now."""
@@ -159,6 +175,8 @@ class Gallery:
 
     def lock_if_idle(self) -> bool:
         """Lock when nobody used the gallery for long enough; say whether it was locked now."""
+        if self.making.keeps_open:
+            self.touch()  # somebody asked to wait for the queue
         if self.is_locked or self.idle_left() > 0:
             return False
         self.lock()

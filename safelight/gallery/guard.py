@@ -90,7 +90,7 @@ class Guard:
             if refusal is not None:
                 await refusal(scope, receive, guarded)
                 return
-            limit = limit_for(request.url.path, self._limits)
+            limit = limit_for(scope["path"], self._limits)
             await self._app(scope, _bounded(request, receive, limit), guarded)
         except Exception as error:  # noqa: BLE001 - a traceback could show a prompt: only the place is said
             self._gallery.note(f"unexpected {type(error).__name__} in {place_of(error)}")
@@ -99,7 +99,7 @@ class Guard:
                 await answer(scope, receive, guarded)
 
     async def _refusal(self, request: Request) -> Response | None:
-        path = request.url.path
+        path: str = request.scope["path"]  # what the router sees; a URL would be parsed again
         if request.headers.getlist("host") not in [[host] for host in self._gallery.hosts]:
             return PlainTextResponse("This is not the gallery's address.", 421)
         if request.method not in SAFE + CHANGING:
@@ -117,7 +117,7 @@ class Guard:
 
     async def _browser_refusal(self, request: Request) -> Response | None:
         """Judge a request that needs a session, and mostly an open vault."""
-        gallery, path = self._gallery, request.url.path
+        gallery, path = self._gallery, request.scope["path"]
         session = gallery.sessions.find(request.cookies.get(COOKIE, ""))
         if session is None:
             return await self._stranger(request) if is_navigation(request) else _unknown()

@@ -94,9 +94,9 @@ class Importer:
             yield Refused(source.name, source.error)
             return
         mark = mark_of(source.data)
-        if mark in self._known:
-            if not self._known[mark]:  # its twin waits to be sealed
-                yield from self._flush()
+        if any(original.mark == mark for _, original in self._waiting):
+            yield from self._flush()  # its twin must be sealed first
+        if self._is_there(mark):
             yield Duplicate(source.name, self._known[mark], mark)
             return
         try:
@@ -104,9 +104,20 @@ class Importer:
         except UsageError as error:
             yield Refused(source.name, str(error))
             return
-        self._known[mark] = ""
         self._waiting.append((source.name, original))
         self._bytes += len(source.data)
+
+    def _is_there(self, mark: int) -> bool:
+        """Say whether the vault has the file still: it may have been trashed or deleted since."""
+        from vault import NotFoundError
+
+        record_id = self._known.get(mark)
+        if not record_id or self._vault is None:
+            return record_id is not None
+        try:
+            return self._vault.get(record_id).trashed is None
+        except NotFoundError:
+            return False
 
     def _flush(self) -> Iterator[Taken]:
         waiting, self._waiting, self._bytes = self._waiting, [], 0
@@ -114,6 +125,7 @@ class Importer:
             return
         if self._vault is None:
             for name, original in waiting:
+                self._known[original.mark] = ""
                 yield Taken(name, "", original.program, original.mark)
             return
         records = self._vault.add([original.draft() for _, original in waiting])

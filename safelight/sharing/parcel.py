@@ -93,7 +93,8 @@ def _fields(metadata: Mapping[str, Any], share: Share) -> dict[str, str]:
     if share.profile == "minimal":
         return fields
     kept = redact({key: metadata[key] for key in SETTINGS if key in metadata}, share.redactions)
-    fields["parameters"] = write_infotext(kept)
+    # Once more: names that are only written in it, such as a sampler's, are texts too.
+    fields["parameters"] = redact(write_infotext(kept), share.redactions)
     if share.profile == "full":
         fields["settings"] = json.dumps(kept, ensure_ascii=False)
     return fields

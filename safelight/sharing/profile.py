@@ -14,7 +14,7 @@ MAX_WORD = 200  # characters
 # Profile -> what it lets out, in words for people.
 PROFILES: Final[Mapping[str, str]] = {
     "strip": "pixels alone",
-    "minimal": "pixels, and the mark that they were made by an AI",
+    "minimal": "pixels, and the mark that an AI made them",
     "a1111": "that mark, prompts and settings as the text that most programs read",
     "full": "all of that, and every setting as JSON",
 }

@@ -61,6 +61,11 @@ class Feed:
         """Say whether anybody listens: else nobody needs to make previews."""
         return bool(self._listeners)
 
+    @property
+    def listeners(self) -> int:
+        """Count those who listen."""
+        return len(self._listeners)
+
     @contextmanager
     def listen(self, wake: Callable[[], None]) -> Iterator[Listener]:
         """Listen until the block ends."""

@@ -174,5 +174,5 @@ def gallery(served, page):
     page.goto(served)
     page.get_by_label("Passphrase").fill(PASSPHRASE)
     page.get_by_role("button", name="Unlock", exact=True).click()
-    page.get_by_role("button", name="Lock").wait_for()
+    page.get_by_role("button", name="Lock", exact=True).wait_for()
     return page

@@ -118,6 +118,17 @@ def test_a_failed_run_is_an_attempt_with_its_request_and_the_error_goes_on(
     assert attempt.metadata["prompt"] == "red apple"
 
 
+def test_a_device_that_is_gone_half_way_costs_the_picture_in_hand_alone(bundle, vault):
+    backend = FakeBackend(lost_at_step=7)  # in the third picture of three steps each
+    events = []
+    with pytest.raises(DeviceError, match="gone"):
+        events.extend(run(bundle, vault, [request(bundle, count=9)], backend=backend))
+    assert [event.line["seed"] for event in events if isinstance(event, Sealed)] == [5, 6]
+    assert len(list(vault.list())) == 2
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["outcome"] == "failed: DeviceError"
+
+
 def test_a_failure_in_a_later_request_keeps_the_pictures_before_it(bundle, vault):
     good = request(bundle, count=2)
     bad = request(bundle, prompt="bad", sampler="lcm", steps=60)  # lcm takes at most 50

@@ -12,7 +12,7 @@ from safelight.gallery.faults import sentence
 from safelight.gallery.pages.welcome import welcome_page
 from safelight.gallery.rendering import gallery_of, page
 from safelight.gallery.sessions import COOKIE
-from vault import BadValueError, LockedError, VaultError, WrongPassphraseError, passphrase_secret
+from vault import BadValueError, LockedError, VaultError, passphrase_secret
 
 __all__ = ["closed_page", "routes", "stranger_page"]
 
@@ -47,17 +47,14 @@ async def unlock(request: Request) -> Response:
     gallery = gallery_of(request)
     if request.method == "GET":
         return RedirectResponse("/", 303) if not gallery.is_locked else await closed_page(request)
-    if (wait := gallery.attempts.wait()) > 0:
-        text = f"Too many wrong tries. Wait {wait:.0f} seconds."
+    if (wait := gallery.attempts.begin()) > 0:
+        text = f"Too many wrong tries. Wait {wait + 0.5:.0f} seconds."
         return _unlock_page(request, 429, text, {"retry-after": f"{wait + 1:.0f}"})
     typed = dict(await read_form(request)).get("passphrase", "")
     try:
         secret = passphrase_secret(typed) if typed else None
         await run_in_threadpool(gallery.unlock, secret)
-    except (WrongPassphraseError, BadValueError) as error:
-        gallery.attempts.failed()
-        return _unlock_page(request, 422, sentence(error))
-    except LockedError as error:
+    except (LockedError, BadValueError) as error:
         return _unlock_page(request, 422, sentence(error))
     except VaultError as error:
         return _unlock_page(request, 500, sentence(error))

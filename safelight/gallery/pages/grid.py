@@ -23,7 +23,8 @@ LONGEST = 10  # digits of a number in a request
 
 def grid(request: Request) -> Response:
     """Show the grid; its script asks for the windows that are looked at."""
-    return page(request, "grid.html", query=view_of(request).query, place=view_of(request).place)
+    view, warnings = view_of(request), gallery_of(request).warnings
+    return page(request, "grid.html", query=view.query, place=view.place, warnings=warnings)
 
 
 async def search(request: Request) -> Response:

@@ -53,8 +53,9 @@ async def begin(request: Request) -> Response:
         store = find_keystore() if secret is None else None
         if store is not None and gallery.needs_passphrase:
             raise UsageError("other machines can reach this gallery: it needs a passphrase")
-        creation = Creation(_maker(request, store, secret))
-        gallery.creation = creation
+        if gallery.creation is not None:  # begun before, and left: it holds the folder
+            await run_in_threadpool(gallery.creation.give_up)
+        creation = gallery.creation = Creation(_maker(request, store, secret))
         await run_in_threadpool(creation.wait_for_phrase)
     except (VaultError, ApplicationError) as error:
         return welcome_page(request, status=422, text=sentence(error))

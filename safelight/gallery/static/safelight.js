@@ -48,15 +48,14 @@ export function notice(text, action = null) {
   setTimeout(() => box.remove(), action ? 12_000 : 6_000);
 }
 
-/** Take everything off the screen and show the unlock page. */
+/** Take everything off the screen at once, and show the unlock page. */
 export function goDark() {
-  document.body.replaceChildren();
-  document.body.className = "dark";
+  document.documentElement.classList.add("dark");
   location.reload();
 }
 
 export async function lock() {
-  document.body.replaceChildren();
+  document.documentElement.classList.add("dark");
   channel.postMessage("locked");
   await send("/lock");
   location.reload();
@@ -72,9 +71,8 @@ async function watch() {
     if (answer.status === 401) goDark();
   } catch {
     // The server was stopped: what it showed is not left standing.
-    document.body.replaceChildren();
-    document.body.append("The gallery was closed. You can close this page.");
     clearInterval(watching);
+    document.body.replaceChildren("The gallery was closed. You can close this page.");
   }
 }
 const watching = setInterval(watch, ASK_EVERY);
@@ -89,7 +87,7 @@ document.getElementById("lock-button").addEventListener("click", lock);
 const help = document.getElementById("help");
 const SIGNS = {
   " ": "Space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓",
-  Escape: "Esc", PageUp: "Page up", PageDown: "Page down",
+  Escape: "Esc", PageUp: "PgUp", PageDown: "PgDn",
 };
 function showHelp() {
   const list = document.getElementById("help-keys");

@@ -174,6 +174,12 @@ def test_redacted_words_are_in_no_byte_of_the_file(form):
     assert json.loads(parcel.fields["settings"])["prompt"] == "s an nna garden"
 
 
+def test_a_word_that_only_the_parameters_text_has_is_redacted_too():
+    share = Share(profile="a1111", redactions=("Euler a", "karras"))
+    text = pack(record(), encode_picture(pixels()), share).fields["parameters"]
+    assert "Sampler: , Schedule type: , CFG" in text
+
+
 def test_redaction_reaches_nested_texts_and_gives_up_whole_texts_before_time():
     assert redact({"a": ["xAx", {"b": "A b"}], "n": 1}, ["a"]) == {"a": ["xx", {"b": "b"}], "n": 1}
     assert redact("ab" * 3 + "keep", ["ab"]) == "keep"
