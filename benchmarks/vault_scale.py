@@ -11,23 +11,36 @@ from __future__ import annotations  # naming a class of the vault would load its
 
 import argparse
 import json
-import resource
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import vault
+from benchmarks.children import Child, module
 from benchmarks.measure import RESULTS, interleave, save, summary
+from benchmarks.residence import peak_memory
 
-__all__ = ["FRAGMENT", "file_system", "hits", "keep", "main", "settings", "table"]
+__all__ = [
+    "FRAGMENT",
+    "file_system",
+    "hits",
+    "in_process",
+    "keep",
+    "main",
+    "settings",
+    "table",
+]
 
 SIZES = "10,1000,100000,1000000"
 BATCH = 16  # the most that the vault takes in one transaction
+FIRST_SEARCH, PURGE_TENTH, TENTH = "search, first since opened", "purge of 10 %", 10
+LIMIT = 7200.0  # seconds; a million records are built in half an hour
 FIRST_PAGE = 50  # records that a gallery shows at once
 SYLLABLES = ("ba", "de", "fi", "go", "hu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo")
 WORDS = 2000  # different words in all prompts, of three syllables each
@@ -125,8 +138,12 @@ def build(folder: Path, size: int) -> dict[str, Any]:
     }
 
 
-def use(folder: Path, size: int, rounds: int, entries: Mapping[str, str]) -> dict[str, Any]:
-    """Measure a vault of `size` records; seconds a call, and the peak memory after each step."""
+def use(
+    folder: Path, size: int, rounds: int, entries: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Measure a vault of `size` records: yield each stage with its seconds a call as soon as it is
+    done, and at the end the peak memory after each.
+    """
     keystore = vault.MemoryKeyStore({name: bytes.fromhex(v) for name, v in entries.items()})
     unlock = vault.KeyStoreUnlock(keystore)
     times: dict[str, list[float]] = {"open": [], "first page of 50": [], "search": []}
@@ -142,6 +159,7 @@ def use(folder: Path, size: int, rounds: int, entries: Mapping[str, str]) -> dic
             times["first page of 50"].append(time.perf_counter() - start)
             peak.setdefault("first page", _peak())
         _expect([r.metadata["number"] for r in page], newest)
+    yield from _stages({name: times[name][1:] for name in ("open", "first page of 50")})
     with vault.open_vault(folder, unlock) as opened:
         for _ in range(rounds + 1):
             start = time.perf_counter()
@@ -149,17 +167,20 @@ def use(folder: Path, size: int, rounds: int, entries: Mapping[str, str]) -> dic
             times["search"].append(time.perf_counter() - start)
             _expect([r.metadata["number"] for r in found], hits(size)[::-1])
         peak["search"] = _peak()
-        _say(f"{size}: read and searched")
-        added = _add(opened, size, 3 * rounds)
+        first, *others = times["search"]  # the first warms up
+        yield from _stages({"search": others, FIRST_SEARCH: [first]})
+        yield from _stages(_add(opened, size, 3 * rounds))
         peak["add"] = _peak()
-        purged = _purge(opened, size, rounds)
+        yield from _stages(_purge(opened, size, rounds))
         peak["purge"] = _peak()
-    kept = {name: summary(each[1:]) for name, each in times.items()}  # the first warms up
-    kept["search, first since opened"] = summary(times["search"][:1])
-    return {"seconds": kept | added | purged, "peak_rss_mb": peak}
+    yield {"peak_rss_mb": peak}
 
 
-def _add(opened: vault.Vault, size: int, rounds: int) -> dict[str, Any]:
+def _stages(seconds: Mapping[str, list[float]]) -> Iterator[dict[str, Any]]:
+    yield from ({"stage": name, "seconds": each} for name, each in seconds.items())
+
+
+def _add(opened: vault.Vault, size: int, rounds: int) -> dict[str, list[float]]:
     """Time single records and batches of 16 in turn; seconds a record."""
     numbers = iter(range(size, sys.maxsize, BATCH))
     waiting = [_drafts(next(numbers), BATCH) for _ in range(2 * (rounds + 2))]
@@ -171,27 +192,23 @@ def _add(opened: vault.Vault, size: int, rounds: int) -> dict[str, Any]:
         rounds=rounds,
     )
     return {
-        "add, alone": summary(times["alone"]),
-        "add, a record of a batch of 16": summary([each / BATCH for each in times["batch"]]),
+        "add, alone": times["alone"],
+        "add, a record of a batch of 16": [each / BATCH for each in times["batch"]],
     }
 
 
-def _purge(opened: vault.Vault, size: int, rounds: int) -> dict[str, Any]:
+def _purge(opened: vault.Vault, size: int, rounds: int) -> dict[str, list[float]]:
     """Time the purge of one record, `rounds` times, and of a tenth spread over all, once."""
     opened.purge([record.id for record in opened.list(limit=1)])  # the first warms up
-    step = 10
-    every = [record.id for place, record in enumerate(opened.list()) if place % step == 0]
+    every = [record.id for place, record in enumerate(opened.list()) if place % TENTH == 0]
     # The newest are those that `_add` left; the tenth of the vault itself comes after them.
-    ones, tenth = every[:rounds], every[rounds:][: max(1, size // step)]
+    ones, tenth = every[:rounds], every[rounds:][: max(1, size // TENTH)]
     times: list[float] = []
     for ids in [[each] for each in ones] + [tenth]:
         start = time.perf_counter()
         opened.purge(ids)
         times.append(time.perf_counter() - start)
-    return {
-        "purge of one": summary(times[:-1]),
-        "purge of 10 %": {**summary(times[-1:]), "records": len(tenth)},
-    }
+    return {"purge of one": times[:-1], PURGE_TENTH: times[-1:]}
 
 
 def _drafts(first: int, count: int) -> list[vault.Draft]:
@@ -206,36 +223,55 @@ def _expect(found: Sequence[int], wanted: Sequence[int]) -> None:
 
 def _peak() -> float:
     """Give the most memory that this process ever had, in MB."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+    return round(peak_memory() / 1e6, 1)
 
 
 def _say(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _child(step: str, folder: Path, size: int, rounds: int, entries: Any = None) -> dict[str, Any]:
-    """Run one step in a process of its own. Keys go through pipes.
-
-    The kernel counts this process's peak as the child's up to the exec: nothing heavy is here.
+def in_process(
+    question: Mapping[str, Any], stop: Callable[[], bool] = lambda: False
+) -> Iterator[dict[str, Any]]:
+    """Let a process of its own answer: `step` build, or use with `entries` and `rounds`; each with
+    `folder` and `size`. Keys go through pipes.
     """
-    command = [sys.executable, "-m", "benchmarks.vault_scale", "--step", step]
-    command += ["--folder", str(folder), "--sizes", str(size), "--rounds", str(rounds)]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(
-        command, input=json.dumps(entries).encode(), stdout=subprocess.PIPE, cwd=root, check=True
-    )
-    return json.loads(done.stdout)
+    with closing(
+        Child((*module("benchmarks.vault_scale"), "--serve"), stop=stop, limit=LIMIT)
+    ) as child:
+        yield from (answer for answer in child.each(question) if "end" not in answer)
+
+
+def serve() -> None:
+    """Answer the question on standard input."""
+    asked = json.loads(sys.stdin.readline())
+    folder, size = Path(asked["folder"]), asked["size"]
+    if asked["step"] == "build":
+        answers = iter([build(folder, size)])
+    else:
+        answers = use(folder, size, asked["rounds"], asked["entries"])
+    for answer in chain(answers, [{"end": True}]):
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
 
 
 def _measure(folder: Path, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
     results: dict[str, Any] = {"file_system": file_system(folder)}
     for size in sizes:
         place = folder / f"vault-{size}"
-        built = _child("build", place, size, rounds)
+        where = {"folder": str(place), "size": size}
+        (built,) = in_process({"step": "build", **where})
         entries = built.pop("entries")
         _say(f"{size}: built in {built['seconds']:.1f} s, {built['index_bytes'] / 1e6:.1f} MB")
-        results[str(size)] = {**_child("use", place, size, rounds, entries), "build": built}
+        found: dict[str, Any] = {"seconds": {}}
+        for each in in_process({"step": "use", **where, "rounds": rounds, "entries": entries}):
+            if "stage" in each:
+                found["seconds"][each["stage"]] = summary(each["seconds"])
+                _say(f"{size}: {each['stage']}")
+            else:
+                found |= each
+        found["seconds"][PURGE_TENTH]["records"] = max(1, size // TENTH)
+        results[str(size)] = {**found, "build": built}
         shutil.rmtree(place)
     return results
 
@@ -267,17 +303,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("vault-scale-work"), help="a new one")
     parser.add_argument("--rounds", type=int, default=10, help="timed calls of each kind")
     parser.add_argument("--out", type=Path, default=RESULTS / "vault-scale.json")
-    parser.add_argument("--step", choices=["build", "use"], help=argparse.SUPPRESS)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.step:
-        entries = json.load(sys.stdin)
-        (size,) = options.sizes
-        done = (
-            build(options.folder, size)
-            if options.step == "build"
-            else use(options.folder, size, options.rounds, entries)
-        )
-        sys.stdout.write(json.dumps(done))
+    if options.serve:
+        serve()
         return
     folder = options.folder.absolute()
     folder.mkdir(parents=True)

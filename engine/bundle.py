@@ -26,6 +26,7 @@ from engine.training import Training
 __all__ = ["Bundle", "RequestFields"]
 
 CONFIG_LIMIT = 1 << 20  # bytes of a scheduler configuration; the trained_betas of one have 20 KiB
+FORCE_ZEROS = "force_zeros_for_empty_prompt"  # in diffusers' model_index.json; true where absent
 FILES_LIMIT = 1024  # entries in a bundle's folders; ours have 20
 
 
@@ -60,6 +61,7 @@ class Bundle:
     """One opened bundle. hash: hex sha256 that identifies graphs, weights and configurations.
 
     verified: every file's sha256 is what the manifest says. bytes: of all files together.
+    zero_empty: an empty negative prompt is all zeros, as Stable Diffusion XL was trained.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Bundle:
     verified: bool
     hash: str
     training: Training = field(repr=False)
+    zero_empty: bool = False
 
     @classmethod
     def open(cls, path: Path, *, hash_cache: Path | None) -> "Bundle":
@@ -100,6 +103,7 @@ class Bundle:
             verified=verified,
             hash=identity,
             training=training,
+            zero_empty=_zeroes_empty(path, manifest.family),
         )
 
     @property
@@ -145,6 +149,14 @@ class Bundle:
             "guidance_scale": defaults.guidance_scale,
         }
         return GenerationRequest(prompt=prompt, seed=seed, **(fields | given))
+
+
+def _zeroes_empty(folder: Path, family: str) -> bool:
+    """Say whether an empty negative prompt is all zeros: in XL, unless its pipeline says no."""
+    index = folder / "model_index.json"
+    if family != "sdxl" or not index.is_file():
+        return family == "sdxl"
+    return read_json(index, CONFIG_LIMIT).get(FORCE_ZEROS) is not False
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

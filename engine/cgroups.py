@@ -1,4 +1,4 @@
-"""What a container lets this process use of the processor: control groups, versions 1 and 2.
+"""What a container lets this process use of processor and memory: control groups, versions 1 and 2.
 
 A limit of any group that encloses the process binds, so that the whole way up to the root is read.
 Formats: the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/, proc(5).
@@ -47,6 +47,29 @@ class ControlGroups:
                     found = found & listed if found else listed
                     break
         return frozenset(found)
+
+    def memory(self) -> float:
+        """Give the bytes that may still be taken before a group's limit; inf: no limit."""
+        room = [float("inf")]
+        for folder in self._folders("memory"):
+            for limit, used in (
+                ("memory.max", "memory.current"),
+                ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+            ):
+                most, now = (_number(_read(folder / name)) for name in (limit, used))
+                if most >= 0 and now >= 0:
+                    room.append(max(0, most - now))
+        return min(room)
+
+    def throttled(self) -> int:
+        """Count the periods in which a quota stopped a group that this process is in, so far."""
+        counts = [0]
+        for folder in self._folders("cpu"):
+            for line in _read(folder / "cpu.stat").splitlines():
+                name, _, value = line.partition(" ")
+                if name == "nr_throttled":
+                    counts.append(_number(value))
+        return max(counts)
 
     def _folders(self, controller: str) -> Iterator[Path]:
         """Yield the folders of the process's groups with this controller, up to the mount."""

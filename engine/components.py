@@ -2,14 +2,16 @@
 
 from typing import TYPE_CHECKING
 
+from engine.backends import StepBackend
 from engine.controlnet import UNET_CONTROL, residual_shapes
 from engine.encoding import COMPONENT as ENCODER
 from engine.encoding import INPUT as ENCODER_INPUT
-from engine.errors import BundleError
+from engine.errors import BundleError, DeviceError
 from engine.reuse import DEEP_FEATURE, UNET_DEEP, UNET_SHALLOW
+from engine.stepgraph import COLUMNS, SLOTS
 
 if TYPE_CHECKING:
-    from engine.backends import Backend, Session, Shapes
+    from engine.backends import Backend, Session, Shapes, StepSession
     from engine.bundle import Bundle
 
 __all__ = ["Components"]
@@ -30,6 +32,8 @@ class Components:
         self._bundle = bundle
         self._backend = backend
         self._loaded: dict[str, tuple[Shapes, Session]] = {}
+        self._step: tuple[Shapes, StepSession] | None = None
+        self._has_step: bool | None = None
 
     def text_encoders(self) -> "list[Session]":
         """Give the text encoders, one or two, for one chunk: input_ids int64[1, L]."""
@@ -40,6 +44,43 @@ class Components:
         """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
         self._hold("unet")
         return self._get("unet", self._unet_shapes(halves, tokens, height, width))
+
+    def has_step(self) -> bool:
+        """Say whether the back end has a step graph for this bundle's unet."""
+        if self._has_step is None:
+            backend, bundle = self._backend, self._bundle
+            self._has_step = isinstance(backend, StepBackend) and bool(
+                backend.step_model(bundle.model("unet"), f"{bundle.hash}/unet")
+            )
+        return self._has_step
+
+    def step(
+        self, halves: int, tokens: int, height: int, width: int, *, rows: int, noises: int
+    ) -> "StepSession":
+        """Give the step graph, for one picture and a table of `rows` rows; sizes in pixels.
+
+        noises: how many pieces of noise there is room for.
+        """
+        backend = self._backend
+        if not isinstance(backend, StepBackend):
+            raise DeviceError(f"{backend.name} runs no step graphs")
+        shapes = self._unet_shapes(halves, tokens, height, width)
+        picture = self.latent_shape(height, width)
+        shapes |= {
+            "state": (SLOTS, *picture),
+            "row": (1,),
+            "table": (rows, COLUMNS),
+            "noise": (noises, *picture),
+            "mix": (halves, 1, 1, 1, 1),
+        }
+        del shapes["sample"], shapes["timestep"]
+        if self._step is not None and self._step[0] == shapes:
+            return self._step[1]
+        self._hold()  # and the step before this one
+        unet = self._bundle.model("unet")
+        session = backend.load_step(unet, shapes, identity=f"{self._bundle.hash}/unet")
+        self._step = (shapes, session)
+        return session
 
     def controlled_unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
         """Give the network that takes ControlNets' residuals as well, `residuals` says of which
@@ -114,6 +155,7 @@ class Components:
 
     def _hold(self, *names: str) -> None:
         """Give the other graphs of the unet back: all have the same weights."""
+        self._step = None
         for name in {*UNETS} - {*names}:
             self._loaded.pop(name, None)
 

@@ -10,7 +10,7 @@ from engine.errors import BundleError
 from engine.moment import Moment
 from engine.training import PREDICTION_TYPES
 
-__all__ = ["Denoiser", "Predict"]
+__all__ = ["Denoiser", "Predict", "scalings"]
 
 Float32 = NDArray[np.float32]
 Predict = Callable[[Float32, Moment], Float32]
@@ -56,7 +56,7 @@ class Denoiser:
         sigma = moment.sigma
         np.multiply(x, np.float32(1.0 / math.sqrt(sigma**2 + 1.0)), out=self._input)
         prediction = self._predict(self._input, moment)  # (n, 4, h, w)
-        c_skip, c_out = _scalings(self._prediction_type, sigma)
+        c_skip, c_out = scalings(self._prediction_type, sigma)
         denoised, term = self._denoised, self._term
         if len(prediction) == 1:
             np.multiply(prediction, np.float32(c_out), out=denoised)
@@ -78,7 +78,7 @@ class Denoiser:
         np.add(denoised, unconditional, out=denoised)
 
 
-def _scalings(prediction_type: str, sigma: float) -> tuple[float, float]:
+def scalings(prediction_type: str, sigma: float) -> tuple[float, float]:
     """Give c_skip and c_out of denoised = c_skip * x + c_out * prediction."""
     if prediction_type == "epsilon":
         return 1.0, -sigma

@@ -15,6 +15,7 @@ __all__ = [
     "NVIDIA_DRIVER",
     "DeviceName",
     "card_note",
+    "check_packages",
     "no_backend",
     "no_openvino_device",
     "no_provider",
@@ -56,7 +57,7 @@ _EXAMPLES: Final = (
 )
 # Kind -> the distributions that its back end needs, and the line that installs them.
 _NEEDS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
-    "cuda": (("onnxruntime-gpu",), "pip install 'safelight[cuda]'"),
+    "cuda": (("onnxruntime-gpu", "cuda-bindings"), "pip install 'safelight[cuda]'"),
     "tensorrt": (("tensorrt",), "pip install 'safelight[tensorrt]'"),
     "torch": (("torch",), "pip install 'safelight[export]'"),
 }
@@ -86,16 +87,26 @@ def parse_device(text: str) -> DeviceName:
     return DeviceName(kind=kind, which=which)
 
 
-def no_backend(device: DeviceName) -> DeviceError:
-    """Say that this version computes nothing there, and what else is missing: library, driver."""
+def check_packages(device: DeviceName) -> None:
+    """Raise DeviceError where a package that the device needs is not installed."""
     packages, pip = _NEEDS[device.kind]
     facts = [f"{name} is not installed" for name in packages if not _installed(name)]
+    if not facts:
+        return
     if device.kind != "torch":
         there = NVIDIA_DRIVER.exists()
         facts.append("there is an NVIDIA driver" if there else "no NVIDIA driver was found")
-    facts.append("this version has no back end for it")
-    return DeviceError(
+    raise DeviceError(
         f"device '{device}' cannot be used: {', '.join(facts)}",
+        hint=f"{pip} brings what is missing; --device cpu works now",
+    )
+
+
+def no_backend(device: DeviceName) -> DeviceError:
+    """Say that this version computes nothing there."""
+    _, pip = _NEEDS[device.kind]
+    return DeviceError(
+        f"device '{device}' cannot be used: this version has no back end for it",
         hint=f"{pip} is where its libraries come from; --device cpu works now",
     )
 
@@ -138,7 +149,7 @@ def card_note() -> str:
     """Say that a card is passed over, for the reason of a choice; empty where there is none."""
     if not NVIDIA_DRIVER.exists():
         return ""
-    return "; an NVIDIA card is here, and passed over: this version has no back end for it"
+    return "; an NVIDIA card is here, and passed over: --device cuda takes it"
 
 
 def _installed(package: str) -> bool:

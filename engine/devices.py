@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from engine.cores import physical_cores
-from engine.devicenames import DEVICES, NVIDIA_DRIVER, card_note, no_backend, parse_device
+from engine.devicenames import (
+    DEVICES,
+    NVIDIA_DRIVER,
+    DeviceName,
+    card_note,
+    check_packages,
+    no_backend,
+    parse_device,
+)
 from engine.errors import DeviceError, EngineError, unknown_name
 
 if TYPE_CHECKING:
@@ -51,7 +59,12 @@ def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None
     asked = parse_device(device)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    if asked.kind in {"cuda", "tensorrt", "torch"}:
+    if asked.kind == "cuda":
+        return _cuda(asked, precision, cache_dir)
+    if asked.kind == "torch":
+        return _torch(asked, precision)
+    if asked.kind == "tensorrt":
+        check_packages(asked)
         raise no_backend(asked)
     if asked.kind == "openvino":
         return _openvino(precision, cache_dir, "asked for", asked.which or "CPU")
@@ -97,6 +110,8 @@ def describe(device: str, precision: str, cache_dir: Path | None = None) -> dict
         "libraries": _libraries(),
         "NVIDIA driver": _driver(),
     }
+    if NVIDIA_DRIVER.exists() or device.partition(":")[0] in {"cuda", "tensorrt"}:
+        facts |= _nvidia_facts()
     if find_spec("openvino") is not None:
         facts |= _openvino_facts()
     if find_spec("onnxruntime") is not None:
@@ -172,6 +187,37 @@ def _kernel() -> str:
     return f"attention on {found.name}, {found.threads} threads, in OpenVINO's bf16"
 
 
+def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
+    check_packages(asked)
+    from engine.backends.cuda import CudaBackend, cuda_place
+
+    place = cuda_place(int(asked.which or 0))
+    backend = CudaBackend("fp16" if precision == "auto" else precision, cache_dir, place)
+    why = "asked for; unverified on hardware when this was written"
+    reason = f"ONNX Runtime, {place.name} ({backend.device}), {backend.precision}: {why}"
+    return Choice(backend=backend, reason=reason)
+
+
+def _torch(asked: DeviceName, precision: str) -> Choice:
+    """Take the card that torch finds, or the processor, in the precision that each is best in."""
+    from engine.backends.torch import TorchBackend, runtime
+
+    place = asked.which.lower().replace(".", ":")
+    if not place:
+        place = "cuda" if runtime().cuda.is_available() else "cpu"
+    on_card = place.startswith("cuda")
+    if precision == "auto":
+        precision = "fp16" if on_card else "fp32"
+    backend = TorchBackend(precision, place, graphs=on_card)
+    why = "asked for"
+    if on_card:
+        why += "; unverified on hardware when this was written"
+    return Choice(
+        backend=backend,
+        reason=f"torch, {backend.card} ({backend.device}), {backend.precision}: {why}",
+    )
+
+
 def _driver() -> str:
     try:
         return NVIDIA_DRIVER.read_text("utf-8", "replace").splitlines()[0][:200]
@@ -187,6 +233,22 @@ def _libraries() -> Mapping[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def _nvidia_facts() -> dict[str, Any]:
+    """Open each of NVIDIA's libraries, and ask the card for its name and memory."""
+    from engine.backends.cudadevice import CudaDevice
+    from engine.backends.cudalibraries import open_libraries
+
+    facts: dict[str, Any] = {
+        "NVIDIA libraries": {name: why or "opens" for name, why in open_libraries().items()}
+    }
+    try:
+        card = CudaDevice()
+        free, total = card.memory()
+    except EngineError as error:
+        return facts | {"NVIDIA card": f"{error} ({error.hint})"}
+    return facts | {"NVIDIA card": f"{card.name}, {free >> 20} of {total >> 20} MiB free"}
 
 
 def _openvino_facts() -> dict[str, Any]:

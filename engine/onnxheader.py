@@ -13,7 +13,7 @@ from pathlib import Path
 from engine.errors import BundleError
 from engine.manifest import NAME, TensorSpec
 
-__all__ = ["OnnxHeader", "read_onnx_header"]
+__all__ = ["DTYPES", "Message", "OnnxHeader", "read_onnx_header", "read_port"]
 
 DEPTH_LIMIT = 8  # nested graphs of If and Loop; real models have 2
 SIZE_LIMIT = 1 << 31  # of one dimension, as the manifest has it
@@ -46,14 +46,14 @@ class OnnxHeader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Message:
+class Message:
     """The bytes from `start` to `end` of a mapped file. Slices are copied only when small."""
 
     data: mmap.mmap
     start: int
     end: int
 
-    def fields(self) -> "Iterator[tuple[int, int | _Message]]":
+    def fields(self) -> "Iterator[tuple[int, int | Message]]":
         """Yield (field number, varint or bytes); raises IndexError past the end."""
         at = self.start
         while at < self.end:
@@ -71,12 +71,12 @@ class _Message:
                 raise IndexError("unknown wire type")
             if length > self.end - at:
                 raise IndexError("a field is longer than its message")
-            yield tag >> 3, _Message(self.data, at, at + length)
+            yield tag >> 3, Message(self.data, at, at + length)
             at += length
 
-    def inner(self, wanted: int) -> "_Message":
+    def inner(self, wanted: int) -> "Message":
         """Give the last message in field `wanted`, or an empty one."""
-        found = _Message(self.data, self.end, self.end)
+        found = Message(self.data, self.end, self.end)
         for number, value in self.fields():
             if number == wanted and not isinstance(value, int):
                 found = value
@@ -87,6 +87,13 @@ class _Message:
         if self.end - self.start > TEXT_LIMIT:
             raise IndexError("a name is too long")
         return self.data[self.start : self.end].decode("utf-8")
+
+    def varints(self) -> "Iterator[int]":
+        """Yield the numbers of a packed field, as they are written: none is negative."""
+        at = self.start
+        while at < self.end:
+            value, at = self._varint(at)
+            yield value
 
     def _varint(self, at: int) -> tuple[int, int]:
         value = 0
@@ -106,14 +113,14 @@ def read_onnx_header(path: Path) -> OnnxHeader:
     name = f"{path.parent.name}/{path.name}"
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _header(_Message(data, 0, len(data)), name)
+            return _header(Message(data, 0, len(data)), name)
     except (OSError, ValueError) as error:  # mmap of an empty file, or text that is no UTF-8
         raise BundleError(f"{name} cannot be read: {error}") from error
     except IndexError as error:
         raise BundleError(f"{name} is no ONNX file or is damaged: {error}") from error
 
 
-def _header(model: _Message, name: str) -> OnnxHeader:
+def _header(model: Message, name: str) -> OnnxHeader:
     ports: dict[str, dict[str, TensorSpec]] = {"input": {}, "output": {}}
     files: set[str] = set()
     for kind, depth, message in _walk(model, "model", 0):
@@ -121,7 +128,7 @@ def _header(model: _Message, name: str) -> OnnxHeader:
             if message.inner(1).text() == "location":
                 files.add(message.inner(2).text())
         elif depth == 1:  # of the outermost graph
-            port, spec = _port(message)
+            port, spec = read_port(message)
             ports[kind][port] = spec
             if len(ports[kind]) > PORTS_LIMIT:
                 raise BundleError(f"{name} has more than {PORTS_LIMIT} {kind}s")
@@ -130,7 +137,7 @@ def _header(model: _Message, name: str) -> OnnxHeader:
     return OnnxHeader(inputs=ports["input"], outputs=ports["output"], data_files=frozenset(files))
 
 
-def _walk(message: _Message, kind: str, depth: int) -> Iterator[tuple[str, int, _Message]]:
+def _walk(message: Message, kind: str, depth: int) -> Iterator[tuple[str, int, Message]]:
     """Yield (kind, depth, message) for every message of interest below `message`."""
     if depth > DEPTH_LIMIT * 3:  # graph, node, attribute: three levels a nested graph
         raise BundleError("the ONNX file nests graphs too deeply")
@@ -145,7 +152,7 @@ def _walk(message: _Message, kind: str, depth: int) -> Iterator[tuple[str, int, 
             yield from _walk(value, found, depth + 1)
 
 
-def _port(message: _Message) -> tuple[str, TensorSpec]:
+def read_port(message: Message) -> tuple[str, TensorSpec]:
     """Read a ValueInfoProto: name, type.tensor_type.{elem_type, shape.dim[]}."""
     name = message.inner(1).text()
     tensor = message.inner(2).inner(1)
@@ -160,7 +167,7 @@ def _port(message: _Message) -> tuple[str, TensorSpec]:
     return name, TensorSpec(dtype=dtype, shape=tuple(shape))
 
 
-def _size(dim: _Message, axis: int) -> int | str:
+def _size(dim: Message, axis: int) -> int | str:
     for number, value in dim.fields():
         # Some exporters write 0 or -1 for a free size, or a formula for its name.
         if number == 1 and isinstance(value, int) and 0 < value <= SIZE_LIMIT:

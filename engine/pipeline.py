@@ -161,7 +161,10 @@ class Pipeline:
         request = job.request
         size = (request.height, request.width)
         halves, tokens = job.texts.halves, job.texts.tokens
-        network = partial(self._stock.load, request, halves, tokens, *size)
+        network: Callable[[], object] = partial(self._stock.load, request, halves, tokens, *size)
+        row_by_row = self._stock.row_by_row(request, job.texts, job.inputs, job.passes)
+        if not row_by_row:
+            network = partial(self._stock.steps, job.passes[0], halves, tokens)
         width, height = request.final_size
         load = self._load(network, (height, width), job.decoder, request.vae_tiling)
         load += self._load_refiner(job)
@@ -209,7 +212,9 @@ class Pipeline:
                 return None
         decode = self._clock() - start
         seconds = Seconds(load=load, text=text, denoise=denoise, decode=decode)
-        return replace(self._describe(job, pixels, seconds, repairs), flagged=flagged)
+        picture = self._describe(job, pixels, seconds, repairs)
+        reason = picture.reason + self._stock.how(row_by_row)
+        return replace(picture, flagged=flagged, reason=reason)
 
     def _load(
         self,

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.backends import Array
+from engine.backends import Array, StepBackend
 from engine.components import Components
 from engine.conditioning import Conditioner, Conditioning, ScheduledConditioning
 from engine.control import Control
 from engine.controlnet import FITTING, Residuals, fitted
+from engine.courses import why_row_by_row
 from engine.encoding import INPUT as ENCODER_INPUT
 from engine.encoding import MEAN, to_latents, to_sample
 from engine.errors import BundleError
@@ -20,16 +21,18 @@ from engine.interval import GuidanceInterval, each_text, limits_guidance
 from engine.loop import NoiseSource
 from engine.network import Canvas, Network, added_conditions
 from engine.reuse import FeatureSession, Reuse, has_pair
+from engine.stepgraph import fits, padded
 from engine.textoutputs import text_outputs
 from engine.tiling import decode_tiled, encode_tiled
 
 if TYPE_CHECKING:
-    from engine.backends import Backend
+    from engine.backends import Backend, StepSession
     from engine.bundle import Bundle
     from engine.decoders import Decoder
     from engine.denoiser import Predict
     from engine.inputs import Inputs
     from engine.interval import Shown
+    from engine.modes import Pass
     from engine.request import GenerationRequest
     from engine.texts import Texts
     from engine.tokenizer import Tokenizer
@@ -61,7 +64,7 @@ class Stages:
         self.conditioner = Conditioner(
             tokenizers,
             manifest.embed_dim,
-            zero_empty=manifest.family == "sdxl",
+            zero_empty=bundle.zero_empty,
             outputs=cache(partial(text_outputs, manifest, bundle.output_names)),
         )
 
@@ -88,6 +91,43 @@ class Stages:
         for control in controls:
             self._controlnet(control.model).controlnet(*shape)
 
+    def row_by_row(
+        self,
+        request: "GenerationRequest",
+        texts: "Texts",
+        inputs: "Inputs",
+        passes: "Sequence[Pass]",
+    ) -> str:
+        """Say why the host runs the loop of this request; '' where the device runs whole steps."""
+        why = why_row_by_row(request, texts, inputs, self._manifest)
+        if not why and not all(fits(each.table) for each in passes):
+            why = "the sampler looks back too far"
+        if not why and not self.components.has_step():
+            why = "the bundle has no step graph for it"
+        return why
+
+    def how(self, why: str) -> str:
+        """Say how the request ran, behind a choice's reason. why: as `row_by_row` gave it."""
+        if not isinstance(self._backend, StepBackend):
+            return ""
+        return f"; the host runs each step: {why}" if why else f"; {self._backend.how}"
+
+    def steps(self, this: "Pass", halves: int, tokens: int) -> "StepSession":
+        """Give the step graph for a pass, loaded; ControlNets are given back."""
+        self._controlnets.clear()
+        rows = padded(len(this.table.sigmas))
+        noises = rows if this.table.noise.any() else 1
+        return self.components.step(
+            halves, tokens, this.height, this.width, rows=rows, noises=noises
+        )
+
+    def conditions(
+        self, text: Conditioning | ScheduledConditioning, request: "GenerationRequest", this: "Pass"
+    ) -> dict[str, Array]:
+        """Give all that the unet takes beside latents and timestep, of texts that never change."""
+        added = self._added(text, request, this.width, this.height)
+        return {"encoder_hidden_states": text.embeds} | added
+
     def load_plain(self, halves: int, tokens: int, height: int, width: int) -> None:
         """Load the unet, and give all ControlNets back; sizes in pixels."""
         self._controlnets.clear()
@@ -106,12 +146,7 @@ class Stages:
         weights: of the conditional texts, as in `Denoiser`.
         """
         count = len(text.embeds)
-        added: dict[str, Array] = added_conditions(
-            text, canvas.width, canvas.height, self._manifest.time_id_count
-        )
-        if self._manifest.guidance_dim:
-            scale = request.guidance_scale
-            added["timestep_cond"] = guidance_embedding(scale, self._manifest.guidance_dim)
+        added = self._added(text, request, canvas.width, canvas.height)
         if count == 1 or not limits_guidance(request):
             return self._bind(text, added, request, inputs, canvas)
         texts = [
@@ -125,6 +160,19 @@ class Stages:
             for place, each in enumerate(each_text(text))
         ]
         return GuidanceInterval(texts, request.guidance_start, request.guidance_end, weights)
+
+    def _added(
+        self,
+        text: Conditioning | ScheduledConditioning,
+        request: "GenerationRequest",
+        width: int,
+        height: int,
+    ) -> dict[str, Array]:
+        added = added_conditions(text, width, height, self._manifest.time_id_count)
+        if self._manifest.guidance_dim:
+            scale = request.guidance_scale
+            added["timestep_cond"] = guidance_embedding(scale, self._manifest.guidance_dim)
+        return added
 
     def _bind(
         self,

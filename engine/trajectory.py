@@ -1,7 +1,7 @@
 """From noise to latents: the passes that make one picture, each a run of the loop."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from engine.beginning import Beginning, begin
 from engine.conditioning import Conditioning, ScheduledConditioning
+from engine.courses import Course, Rows, Steps, noised
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
 from engine.enlarging import Cancelled
 from engine.events import Step
 from engine.inputs import Inputs
-from engine.loop import Denoise, integrate
+from engine.loop import Denoise
 from engine.manifest import Manifest
 from engine.modes import Pass
 from engine.network import Canvas
@@ -22,6 +23,7 @@ from engine.pixels import preview, to_pixels
 from engine.refiner import Handover, switch_step
 from engine.request import GenerationRequest
 from engine.stages import Stages
+from engine.stepgraph import mixed, program_of
 from engine.texts import Texts
 from engine.tiling import is_tiled
 
@@ -84,33 +86,42 @@ def draw_latents(
             begun = begin(job, this, stages, latents)
         except Cancelled:
             return None
-        denoiser = _denoiser(job, this, begun, stages, texts)
-        rows = _rows(this, begun, denoiser)
+        course = _course(job, this, begun, stages, texts)
         for _ in this.table.sigmas:
             if job.cancelled():
                 return None
             began = job.clock()
-            with np.errstate(over="ignore", invalid="ignore"):  # the guard looks at the result
-                latents, denoised = next(rows)
+            course.advance()
             yield Step(
                 picture=job.index,
                 index=done,
                 count=total,
                 seconds=job.clock() - began,
-                preview=_preview(denoised, job, manifest, stock),
+                preview=_preview(course, job, manifest, stock),
             )
             done += 1
-        latents = latents.copy()
+        latents = course.latents()
     return latents
 
 
-def _rows(this: Pass, begun: Beginning, denoise: Denoise) -> Iterator[tuple[Float32, Float32]]:
-    """Run one pass; yield latents and denoised after each row, as the loop gives them."""
-    sigmas = this.table.sigmas
-    for row, x, denoised in integrate(this.table, begun.noise, begun.start, denoise):
-        # Behind the last row there is no noise left, whatever level the sampler ends at.
-        begun.keep(x, float(sigmas[row + 1]) if row + 1 < len(sigmas) else 0.0)
-        yield x, denoised
+def _course(
+    job: Job, this: Pass, begun: Beginning, stages: Stages, texts: Sequence[Embedded]
+) -> Course:
+    """Begin a pass, in whole steps on the device where its back end has a graph for them."""
+    request, manifest = job.request, stages.bundle.manifest
+    if stages.row_by_row(request, job.texts, job.inputs, job.passes):
+        return Rows(this.table, begun, _denoiser(job, this, begun, stages, texts))
+    start, pieces = noised(this.table, begun)
+    scale = guidance_between_halves(request, manifest)
+    program = program_of(
+        this.table,
+        manifest.prediction_type,
+        start,
+        pieces,
+        mixed(scale, job.texts.weights if job.texts.halves > 1 else ()),
+        stages.conditions(texts[0], request, this),
+    )
+    return Steps(stages.steps(this, job.texts.halves, job.texts.tokens), program)
 
 
 def _denoiser(
@@ -141,14 +152,14 @@ def _bound(
 
 
 def _preview(
-    denoised: Float32, job: Job, manifest: Manifest, stock: Stages
+    course: Course, job: Job, manifest: Manifest, stock: Stages
 ) -> Callable[[], NDArray[np.uint8]]:
     decoder = job.preview_decoder
     if decoder is None:
-        return lambda: preview(denoised, manifest.latent_rgb)
+        return lambda: preview(course.denoised(), manifest.latent_rgb)
 
     def look() -> NDArray[np.uint8]:
-        latents = np.nan_to_num(denoised, posinf=0.0, neginf=0.0)
+        latents = np.nan_to_num(course.denoised(), posinf=0.0, neginf=0.0)
         decoded = stock.decode(decoder, latents, tiled=job.is_tiled)
         return to_pixels(np.nan_to_num(decoded, nan=-1.0))
 

@@ -19,7 +19,17 @@ from export.modules import MODULES
 from export.recipes import INPAINT_CHANNELS, RECIPES
 from export.vocabulary import byte_letters
 
-__all__ = ["SD15", "SDXL", "TINY", "TINY_XL", "Architecture", "write_random_checkpoint"]
+__all__ = [
+    "PUBLIC",
+    "SD15",
+    "SD21",
+    "SDXL",
+    "TINY",
+    "TINY_XL",
+    "TURBO",
+    "Architecture",
+    "write_random_checkpoint",
+]
 
 Architecture = Mapping[str, Mapping[str, object]]
 
@@ -142,6 +152,39 @@ SDXL: Architecture = {
     "scheduler": dict(SD15["scheduler"])
     | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "leading"},
 }
+# Stable Diffusion 2.1 at 768 pixels: github.com/Stability-AI/stablediffusion, v2-inference-v.yaml;
+# its text encoder is OpenCLIP's ViT-H without the last layer.
+SD21: Architecture = {
+    "text_encoder": dict(SD15["text_encoder"])
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "projection_dim": 512,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+    },
+    "unet": dict(SD15["unet"])
+    | {
+        "sample_size": 96,
+        "attention_head_dim": [5, 10, 20, 20],
+        "cross_attention_dim": 1024,
+        "use_linear_projection": True,
+    },
+    "vae": dict(SD15["vae"]) | {"sample_size": 768},
+    "scheduler": dict(SD15["scheduler"])
+    | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+}
+# SD-Turbo (Sauer et al., arXiv 2311.17042): the parts of 2.1 at 512 pixels, in one step.
+TURBO: Architecture = dict(SD21) | {
+    "unet": dict(SD21["unet"]) | {"sample_size": 64},
+    "vae": SD15["vae"],
+    "scheduler": dict(SD15["scheduler"])
+    | {"_class_name": "EulerDiscreteScheduler", "timestep_spacing": "trailing"},
+}
+# What benchmarks call them by.
+PUBLIC: Mapping[str, Architecture] = {"sd15": SD15, "sd21": SD21, "sdxl": SDXL, "turbo": TURBO}
 TINY_XL: Architecture = {
     "text_encoder": TINY["text_encoder"],
     "text_encoder_2": dict(TINY["text_encoder"])

@@ -45,8 +45,8 @@ def run_jobs(
 
     progress: called here, in the caller's thread, with the stage of whichever child reports and the
     mean of all fractions. Raises the error that the first failing child reports: one of `export`,
-    or of `engine` where its code met it. All children are ended when anything interrupts, an
-    exception out of `progress` included.
+    one of `engine` where its code met it, or OSError, as of a full disk. All children are ended
+    when anything interrupts, an exception out of `progress` included.
     """
     messages: Queue[tuple[int, dict[str, Any]]] = Queue()
     processes: list[subprocess.Popen[str]] = []
@@ -78,6 +78,9 @@ def _collect(
         if "result" in message:
             results[place] = message["result"]
             fractions[place] = 1.0
+        elif message.get("error") == "OSError":
+            text = f"{message['message']}: the export ended, and nothing of it was kept"
+            raise OSError(message["errno"], text)
         elif "error" in message:
             kind = _error_class(message["error"])
             raise kind(message["message"], hint=message["hint"])

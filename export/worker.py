@@ -2,9 +2,11 @@
 
 A job comes as one JSON object on standard input, so that nothing stands in the argument list; what
 happens goes out as one JSON object a line on standard output: {"stage", "fraction"} while it works,
-{"result"} or {"error", "message", "hint"} at the end. When it ends, all of torch's memory is free.
+{"result"} or {"error", "message", "hint"} at the end (an OSError has its "errno" in the hint's
+place). When it ends, all of torch's memory is free.
 """
 
+import errno
 import json
 import os
 import sys
@@ -22,6 +24,7 @@ from export.workload import tracing_share
 __all__ = ["main"]
 
 Send = Callable[[Mapping[str, object]], None]
+UNWRITTEN = "a file could not be written whole, as on a full disk"  # numpy says no reason
 
 
 def main() -> None:
@@ -40,6 +43,10 @@ def main() -> None:
         sys.exit(1)
     except MemoryError:
         send({"error": "GraphError", "message": "there is not enough memory", "hint": ""})
+        sys.exit(1)
+    except OSError as error:  # a full disk, above all: it keeps its number and loses its path
+        said = error.strerror or UNWRITTEN
+        send({"error": "OSError", "message": said, "errno": error.errno or errno.EIO})
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  the border of the process: the parent must hear of it
         text = " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -27,13 +27,13 @@ def main() -> None:
 
 def _report(error: BaseException) -> int:
     from safelight.console import note
-    from safelight.exits import ExitStatus, exit_status
+    from safelight.exits import ExitStatus, exit_status, place_of
 
     status = exit_status(error)
     if status is ExitStatus.INTERRUPTED:
         note("safelight: interrupted")
     elif status is ExitStatus.UNEXPECTED:
-        note(f"safelight: unexpected {type(error).__name__} in {_place(error)}")
+        note(f"safelight: unexpected {type(error).__name__} in {place_of(error)}")
         note("hint: this is a fault of safelight; that line is all that a report needs")
     else:
         note(f"safelight: {_sentence(error)}")
@@ -46,17 +46,6 @@ def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
-
-
-def _place(error: BaseException) -> str:
-    """Name the innermost line of ours: no values, which could hold a prompt."""
-    trace, place = error.__traceback__, "the command line"
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        module = trace.tb_frame.f_globals.get("__name__", "?")
-        place = f"{module}.{code.co_name}, line {trace.tb_lineno}"
-        trace = trace.tb_next
-    return place
 
 
 if __name__ == "__main__":

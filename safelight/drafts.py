@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from safelight.pixels import PICTURE_TYPE, THUMBNAIL_TYPE, encode_picture, encode_thumbnail
-from safelight.records import picture_metadata
+from safelight.records import picture_metadata, upscaled_metadata
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from engine import Picture
+    from engine import Bundle, Choice, Picture
     from engine.inputs import Inputs
-    from vault import BlobDraft, Draft
+    from vault import BlobDraft, Draft, Record
 
-__all__ = ["input_blobs", "picture_blobs", "picture_draft"]
+__all__ = ["enlarged_draft", "input_blobs", "picture_blobs", "picture_draft"]
 
 
 def picture_draft(
@@ -30,6 +30,22 @@ def picture_draft(
         metadata=picture_metadata(picture) | dict(more),
         blobs=(*picture_blobs(picture.pixels), *inputs),
     )
+
+
+def enlarged_draft(
+    pixels: "NDArray[np.uint8]",
+    bundle: "Bundle",
+    choice: "Choice",
+    parent: "Record | None",
+    seconds: float,
+) -> "Draft":
+    """Encode what an upscaler made, uint8[H, W, 3], of `parent` or of a file."""
+    from vault import Draft, Kind
+
+    before = None if parent is None else (parent.id, parent.metadata)
+    metadata = upscaled_metadata(bundle, choice, pixels.shape[:2], before)
+    metadata["seconds"] = {"upscale": round(seconds, 6)}
+    return Draft(kind=Kind.PICTURE, metadata=metadata, blobs=picture_blobs(pixels))
 
 
 def picture_blobs(pixels: "NDArray[np.uint8]") -> "tuple[BlobDraft, BlobDraft]":

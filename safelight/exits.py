@@ -2,7 +2,7 @@
 
 from enum import IntEnum
 
-__all__ = ["ApplicationError", "ExitStatus", "UsageError", "exit_status"]
+__all__ = ["ApplicationError", "ExitStatus", "UsageError", "exit_status", "place_of"]
 
 
 class ExitStatus(IntEnum):
@@ -69,3 +69,14 @@ def exit_status(error: BaseException) -> ExitStatus:
     if isinstance(error, OSError):
         return ExitStatus.STORAGE
     return ExitStatus.UNEXPECTED
+
+
+def place_of(error: BaseException) -> str:
+    """Name the innermost line that an error came from: no values, which could hold a prompt."""
+    trace, place = error.__traceback__, "the command line"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        module = trace.tb_frame.f_globals.get("__name__", "?")
+        place = f"{module}.{code.co_name}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

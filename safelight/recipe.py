@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from engine.inputs import Inputs
     from vault import Record
 
-__all__ = ["Recipe", "RecipeError", "decode_pixels", "read_recipe"]
+__all__ = ["Recipe", "RecipeError", "decode_pixels", "read_inputs", "read_recipe", "read_request"]
 
 # Fields whose default today means something else than their absence meant when there was no such
 # field: prompts had no syntax, and a picture was decoded whole whatever its size.
@@ -60,14 +60,15 @@ def read_recipe(record: "Record", read: Callable[[str], bytes | bytearray]) -> R
     """
     metadata = record.metadata
     # what was enlarged or came from elsewhere has a size and no steps
-    if "steps" not in metadata.get("settings", {}) or "picture" not in record.blobs:
+    drawn = "steps" in metadata.get("settings", {}) and "imported" not in metadata
+    if not drawn or "picture" not in record.blobs:
         raise RecipeError(
             f"record {record.id[:8]} is no picture that was drawn here",
             hint="`safelight ls` lists those that were",
         )
     return Recipe(
-        request=_request(metadata),
-        inputs=_inputs(record.blobs, read),
+        request=read_request(metadata),
+        inputs=read_inputs(record.blobs, read),
         model=str(metadata.get("model", "")),
         model_hash=str(metadata.get("model_hash", "")),
         device=_device(str(metadata.get("backend", "")), str(metadata.get("device", ""))),
@@ -87,7 +88,11 @@ def decode_pixels(data: bytes | bytearray, mode: str = "RGB") -> "NDArray[np.uin
         return np.asarray(image.convert(mode), dtype=np.uint8).copy()
 
 
-def _request(metadata: Mapping[str, Any]) -> "GenerationRequest":
+def read_request(metadata: Mapping[str, Any]) -> "GenerationRequest":
+    """Read the request that a picture's, an attempt's or a waiting job's metadata holds.
+
+    Raises RecipeError for settings that cannot be understood.
+    """
     from engine import EngineError, GenerationRequest
 
     known = {each.name for each in dataclasses.fields(GenerationRequest)}
@@ -121,7 +126,7 @@ def _revive(kind: object, value: object) -> object:
     return value
 
 
-def _inputs(blobs: Mapping[str, Any], read: Callable[[str], bytes | bytearray]) -> "Inputs":
+def read_inputs(blobs: Mapping[str, Any], read: Callable[[str], bytes | bytearray]) -> "Inputs":
     """Open the pictures that went in: the blobs `init`, `mask`, `control-0` and on."""
     from engine.inputs import Inputs
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vault import Record
 
 __all__ = [
+    "asked_metadata",
     "attempt_metadata",
     "generated_line",
     "listed_line",
@@ -26,7 +27,7 @@ _SETTINGS = ("seed", "width", "height", "steps", "sampler", "schedule", "guidanc
 
 def picture_metadata(picture: "Picture") -> dict[str, Any]:
     """Give the sealed metadata of a finished picture: all that is needed to make it again."""
-    return _asked(picture.request, picture.model) | {
+    return asked_metadata(picture.request, picture.model) | {
         "model_hash": picture.model_hash,
         "beside": dict(picture.beside),
         "backend": picture.backend,
@@ -51,7 +52,7 @@ def attempt_metadata(request: "GenerationRequest", model: str, outcome: str) -> 
 
     outcome: `cancelled`, or one sentence that says how it failed.
     """
-    return _asked(request, model) | {"outcome": outcome, "tags": []}
+    return asked_metadata(request, model) | {"outcome": outcome, "tags": []}
 
 
 def refused_metadata(order: Mapping[str, Any], model: str, reason: str) -> dict[str, Any]:
@@ -153,7 +154,8 @@ def shown_line(record: "Record") -> dict[str, Any]:
     }
 
 
-def _asked(request: "GenerationRequest", model: str) -> dict[str, Any]:
+def asked_metadata(request: "GenerationRequest", model: str) -> dict[str, Any]:
+    """Give what a request asks for, as every record holds it; `recipe.read_request` reads it."""
     settings = asdict(request)
     return {
         "prompt": settings.pop("prompt"),

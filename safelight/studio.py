@@ -1,32 +1,21 @@
 """Generate and seal: the only code that sees pixels and keys together."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from safelight.drafts import input_blobs, picture_draft
+from safelight.drafts import input_blobs
 from safelight.pixels import encode_picture
 from safelight.records import attempt_metadata, generated_line, picture_metadata
+from safelight.sealer import Sealed, Sealer
 
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
-    from safelight.resume import Line
-    from vault import BlobDraft, Draft, Vault
+    from vault import BlobDraft, Vault
 
-__all__ = ["Failed", "Made", "Sealed", "Studio"]
-
-BATCH = 16  # pictures a transaction at most (VAULT.md 5)
-PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A picture is durable in the vault: its record id and the line that `--json` prints."""
-
-    record_id: str
-    line: dict[str, Any]
+__all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +32,14 @@ class Failed:
 
     index: int
     error: Exception
+
+
+class Part(Protocol):
+    """Of what larger whole a request is: a line of a file of prompts, a job of a queue."""
+
+    def metadata(self, picture: int, /) -> Mapping[str, Any]:
+        """Give what is sealed with picture `picture` of the request, from 0."""
+        ...
 
 
 class Studio:
@@ -68,8 +65,7 @@ class Studio:
         self._more = {"parent": parent} if parent else {}
         self._given: tuple[BlobDraft, ...] | None = None
         self._vault = vault
-        self._waiting: list[tuple[Draft, float]] = []
-        self._since = 0.0
+        self._sealer = None if vault is None else Sealer(vault, self._input_blobs)
 
     def run(
         self,
@@ -77,22 +73,38 @@ class Studio:
         cancelled: Callable[[], bool],
         *,
         keep_going: bool = False,
-        lines: Sequence["Line"] = (),
-    ) -> Iterator["Step | Sealed | Made | Failed"]:
+        parts: Sequence[Part] = (),
+    ) -> Generator["Step | Sealed | Made | Failed", None, None]:
         """Yield steps while it works, and Sealed only once the record is on disk.
 
-        However the run ends, finished pictures are sealed first. A request that fails or is
-        cancelled leaves an attempt record; the error is then raised again. keep_going: a request
-        that the engine refuses, or whose numbers overflow, yields Failed instead; a lost device or
-        a full disk would fail the others too and still ends the run. lines: for each request the
-        line of a file that it is of, which is sealed with its pictures.
+        Pictures are encoded and sealed in a thread beside the work on the next ones: a Sealed may
+        come among the steps of a later picture. However the run ends, finished pictures are sealed
+        first. A request that fails or is cancelled leaves an attempt record; the error is then
+        raised again. Closing this generator ends the run without an attempt: somebody means to go
+        on later. keep_going: a request that the engine refuses, or whose numbers overflow, yields
+        Failed instead; a lost device or a full disk would fail the others too and still ends the
+        run. parts: for each request what it is a part of, which is sealed with its pictures.
         """
+        try:
+            yield from self._run(requests, cancelled, parts, keep_going=keep_going)
+        finally:  # the caller may close this generator at any event
+            for _ in self._flush():
+                pass
+
+    def _run(
+        self,
+        requests: Sequence["GenerationRequest"],
+        cancelled: Callable[[], bool],
+        parts: Sequence[Part],
+        *,
+        keep_going: bool,
+    ) -> Iterator["Step | Sealed | Made | Failed"]:
         from engine import NotFiniteError, RequestError
 
         for index, request in enumerate(requests):
             try:
-                line = lines[index] if lines else None
-                finished = yield from self._one(request, cancelled, line)
+                part = parts[index] if parts else None
+                finished = yield from self._one(request, cancelled, part)
             except Exception as error:
                 yield from self._flush()
                 self._keep_attempt(request, f"failed: {type(error).__name__}")
@@ -107,7 +119,7 @@ class Studio:
         yield from self._flush()
 
     def _one(
-        self, request: "GenerationRequest", cancelled: Callable[[], bool], line: "Line | None"
+        self, request: "GenerationRequest", cancelled: Callable[[], bool], part: Part | None
     ) -> Generator["Step | Sealed | Made", None, int]:
         from engine import Picture
 
@@ -116,13 +128,15 @@ class Studio:
         for event in events:
             if not isinstance(event, Picture):
                 yield event
-                continue
-            more = {} if line is None else line.metadata(finished)
-            finished += 1
-            if self._vault is None:
+            elif self._sealer is None:
                 yield self._made(event)
+                finished += 1
             else:
-                yield from self._seal(event, more)
+                more = {} if part is None else part.metadata(finished)
+                self._sealer.put(event, self._more | dict(more))
+                finished += 1
+            if self._sealer is not None:
+                yield from self._sealer.sealed()
         return finished
 
     def _made(self, picture: "Picture") -> Made:
@@ -131,16 +145,6 @@ class Studio:
         line = generated_line("", picture_metadata(picture), time.perf_counter() - start)
         return Made(png, line)
 
-    def _seal(self, picture: "Picture", more: dict[str, Any]) -> Iterator[Sealed]:
-        start = time.perf_counter()
-        draft = picture_draft(picture, self._more | more, self._input_blobs())
-        now = time.perf_counter()
-        if not self._waiting:
-            self._since = now
-        self._waiting.append((draft, now - start))
-        if len(self._waiting) == BATCH or now - self._since >= PATIENCE:
-            yield from self._flush()
-
     def _input_blobs(self) -> "tuple[BlobDraft, ...]":
         """Encode what went in, once for all pictures that are made of it."""
         if self._given is None:
@@ -148,14 +152,8 @@ class Studio:
         return self._given
 
     def _flush(self) -> Iterator[Sealed]:
-        if not self._waiting or self._vault is None:
-            return
-        start = time.perf_counter()
-        records = self._vault.add([draft for draft, _ in self._waiting])
-        share = (time.perf_counter() - start) / len(records)
-        waiting, self._waiting = self._waiting, []
-        for record, (draft, encoded) in zip(records, waiting, strict=True):
-            yield Sealed(record.id, generated_line(record.id, draft.metadata, encoded + share))
+        if self._sealer is not None:
+            yield from self._sealer.finish()
 
     def _keep_attempt(self, request: "GenerationRequest", outcome: str) -> None:
         from vault import Draft, Kind

@@ -212,15 +212,16 @@ def select_slots(
     before: int,
     kinds: Collection[int],
     *,
-    trashed: bool,
+    trashed: bool | None,
     among: Sequence[int] | None = None,
 ) -> list[tuple[int, RecordSlot]]:
     """Return (index, slot) of the page's records of some kinds below index `before`, descending.
 
-    trashed: those in the trash, or those that are not. among: only these indices, descending. The
-    hot loop of every list.
+    trashed: those in the trash, or those that are not; None: both. among: only these indices,
+    descending. The hot loop of every list.
     """
-    wanted = {kind << 8 | (TRASHED if trashed else 0) for kind in kinds}
+    flags = (0, TRASHED) if trashed is None else (TRASHED if trashed else 0,)
+    wanted = {kind << 8 | flag for kind in kinds for flag in flags}
     if among is not None:
         slots = [(index, read_slot(page, index)) for index in among if index < before]
         return [

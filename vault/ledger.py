@@ -248,7 +248,7 @@ class Ledger:
         before: int,
         kinds: Collection[int],
         *,
-        trashed: bool,
+        trashed: bool | None,
         count: int,
         words: Sequence[bytes] | None = None,
     ) -> tuple[list[Record], int]:

@@ -2,16 +2,16 @@
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from vault.care import Care
 from vault.connection import translated
 from vault.context import Kind, id_prefix
 from vault.deletion import Progress, Receipt, delete, purge, resume
+from vault.editing import Edit, edit, edit_all, mark
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
 from vault.errors import BadValueError, DamagedError, NotFoundError
 from vault.keys import Keys, Strict, strictly
@@ -26,7 +26,7 @@ from vault.retention import (
     retention_of,
     set_retention,
 )
-from vault.sealed_record import Opened, SealedRecord, seal_metadata
+from vault.sealed_record import Opened
 from vault.search import Query
 from vault.session import Session
 from vault.status import VaultStatus, count_records, slot_statuses, slot_word
@@ -189,24 +189,18 @@ class Vault:
             raise BadValueError(f"more than one record's id starts with {prefix}; give more digits")
         return found[0].hex()
 
-    def edit(self, record_id: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Record:
+    def edit(self, record_id: str, change: Edit) -> Record:
         """Replace a record's metadata by what `change` makes of it; return the new revision.
 
         `change` may be called again when another program edits the same record meanwhile.
         """
-        self._s.require_writable()
-        while True:
-            with self._s.shared(), self._s.ledger.reading():
-                opened = self._s.find(record_id)
-            metadata = Metadata.decode(opened.text)
-            data = dict(change(Metadata.decode(opened.text).data))
-            revised = self._revise(opened, replace(metadata, data=data))
-            with self._s.shared(), self._s.ledger.writing() as writing:
-                if self._s.find(record_id).slot == opened.slot:
-                    writing.put(opened.position, self._sealed(revised))
-                    break
-        self._s.anchor_in_time()
-        return record_of(revised)
+        return edit(self._s, record_id, change)
+
+    def edit_all(self, changes: Mapping[str, Edit]) -> Records:
+        """Edit records, each by its own change, in one transaction: all of them or, when one
+        fails, none. What a change leaves as it was is not sealed again.
+        """
+        return edit_all(self._s, changes)
 
     def list(
         self,
@@ -214,12 +208,12 @@ class Vault:
         kinds: Collection[Kind] = (Kind.PICTURE,),
         limit: int | None = None,
         before: int | None = None,
-        trashed: bool = False,
+        trashed: bool | None = False,
     ) -> Iterator[Record]:
         """Yield records newest first, below position `before`, at most `limit`.
 
-        trashed: those in the trash, instead of those that are not. Others may write meanwhile:
-        each batch is read from the vault as it is then.
+        trashed: those in the trash, instead of those that are not; None: both. Others may write
+        meanwhile: each batch is read from the vault as it is then.
         """
         return self._scan(None, kinds, limit, before, trashed=trashed)
 
@@ -235,13 +229,18 @@ class Vault:
         """Yield records that hold all words of `text` in their metadata's text values."""
         return self._scan(Query(text), kinds, limit, before, trashed=trashed)
 
+    def marks(self) -> tuple[bytes, ...]:
+        """Return a mark for each 1024 positions from 0: another one after each change there."""
+        with self._s.shared(), self._s.ledger.reading():
+            return tuple(page.tag for page in self._s.ledger.root.pages)
+
     def trash(self, ids: Sequence[str]) -> Records:
         """Hide records, restorably; those already in the trash stay as they are."""
-        return self._mark(ids, timestamp(self._s.clock()))
+        return mark(self._s, ids, timestamp(self._s.clock()))
 
     def untrash(self, ids: Sequence[str]) -> Records:
         """Take records out of the trash."""
-        return self._mark(ids, None)
+        return mark(self._s, ids, None)
 
     def delete(self, ids: Sequence[str], progress: Progress = lambda _done, _total: None) -> int:
         """Delete records for good and return how many; `purge` shreds what the disk keeps of them.
@@ -346,7 +345,7 @@ class Vault:
         limit: int | None,
         before: int | None,
         *,
-        trashed: bool,
+        trashed: bool | None,
     ) -> Iterator[Record]:
         cursor = _END if before is None else before
         left = _END if limit is None else limit
@@ -364,24 +363,3 @@ class Vault:
                     left -= 1
                     if left == 0:
                         return
-
-    def _mark(self, ids: Sequence[str], trashed: str | None) -> Records:
-        self._s.require_writable()
-        records: Records = []
-        with self._s.shared(), self._s.ledger.writing() as writing:
-            for record_id in dict.fromkeys(map(str.lower, ids)):
-                opened = self._s.find(record_id)
-                metadata = Metadata.decode(opened.text)
-                if (metadata.trashed is None) != (trashed is None):
-                    opened = self._revise(opened, replace(metadata, trashed=trashed))
-                    writing.put(opened.position, self._sealed(opened))
-                records.append(record_of(opened))
-        self._s.anchor_in_time()
-        return records
-
-    def _revise(self, opened: Opened, metadata: Metadata) -> Opened:
-        slot = opened.slot.revised(trashed=metadata.trashed is not None)
-        return Opened(opened.position, slot, metadata.encode())
-
-    def _sealed(self, opened: Opened) -> SealedRecord:
-        return seal_metadata(self._s.ledger.vault_id, opened.slot, opened.text)

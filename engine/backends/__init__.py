@@ -1,16 +1,20 @@
 """The seam between the denoising loop and what computes: a Backend loads components into Sessions.
 
-Implementations: `openvino`, `onnxruntime`, and the shipped `fake` (numpy, for tests and dry runs).
+Implementations: `openvino`, `onnxruntime`, `cuda`, and the shipped `fake` (numpy, for tests and dry
+runs).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Backend", "Libraries", "Session", "Shapes"]
+if TYPE_CHECKING:
+    from engine.stepgraph import Program
+
+__all__ = ["Array", "Backend", "Libraries", "Session", "Shapes", "StepBackend", "StepSession"]
 
 Array = NDArray[np.generic]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -62,4 +66,46 @@ class Backend(Protocol):
 
     def exact(self) -> "Backend":
         """Give the same device in fp32, for the repair of a picture that overflowed."""
+        ...
+
+
+class StepSession(Protocol):
+    """A trajectory on a device by the step graph (`engine.stepgraph`), at fixed shapes."""
+
+    def begin(self, program: "Program") -> None:
+        """Upload a trajectory; raises DeviceError."""
+        ...
+
+    def enqueue(self) -> None:
+        """Ask for one more step, and return before it is done."""
+        ...
+
+    def wait(self, left: int) -> None:
+        """Wait until at most `left` of the steps that were asked for are not done."""
+        ...
+
+    def denoised(self) -> NDArray[np.float32]:
+        """Copy the newest prediction f32[P, 4, h, w], after all steps that were asked for."""
+        ...
+
+    def latents(self) -> NDArray[np.float32]:
+        """Copy the latents f32[P, 4, h, w], after all steps that were asked for."""
+        ...
+
+
+@runtime_checkable
+class StepBackend(Protocol):
+    """A back end that may run a whole step as one graph, beside all that `Backend` has."""
+
+    @property
+    def how(self) -> str:
+        """Say how the step graph runs, for the reason in a picture's record."""
+        ...
+
+    def step_model(self, model: Path, identity: str) -> Path | None:
+        """Give the step graph for a unet, or None where there is none; raises BundleError."""
+        ...
+
+    def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> StepSession:
+        """Open it for these shapes of all its inputs; raises as `Backend.load` does."""
         ...

@@ -38,6 +38,7 @@ class FakeBackend:
     whose name loading fails. concept_cosine: how near the safety checker finds every picture to
     every concept. unet_room, decoder_room: the latents (height times width) that the device has
     memory for; 0: any. fails_at_run: that it has not shows when a network runs, not when it loads.
+    lost_at_step: the device is gone at this evaluation of each loaded network, from 0; -1 never.
     """
 
     precision: str = "fp32"
@@ -52,6 +53,7 @@ class FakeBackend:
     unet_room: int = 0
     decoder_room: int = 0
     fails_at_run: bool = False
+    lost_at_step: int = -1
     name: str = field(default="fake", init=False)
     libraries: Libraries = field(default=(), init=False)
 
@@ -136,6 +138,8 @@ class FakeSession:
         return np.full((len(picture), _CONCEPTS), cosine, dtype=np.float32)
 
     def _predict(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
+        if self._runs == self._backend.lost_at_step:
+            raise DeviceError("the fake's device is gone")
         if self._backend.seconds_per_run:
             time.sleep(self._backend.seconds_per_run)
         sample = inputs["sample"].astype(np.float32)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.buffers import fill
 from engine.backends.ortproviders import CPU, Provider
+from engine.backends.ortvalues import DTYPES
 from engine.cores import physical_cores
 from engine.devicenames import no_provider
 from engine.errors import BundleError, DeviceError, EngineError
@@ -24,12 +25,6 @@ from engine.onnxheader import read_onnx_header
 
 __all__ = ["CPU", "OnnxRuntimeBackend", "runtime"]
 
-_DTYPES: Final = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-}
 _FATAL_ONLY: Final = 4  # ORT's severity; errors are raised as well, warnings speak of its fusions
 
 
@@ -41,6 +36,7 @@ def runtime() -> Any:
         raise DeviceError(
             f"ONNX Runtime cannot be loaded: {error}", hint="pip install 'safelight[cpu]'"
         ) from error
+    ort.set_default_logger_severity(_FATAL_ONLY)  # sessions have a logger of their own
     if hasattr(ort, "disable_telemetry_events"):
         ort.disable_telemetry_events()
     return ort
@@ -74,12 +70,17 @@ class OnnxRuntimeBackend:
         identity: str = "",  # noqa: ARG002 - sessions are made from the source graph each time
     ) -> "OnnxRuntimeSession":
         """Open a session and bind its buffers for these shapes."""
+        return OnnxRuntimeSession(self._ort, self.open(model, shapes), shapes, _place(model))
+
+    def open(self, model: Path, shapes: Shapes) -> Any:
+        """Open the library's own session. Raises as `load` does."""
         try:
             with room_for("ONNX Runtime", _place(model), shapes):
                 session = self._ort.InferenceSession(
                     str(model),
                     self._options(self._sizes(model, shapes)),
                     providers=[(self._provider.name, dict(self._provider.options))],
+                    enable_fallback=0,  # or it prints what failed and computes on the processor
                 )
         except EngineError:
             raise
@@ -89,7 +90,7 @@ class OnnxRuntimeBackend:
                     f"ONNX Runtime cannot read {_place(model)}", hint="safelight models verify"
                 ) from error
             raise DeviceError(
-                f"{self._provider.name} cannot load {_place(model)}: {type(error).__name__}",
+                f"{self._provider.name} cannot load {_place(model)}: {_said(error)}",
                 hint="--device cpu works; or the driver of the device is missing or too old",
             ) from error
         got = session.get_providers()[0]
@@ -98,7 +99,7 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime took {got} where {self._provider.name} was asked for",
                 hint="the provider's own libraries or the device's driver are missing",
             )
-        return OnnxRuntimeSession(self._ort, session, shapes, _place(model))
+        return session
 
     def exact(self) -> "OnnxRuntimeBackend":
         """Give itself: it computes in fp32 already."""
@@ -145,7 +146,7 @@ class OnnxRuntimeSession:
             if port.name not in shapes:
                 raise BundleError(f"{place} has an input '{port.name}' that nothing is known of")
             shape = (1,) if shapes[port.name] == () and len(port.shape) == 1 else shapes[port.name]
-            buffer = np.zeros(shape, dtype=_DTYPES[port.type])
+            buffer = np.zeros(shape, dtype=DTYPES[port.type])
             self._buffers[port.name] = buffer
             # A value on the CPU shares the array's memory, so writing the array is enough.
             self._binding.bind_ortvalue_input(port.name, ort.OrtValue.ortvalue_from_numpy(buffer))
@@ -205,6 +206,12 @@ class OnnxRuntimeSession:
             f"ONNX Runtime failed on {self._place} with {sizes}",
             hint="multiples of 64 pixels fit every model",
         )
+
+
+def _said(error: Exception) -> str:
+    """Give what a provider says of itself: what stands last, without the place in its source."""
+    text = " ".join(str(error).split(" ; ")[0].split())
+    return f"{type(error).__name__}: {text[-200:]}"
 
 
 def _place(model: Path) -> str:

@@ -4,16 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["CPU", "PROVIDERS", "Provider", "provider_for"]
+__all__ = ["CPU", "CUDA", "PROVIDERS", "Provider", "cuda_provider", "provider_for"]
 
 CPU: Final = "CPUExecutionProvider"
 CORE_ML: Final = "CoreMLExecutionProvider"
 DIRECT_ML: Final = "DmlExecutionProvider"
+CUDA: Final = "CUDAExecutionProvider"
 # Provider -> what people call it.
 PROVIDERS: Final[Mapping[str, str]] = {
     CPU: "a processor",
     CORE_ML: "Core ML",
     DIRECT_ML: "DirectML",
+    CUDA: "an NVIDIA card",
 }
 
 
@@ -53,3 +55,27 @@ def provider_for(kind: str, which: str) -> Provider:
             name=DIRECT_ML, device=f"DirectML:{number}", options={"device_id": number}, static=True
         )
     return Provider()
+
+
+def cuda_provider(number: int, stream: int, *, graphs: bool, exact: bool) -> Provider:
+    """Give the CUDA provider on card `number` and on a stream of ours (its address).
+
+    graphs: runs are captured as CUDA graphs. exact: no TF32, which keeps ten bits of fp32.
+    Options: onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.
+    """
+    return Provider(
+        name=CUDA,
+        device=f"cuda:{number}",
+        options={
+            "device_id": str(number),
+            "user_compute_stream": str(stream),
+            # All sizes are fixed and every buffer lives as long as its session.
+            "arena_extend_strategy": "kSameAsRequested",
+            "cudnn_conv_algo_search": "EXHAUSTIVE",
+            "cudnn_conv_use_max_workspace": "1",
+            "prefer_nhwc": "1",  # tensor cores read pictures with their channels last
+            "use_tf32": "0" if exact else "1",
+            "enable_cuda_graph": "1" if graphs else "0",
+        },
+        static=True,
+    )

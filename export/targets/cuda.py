@@ -39,7 +39,8 @@ def build(
     shapes: "tuple[PictureShape, ...]" = (),  # noqa: ARG001  batch, height and width stay free
     progress: Callable[[str, float], None],
 ) -> dict[str, object]:
-    """Write COMPONENT/model.onnx with its weights into `out` and give the report.
+    """Write COMPONENT/model.onnx with its weights into `out`, the unet's step graph beside it, and
+    give the report.
 
     The report has for each component: how many nodes compute in fp16 and in fp32 and why, the
     largest activation, what was fused and what was not and why, and the PSNR in dB of the plain and
@@ -48,10 +49,12 @@ def build(
     """
     from export.targets.fused_graph import write_fused
     from export.targets.narrowing import observed, worst
+    from export.targets.step_graph import step_beside
 
     parts = {
         source.name: write_fused(source, out / source.name) for source in observed(bundle, progress)
     }
+    parts["unet"]["step_graph"] = step_beside(out / "unet" / "model.onnx")
     return {
         "components": parts,
         "psnr": worst(parts, "psnr_plain", "psnr_fused"),

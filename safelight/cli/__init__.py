@@ -3,11 +3,15 @@
 import typer
 
 from safelight.cli import (
+    beside,
     copies,
     export,
+    gallery,
     generate,
+    importing,
     init,
     keys,
+    label,
     leave,
     look,
     models,
@@ -36,17 +40,25 @@ for verb, function in (
     ("config", status.config),
     ("generate", generate.generate),
     ("upscale", upscale.upscale),
+    ("gallery", gallery.gallery),
     ("ls", look.ls),
     ("show", look.show),
+    ("rate", label.rate),
+    ("favourite", label.favourite),
+    ("note", label.note_on),
     ("trash", trash.trash),
     ("untrash", trash.untrash),
     ("purge", trash.purge),
     ("reveal", reveal.reveal),
+    ("import", importing.import_folder),
     ("reproduce", reproduce.reproduce),
     ("export", export.export),
 ):
     app.command(verb)(function)
+for verb, function in (("tag", label.tag), ("album", label.album)):
+    app.command(verb, cls=label.NamesCommand)(function)
 app.add_typer(models.app, name="models")
+app.add_typer(beside.bench, name="bench")
 
 vault = typer.Typer(
     help="Keys, retention, backup and care of the vault itself.", no_args_is_help=True

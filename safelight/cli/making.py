@@ -164,7 +164,7 @@ def _drain(
 
     total = sum(each.count for each in ready)
     with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, lines=lines):
+        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, parts=lines):
             if isinstance(event, Step):
                 progress.step(event)
             elif isinstance(event, Failed):

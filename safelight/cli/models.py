@@ -9,7 +9,7 @@ from safelight.cli.card import show
 from safelight.cli.options import Json
 from safelight.cli.proof import verify
 from safelight.cli.supply import add, pull
-from safelight.cli.targets import remove_forms
+from safelight.cli.targets import forms_of, remove_forms
 from safelight.console import line, note, table
 from safelight.settings import load_settings
 from safelight.shelf import Shelf
@@ -26,7 +26,9 @@ app = typer.Typer(help="The shelf of model bundles.", no_args_is_help=True)
 
 @app.command("ls")
 def ls(json: Json = False) -> None:
-    """List the bundles on the shelf, with what they are and whether they are proven."""
+    """List the bundles on the shelf: what they are, the worst PSNR of their parity reports in dB,
+    the targets that were derived of them.
+    """
     from engine import EngineError
     from engine.manifest import UPSCALER
 
@@ -50,7 +52,13 @@ def ls(json: Json = False) -> None:
             "bytes": bundle.bytes,
             "verified": bundle.verified,
             "shipped": entry.shipped,
-            "source": {"kind": manifest.source.kind, "name": manifest.source.name},
+            "psnr": min((each.psnr for each in manifest.parity.measures), default=None),
+            "targets": [form.key.target for form in forms_of(settings.cache, bundle.hash)],
+            "source": {
+                "kind": manifest.source.kind,
+                "name": manifest.source.name,
+                "sha256": manifest.source.sha256,
+            },
         }
         if manifest.family == UPSCALER:
             fields = _of_upscaler(fields, bundle)
@@ -58,7 +66,8 @@ def ls(json: Json = False) -> None:
             line(fields)
         rows.append(_row(fields))
     if not json:
-        table(("name", "family", "size", "MB", "licence", "verified", "source"), rows)
+        names = ("name", "family", "size", "MB", "licence", "verified", "dB", "targets", "source")
+        table(names, rows)
 
 
 def _of_upscaler(fields: dict[str, Any], bundle: "Bundle") -> dict[str, Any]:
@@ -77,6 +86,8 @@ def _row(fields: dict[str, Any]) -> tuple[str, ...]:
         f"{fields['bytes'] / 1e6:.0f}",
         fields["licence"],
         "yes" if fields["verified"] else "no",
+        "-" if fields["psnr"] is None else f"{fields['psnr']:.0f}",
+        ", ".join(dict.fromkeys(fields["targets"])) or "-",
         f"{fields['source']['kind']} {fields['source']['name']}",
     )
 

@@ -61,20 +61,14 @@ def _enlarged(
     pixels: "NDArray[np.uint8]", bundle: "Bundle", choice: "Choice", parent: "Record | None"
 ) -> "Draft":
     from engine.upscale import Upscaler
-    from safelight.drafts import picture_blobs
+    from safelight.drafts import enlarged_draft
     from safelight.progress import StageProgress
-    from safelight.records import upscaled_metadata
-    from vault import Draft, Kind
 
     upscaler = Upscaler(bundle, choice.backend)
     start = time.perf_counter()
     with StageProgress() as bar:
         result = upscaler.upscale(pixels, lambda done: bar.stage("enlarging", done))
-    metadata = upscaled_metadata(
-        bundle, choice, result.shape[:2], None if parent is None else (parent.id, parent.metadata)
-    )
-    metadata["seconds"] = {"upscale": round(time.perf_counter() - start, 6)}
-    return Draft(kind=Kind.PICTURE, metadata=metadata, blobs=picture_blobs(result))
+    return enlarged_draft(result, bundle, choice, parent, time.perf_counter() - start)
 
 
 def _line(record: "Record") -> dict[str, Any]:

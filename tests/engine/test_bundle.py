@@ -160,3 +160,21 @@ def test_a_sampler_that_needs_another_spacing_brings_it_along():
     assert own != "exponential"
     given = bundle.request(prompt="", seed=0, sampler="dpmpp_3m_sde", schedule=own)
     assert given.schedule == own
+
+
+@pytest.mark.parametrize(
+    ("family", "said", "zeroes"),
+    [("sd1", None, False), ("sdxl", None, True), ("sdxl", True, True), ("sdxl", False, False)],
+)
+def test_xl_zeroes_an_empty_negative_prompt_unless_its_index_says_no(copy, family, said, zeroes):
+    if said is not None:
+        edit(copy / "model_index.json", lambda it: it.update(force_zeros_for_empty_prompt=said))
+    index = (copy / "model_index.json").read_bytes()
+    entry = {"bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()}
+
+    def change(manifest):
+        manifest["family"] = family
+        manifest["files"]["model_index.json"] = entry
+
+    edit(copy / "safelight.json", change)
+    assert Bundle.open(copy, hash_cache=None).zero_empty is zeroes

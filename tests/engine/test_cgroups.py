@@ -112,3 +112,39 @@ def test_this_machine_can_be_read():
     here = ControlGroups()
     assert here.cores() > 0
     assert all(cpu >= 0 for cpu in here.cpus())
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "room"),
+    [
+        ("0::/\n", {"memory.max": "max", "memory.current": "5"}, math.inf),
+        ("0::/\n", {"memory.max": "1000", "memory.current": "400"}, 600),
+        ("0::/\n", {"memory.max": "1000", "memory.current": "1400"}, 0),
+        (
+            V2,
+            {
+                "user.slice/memory.max": "900",
+                "user.slice/memory.current": "800",
+                "user.slice/app.scope/memory.max": "700",
+                "user.slice/app.scope/memory.current": "100",
+            },
+            100,  # the group around it is nearly full
+        ),
+        (
+            "4:memory:/pod\n",
+            {
+                "memory/pod/memory.limit_in_bytes": "5000",
+                "memory/pod/memory.usage_in_bytes": "1000",
+            },
+            4000,
+        ),
+        ("0::/\n", {"memory.max": "a lot", "memory.current": "1"}, math.inf),
+    ],
+)
+def test_memory_that_is_left_is_the_least_of_all_groups(tmp_path, membership, files, room):
+    assert tree(tmp_path, membership, files).memory() == room
+
+
+def test_throttled_periods_are_counted(tmp_path):
+    files = {"cpu.stat": "usage_usec 7\nnr_throttled 3\nthrottled_usec 9"}
+    assert tree(tmp_path, "0::/\n", files).throttled() == 3

@@ -193,6 +193,17 @@ def test_a_long_prompt_takes_chunks_and_the_other_one_is_filled_up(bundle):
     assert not np.array_equal(made, pixels(bundle, prompt=long, negative_prompt=long))
 
 
+def test_ten_thousand_words_are_drawn_to_the_last(bundle):
+    counting = CountingBackend(FakeBackend())
+    words = "apple " * 10_000
+    made = pixels(bundle, backend=counting, prompt=words)
+    ((_, tokens, _),) = {
+        shapes["encoder_hidden_states"] for name, shapes, _ in counting.loads if name == "unet"
+    }
+    assert tokens >= 10_000
+    assert not np.array_equal(made, pixels(bundle, prompt=words + "pear"))
+
+
 # -- what is loaded and when -------------------------------------------------------------------
 
 

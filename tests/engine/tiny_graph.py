@@ -6,7 +6,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-__all__ = ["DEPTH", "WEIGHT", "multiplied", "write_product", "write_timestep", "write_two"]
+__all__ = [
+    "DEPTH",
+    "WEIGHT",
+    "multiplied",
+    "write_product",
+    "write_timestep",
+    "write_two",
+    "write_unet",
+]
 
 DEPTH = 2048
 # fp16 holds each weight exactly; their sum over DEPTH products needs fp32 arithmetic.
@@ -75,3 +83,50 @@ def _save(path: Path, graph: onnx.GraphProto, *, external: bool) -> None:
         location="model.onnx_data",
         size_threshold=0,
     )
+
+
+def write_unet(path: Path, *, timestep: int = TensorProto.FLOAT, convolves: bool = True) -> Path:
+    """Write a unet of ten nodes: it depends on each number of all that a unet is given.
+
+    convolves: else it has none of the operators that cuDNN computes.
+    """
+    looks = helper.make_node("Conv", ["sample", "kernel"], ["seen"], pads=[1, 1, 1, 1])
+    reads = helper.make_node(
+        "ReduceMean", ["encoder_hidden_states", "middle"], ["mean"], keepdims=0
+    )
+    if not convolves:
+        looks = helper.make_node("Sin", ["sample"], ["seen"])
+        reads = helper.make_node("Gather", ["encoder_hidden_states", "place"], ["mean"], axis=1)
+    nodes = [
+        helper.make_node("Cast", ["timestep"], ["t"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["t", "thousandth"], ["share"]),
+        looks,
+        helper.make_node("Tanh", ["seen"], ["bent"]),
+        reads,
+        helper.make_node("Unsqueeze", ["mean", "sides"], ["meaning"]),
+        helper.make_node("Mul", ["bent", "share"], ["a"]),
+        helper.make_node("Add", ["a", "meaning"], ["b"]),
+        helper.make_node("Mul", ["sample", "half"], ["c"]),
+        helper.make_node("Add", ["b", "c"], ["out_sample"]),
+    ]
+    kernel = np.random.default_rng(8).standard_normal((4, 4, 3, 3)).astype(np.float32) / 6
+    values = {
+        "thousandth": np.float32(0.001),
+        "half": np.float32(0.5),
+        "kernel": kernel,
+        "middle": np.array([1], np.int64),
+        "place": np.array(1, np.int64),
+        "sides": np.array([2, 3], np.int64),
+    }
+    sizes = ["batch", 4, "height", "width"]
+    ports = [
+        helper.make_tensor_value_info("sample", TensorProto.FLOAT, sizes),
+        helper.make_tensor_value_info("timestep", timestep, []),
+        helper.make_tensor_value_info(
+            "encoder_hidden_states", TensorProto.FLOAT, ["batch", "tokens", 4]
+        ),
+    ]
+    out = helper.make_tensor_value_info("out_sample", TensorProto.FLOAT, sizes)
+    tensors = [numpy_helper.from_array(np.asarray(each), name) for name, each in values.items()]
+    _save(path, helper.make_graph(nodes, "unet", ports, [out], tensors), external=False)
+    return path

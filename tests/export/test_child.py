@@ -1,5 +1,6 @@
 """The child process: errors come back as they were, nothing of the surroundings leaks in."""
 
+import os
 import subprocess
 import sys
 
@@ -52,6 +53,25 @@ def test_a_killed_child_is_said_to_be_killed(tmp_path, tiny_checkpoint):
     with pytest.raises(GraphError, match="was killed") as caught:
         run_job(job(tiny_checkpoint, tmp_path), kill)
     assert "memory" in caught.value.hint
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a limit of file sizes is POSIX")
+def test_a_full_disk_is_one_sentence_with_its_status_and_leaves_nothing(tmp_path, tiny_checkpoint):
+    # A file that may not grow beyond 50 kB fails half-way as one on a full disk does.
+    words = ("-m", "safelight", "export", str(tiny_checkpoint), "--to", "x")
+    ended = subprocess.run(
+        ["sh", "-c", 'ulimit -f 100; exec "$@"', "sh", sys.executable, *words],
+        env=os.environ | {"SAFELIGHT_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert ended.returncode == 8
+    *_, said = ended.stderr.splitlines()
+    assert said.startswith("safelight: ")
+    assert said.endswith(": the export ended, and nothing of it was kept")
+    assert "could not be written whole" in said or "File too large" in said
+    assert not [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
 
 
 def test_its_arguments_name_nothing_of_the_job(tmp_path, tiny_checkpoint):

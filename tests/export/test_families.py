@@ -1,5 +1,7 @@
 """Each family's bundle draws what diffusers draws of the same checkpoint. Exports take a minute."""
 
+import json
+import shutil
 import warnings
 
 import numpy as np
@@ -83,6 +85,29 @@ def test_xl_equals_diffusers(xl, given):
     for back_end in BACK_ENDS:
         assert psnr(draw(bundle, back_end, **wanted), expected) >= SAME
     assert psnr(draw(bundle, "openvino", **(wanted | {"prompt": "pear"})), expected) < MOVED
+
+
+def test_xl_that_encodes_an_empty_negative_prompt_equals_diffusers(xl, tmp_path):
+    bundle, theirs = xl
+    shutil.copytree(bundle.path, tmp_path / "plain")
+    (tmp_path / "plain" / "safelight.json").unlink()  # which vouches for the index as it was
+    index = tmp_path / "plain" / "model_index.json"
+    said = json.loads(index.read_text()) | {"force_zeros_for_empty_prompt": False}
+    index.write_text(json.dumps(said))
+    encoding = Bundle.open(tmp_path / "plain", hash_cache=None)
+    given = {"guidance_scale": 4.0, "width": 64, "height": 64}
+    theirs.register_to_config(force_zeros_for_empty_prompt=False)
+    try:
+        noise = torch.Generator("cpu").manual_seed(SEED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = theirs(PROMPT, num_inference_steps=STEPS, generator=noise, **given)
+    finally:
+        theirs.register_to_config(force_zeros_for_empty_prompt=True)
+    expected = np.asarray(made.images[0])
+    picture = draw(encoding, "openvino", **given)
+    assert psnr(picture, expected) >= SAME
+    assert psnr(picture, draw(bundle, "openvino", **given)) < SAME
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import safelight
+from engine.derived import DerivedKey, write
 from engine.manifest import read_manifest
 from safelight.cli.models import app
 from safelight.exits import exit_status
@@ -86,7 +87,10 @@ def remember(home: Home, path: Path, digest: str) -> None:
 
 def test_ls_says_where_each_model_is_from(home):
     shown = home.line("ls")
-    assert shown["source"] == {"kind": "diffusers", "name": "pocket"}
+    sha256 = MANIFEST.source.sha256
+    assert shown["source"] == {"kind": "diffusers", "name": "pocket", "sha256": sha256}
+    assert shown["psnr"] == min(each.psnr for each in MANIFEST.parity.measures)
+    assert shown["targets"] == []
     assert home.good("ls").stdout.split("\t")[-1] == "diffusers pocket\n"
 
 
@@ -109,6 +113,33 @@ def test_show_for_people_has_every_measure_in_its_table(home):
     assert MEGABYTES in out
     rows = [row.split("\t")[:2] for row in out.splitlines() if row.count("\t") == 5]
     assert rows == [[each.subject, each.runtime] for each in MANIFEST.parity.measures]
+
+
+def test_ls_names_the_targets_and_what_nothing_was_measured_of(home, plain):
+    home.models.mkdir(parents=True)
+    plain.rename(home.models / "plain")
+    key = DerivedKey(
+        identity=hashlib.sha256((POCKET / "safelight.json").read_bytes()).hexdigest(),
+        target="openvino",
+        precision="stored",
+        device="CPU",
+        shapes=(),
+        libraries={},
+    )
+
+    def fill(folder):
+        (folder / "one").write_text("any")
+        return {}
+
+    write(home.path / "cache", key, fill)
+    lines = [json.loads(each) for each in home.good("ls", "--json").stdout.splitlines()]
+    shown = {each["name"]: (each["targets"], each["psnr"] is None) for each in lines}
+    assert shown == {"pocket": (["openvino"], False), "plain": ([], True)}
+    rows = {
+        row.split("\t")[0]: row.split("\t")[-3:-1] for row in home.good("ls").stdout.splitlines()
+    }
+    assert rows["pocket"][1] == "openvino"
+    assert rows["plain"] == ["-", "-"]
 
 
 def test_show_says_of_a_plain_export_that_nothing_vouches_for_it(home, plain):

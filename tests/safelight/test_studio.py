@@ -18,7 +18,8 @@ from engine import (
     RequestError,
     Step,
 )
-from safelight.studio import BATCH, Failed, Made, Sealed, Studio
+from safelight.sealer import BATCH
+from safelight.studio import Failed, Made, Sealed, Studio
 from tests.engine.companion_bundle import with_companions
 from vault import Kind, MemoryKeyStore, create
 
@@ -115,6 +116,17 @@ def test_a_failed_run_is_an_attempt_with_its_request_and_the_error_goes_on(
     (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
     assert attempt.metadata["outcome"] == f"failed: {error.__name__}"
     assert attempt.metadata["prompt"] == "red apple"
+
+
+def test_a_device_that_is_gone_half_way_costs_the_picture_in_hand_alone(bundle, vault):
+    backend = FakeBackend(lost_at_step=7)  # in the third picture of three steps each
+    events = []
+    with pytest.raises(DeviceError, match="gone"):
+        events.extend(run(bundle, vault, [request(bundle, count=9)], backend=backend))
+    assert [event.line["seed"] for event in events if isinstance(event, Sealed)] == [5, 6]
+    assert len(list(vault.list())) == 2
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["outcome"] == "failed: DeviceError"
 
 
 def test_a_failure_in_a_later_request_keeps_the_pictures_before_it(bundle, vault):

@@ -226,6 +226,32 @@ def test_edit_replaces_data_and_counts_revisions(opened):
     assert opened.get(record.id) == edited
 
 
+def test_several_records_are_edited_in_one_transaction_or_none(opened):
+    first, second, third = (opened.add([draft(str(n))])[0] for n in range(3))
+    before = opened.status().generation
+
+    def rated(stars):
+        return lambda data: {**data, "rating": stars}
+
+    edited = opened.edit_all(
+        {first.id.upper(): rated(1), second.id: rated(2), third.id: lambda data: data}
+    )
+    assert [(r.metadata.get("rating"), r.revision) for r in edited] == [(1, 2), (2, 2), (None, 1)]
+    assert edited == [opened.get(r.id) for r in (first, second, third)]
+    assert opened.status().generation == before + 1
+
+    def broken(data):
+        data["rating"] = 9
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        opened.edit_all({first.id: rated(5), second.id: broken})
+    with pytest.raises(NotFoundError):
+        opened.edit_all({first.id: rated(5), "ab" * 16: rated(5)})
+    assert [opened.get(r.id) for r in (first, second, third)] == edited
+    assert opened.edit_all({}) == []
+
+
 def test_keys_of_a_later_release_survive_an_edit(opened):
     from vault.records import Metadata
     from vault.sealed_record import seal_metadata
@@ -298,6 +324,37 @@ def test_trash_hides_and_untrash_brings_back(opened):
 
 
 # Several at once
+
+
+def test_a_list_may_show_the_trash_beside_the_others(opened):
+    records = [opened.add([draft(str(n))])[0] for n in range(3)]
+    opened.trash([records[1].id])
+    both = opened.list(trashed=None)
+    assert [(r.id, bool(r.trashed)) for r in both] == [
+        (records[2].id, False),
+        (records[1].id, True),
+        (records[0].id, False),
+    ]
+
+
+def test_marks_say_which_stretch_of_positions_changed(make):
+    place = make()
+    with place.open() as opened, place.open() as other:
+        assert opened.marks() == ()
+        jobs = [opened.add([vault.Draft(vault.Kind.JOB, {})] * 16)[0] for _ in range(65)]
+        before = opened.marks()
+        assert len(before) == 2
+        assert opened.marks() == before
+        changes = (
+            lambda: other.edit(jobs[0].id, lambda metadata: metadata | {"n": 1}),
+            lambda: other.trash([jobs[0].id]),
+            lambda: other.delete([jobs[0].id]),
+        )
+        for change in changes:
+            change()
+            after = opened.marks()
+            assert (after[0] != before[0], after[1] == before[1]) == (True, True)
+            before = after
 
 
 def test_a_list_that_runs_while_others_write(make):

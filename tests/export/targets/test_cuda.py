@@ -29,7 +29,9 @@ def check_files(bundle, out, report):
     assert set(report["components"]) == set(wanted)
     assert {each.name for each in out.iterdir()} == set(wanted)
     for name, component in wanted.items():
-        assert {each.name for each in (out / name).iterdir()} == {"model.onnx", "model.onnx_data"}
+        extra = {"step.onnx"} if "step_graph" in report["components"][name] else set()
+        there = {each.name for each in (out / name).iterdir()}
+        assert there == {"model.onnx", "model.onnx_data"} | extra
         header = read_onnx_header(out / name / "model.onnx")
         assert header.inputs == component.inputs
         assert {k: v.dtype for k, v in header.outputs.items()} == {
@@ -54,6 +56,7 @@ def test_pocket_for_cuda(tmp_path):
     assert unet["fp32_because"] == {"angle": unet["nodes_fp32"]}
     assert unet["largest"]["value"] == pytest.approx(999)  # the first timestep
     assert unet["nodes_fp16"] > 300
+    assert unet["step_graph"] == "made"
     assert report["psnr"] == worst(report["components"], "psnr_plain", "psnr_fused")
     # The causal mask reaches -3.4e38 and is gone with the attention that it was fused into.
     assert report["components"]["text_encoder"]["nodes_fp32"] == 0

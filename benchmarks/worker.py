@@ -1,0 +1,167 @@
+"""One configuration in a process of its own: it is told what to draw, and tells how long it took.
+
+A line of JSON comes in, a line goes out (`benchmarks.children` is the other end). The first line
+names bundle, device and scenario; prompts are the scenario's and never travel. Pictures go through
+the same pipe, for the quality gate. Nothing is in the arguments, nothing lies in the clear.
+"""
+
+import base64
+import json
+import math
+import shutil
+import sys
+import time
+import zlib
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from benchmarks.residence import peak_memory
+
+if TYPE_CHECKING:
+    from engine import GenerationRequest
+
+__all__ = ["SEEDS_A_TURN", "main", "serve"]
+
+SEEDS_A_TURN = 64  # so that no two turns share a seed, whatever their batch
+
+
+class Drawer:
+    """A warm pipeline with a vault of its own, whose keys are in memory."""
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        start = time.perf_counter()
+        from benchmarks.cards import cards
+        from benchmarks.energy import Meter
+        from benchmarks.scenarios import PictureScenario, find
+        from benchmarks.timed import TimedBackend
+        from engine import Bundle, Choice, Pipeline, choose
+        from engine.cores import physical_cores
+        from safelight.studio import Studio
+        from vault import MemoryKeyStore, create
+
+        scenario = find(given["scenario"])
+        if not isinstance(scenario, PictureScenario):
+            raise TypeError(f"{scenario.name} draws nothing")
+        self._scenario: PictureScenario = scenario
+        self._batch: int = given["batch"]
+        self._cards = list(cards())
+        self._used = [card.used() for card in self._cards]
+        self._bundle: Bundle = Bundle.open(Path(given["bundle"]), hash_cache=Path(given["hashes"]))
+        choice = choose(given["device"], given["precision"], Path(given["cache"]))
+        backend = TimedBackend(choice.backend)
+        pipeline = Pipeline(self._bundle, Choice(backend=backend, reason=choice.reason))
+        guided = scenario.guidance_scale != 1.0
+        pipeline.load(scenario.width, scenario.height, guided=guided)
+        self._folder = Path(given["vault"])
+        self._vault = create(self._folder, keystore=MemoryKeyStore(), confirm=lambda _: None)
+        self._studio = Studio(pipeline, self._vault)
+        self._meter = Meter(self._cards)
+        self.facts: dict[str, Any] = {
+            "backend": choice.backend.name,
+            "device": choice.backend.device,
+            "precision": choice.backend.precision,
+            "libraries": dict(choice.backend.libraries),
+            "threads": physical_cores(),
+            "seconds": {"load": time.perf_counter() - start, "compile": backend.seconds},
+        }
+
+    def draw(self, number: int, *, pixels: bool) -> dict[str, Any]:
+        """Draw and seal turn `number`; pixels: its first picture comes along."""
+        from engine import Step
+        from safelight.studio import Sealed
+
+        request = self._request(number)
+        steps: list[float] = []
+        lines: list[Mapping[str, Any]] = []
+        joules = self._meter.joules()
+        start = time.perf_counter()
+        for event in self._studio.run([request], lambda: False):
+            if isinstance(event, Step):
+                steps.append(event.seconds)
+            elif isinstance(event, Sealed):
+                lines.append(event.line)
+        took = time.perf_counter() - start
+        joules = self._meter.joules() - joules
+        answer: dict[str, Any] = {
+            "stages": {
+                "text": [lines[0]["seconds"]["text"]],
+                "step": steps,
+                "decode": [line["seconds"]["decode"] for line in lines],
+                "seal": [line["seconds"]["seal"] for line in lines],
+                "picture": [took / self._batch],
+            },
+            "joules": joules / self._batch if math.isfinite(joules) else None,
+        }
+        if pixels:
+            answer |= self._picture(lines[0]["id"])
+        return answer
+
+    def _request(self, number: int) -> "GenerationRequest":
+        from benchmarks.scenarios import prompt_of
+
+        row = self._scenario
+        return self._bundle.request(
+            prompt=prompt_of(row, number),
+            seed=(number + 1) * SEEDS_A_TURN,
+            count=self._batch,
+            width=row.width,
+            height=row.height,
+            steps=row.steps,
+            sampler=row.sampler,
+            schedule=row.schedule,
+            guidance_scale=row.guidance_scale,
+        )
+
+    def _picture(self, record: str) -> dict[str, Any]:
+        """Open what was sealed: what is compared is what a user would get back."""
+        from PIL import Image
+
+        with Image.open(BytesIO(self._vault.read(record, "picture"))) as picture:
+            data = picture.convert("RGB").tobytes()
+            size = picture.size
+        packed = base64.b64encode(zlib.compress(data, 1)).decode()
+        return {"size": size, "pixels": packed}
+
+    def end(self) -> dict[str, Any]:
+        """Give what the process took in all, and remove its vault."""
+        pairs = zip(self._cards, self._used, strict=True)
+        gpu = [card.used() - before for card, before in pairs]
+        self._vault.close()
+        shutil.rmtree(self._folder)
+        return {"peak_memory": peak_memory(), "peak_gpu_memory": max(gpu, default=None)}
+
+
+def serve(lines: TextIO, answers: TextIO) -> None:
+    """Do what each line asks; an error is an answer too, and ends the process."""
+
+    def answer(found: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(found) + "\n")
+        answers.flush()
+
+    drawer: Drawer | None = None
+    for line in lines:
+        asked = json.loads(line)
+        try:
+            if drawer is None:
+                drawer = Drawer(asked)
+                answer(drawer.facts)
+            elif asked["do"] == "draw":
+                answer(drawer.draw(asked["number"], pixels=asked["pixels"]))
+            else:
+                answer(drawer.end())
+                return
+        except Exception as error:  # noqa: BLE001 - the other end turns it into one sentence
+            answer({"error": str(error)[:500], "hint": getattr(error, "hint", "")})
+            return
+
+
+def main() -> None:
+    """Serve standard input and output. What a library prints goes to standard error."""
+    answers, sys.stdout = sys.stdout, sys.stderr
+    serve(sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+// The studio's stage: the live preview, what was made lately, and the queue, told by the server.
+import { ask, goDark, notice, send } from "./safelight.js";
+
+const stage = document.getElementById("stage");
+const shown = document.getElementById("shown");
+const hint = document.getElementById("stage-hint");
+const strip = document.getElementById("strip");
+const run = document.getElementById("run");
+const runText = document.getElementById("run-text");
+const progress = document.getElementById("progress");
+const stop = document.getElementById("stop");
+const queue = document.getElementById("queue");
+const MOST = 60; // pictures in the strip
+const LEADING = 4000; // milliseconds for which a finished picture stands before a preview covers it
+
+let current = ""; // the record that is shown, or nothing while a preview is
+let chosen = 0; // when somebody chose a picture of the strip, by the page's clock
+let running = "";
+let onShow = () => {};
+
+/** Call back whenever another picture is shown: its id, or nothing. */
+export function whenShown(call) {
+  onShow = call;
+}
+
+/** Give the id of the picture that is shown, or nothing. */
+export function currentPicture() {
+  return current;
+}
+
+/** Show a sealed picture. */
+export function show(id, byHand = false) {
+  current = id;
+  if (byHand) chosen = performance.now();
+  stage.removeAttribute("data-empty");
+  stage.removeAttribute("data-preview");
+  hint.hidden = true;
+  shown.hidden = false;
+  shown.src = `/events/picture/${id}`;
+  shown.alt = "The picture that was made";
+  for (const button of strip.querySelectorAll("button")) {
+    button.setAttribute("aria-current", String(button.dataset.id === id));
+  }
+  onShow(id);
+}
+
+/** Show the picture beside the shown one. by: 1 for the older one, -1 for the newer. */
+export function showNext(by) {
+  const all = [...strip.querySelectorAll("button")];
+  const place = all.findIndex((each) => each.dataset.id === current);
+  const next = all[place + by] ?? (place < 0 ? all[0] : null);
+  if (!next) return;
+  show(next.dataset.id, true);
+  next.scrollIntoView({ block: "nearest", inline: "nearest" });
+}
+
+/** Put a picture to the front of the strip. */
+function add(id) {
+  if (strip.querySelector(`[data-id="${id}"]`)) return;
+  const item = document.createElement("li");
+  const button = document.createElement("button");
+  button.type = "button";
+  button.dataset.id = id;
+  const image = document.createElement("img");
+  image.src = `/events/thumbnail/${id}`;
+  image.alt = "Made lately";
+  button.append(image);
+  button.addEventListener("click", () => show(id, true));
+  button.addEventListener("dblclick", () => document.getElementById("open").click());
+  item.append(button);
+  strip.prepend(item);
+  while (strip.children.length > MOST) strip.lastElementChild.remove();
+}
+
+function stepped(told) {
+  running = told.job;
+  run.hidden = false;
+  stop.disabled = false;
+  const part = told.steps ? told.step / told.steps : 0;
+  const share = Math.min(1, (told.behind + part) / told.count);
+  progress.firstElementChild.style.transform = `scaleX(${share})`;
+  progress.setAttribute("aria-valuenow", String(Math.round(share * 100)));
+  const words = [];
+  if (told.count > 1) words.push(`picture ${Math.min(told.behind + 1, told.count)} of ${told.count}`);
+  words.push(told.steps ? `step ${told.step} of ${told.steps}` : "loading the model");
+  if (told.left) words.push(`${told.left} left`);
+  runText.textContent = words.join(" · ");
+  if (!told.preview || performance.now() - chosen < LEADING) return;
+  current = "";
+  stage.removeAttribute("data-empty");
+  stage.setAttribute("data-preview", "");
+  hint.hidden = true;
+  shown.hidden = false;
+  shown.alt = "Preview of the picture that is being made";
+  shown.src = `/events/preview/${told.preview}`;
+  onShow("");
+}
+
+function rested() {
+  running = "";
+  run.hidden = true;
+  stop.disabled = true;
+  runText.textContent = "";
+  const newest = strip.querySelector("button");
+  if (stage.hasAttribute("data-preview") && newest) show(newest.dataset.id); // its job was cancelled
+}
+
+async function standing() {
+  const stands = await ask("/events/standing");
+  for (const id of stands.made) add(id);
+  if (stands.running) stepped(stands.running);
+  else {
+    rested();
+    if (!current && stands.made.length) show(stands.made.at(-1));
+  }
+}
+
+let asking = null;
+/** Fetch the queue; several changes at once are one question. */
+function showQueue() {
+  asking ??= setTimeout(async () => {
+    asking = null;
+    const focused = document.activeElement?.closest?.("#queue button, #queue input");
+    const key = focused && [focused.closest(".job")?.dataset.job, focused.dataset.verb, focused.dataset.queue];
+    const answer = await fetch("/events/queue");
+    if (answer.status === 401) goDark();
+    if (!answer.ok) return;
+    queue.innerHTML = await answer.text();
+    if (key) refocus(...key);
+    const job = queue.querySelector('.job[data-state="running"]');
+    if (!job) rested();
+    else if (!running || running !== job.dataset.job) await standing();
+  }, 60);
+}
+
+function refocus(job, verb, whole) {
+  if (!job && !whole) {
+    queue.querySelector("[data-stay]")?.focus();
+    return;
+  }
+  const place = whole
+    ? queue.querySelector(`[data-queue="${whole}"]`)
+    : queue.querySelector(`.job[data-job="${job}"] [data-verb="${verb}"]`);
+  (place ?? queue.querySelector("button"))?.focus();
+}
+
+queue.addEventListener("click", async (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  const job = button.closest(".job")?.dataset.job;
+  await send(job ? `/studio/job/${job}/${button.dataset.verb}` : `/studio/queue/${button.dataset.queue}`);
+});
+
+queue.addEventListener("change", (event) => {
+  if (event.target.matches("[data-stay]")) send(`/studio/queue/${event.target.checked ? "stay" : "leave"}`);
+});
+
+stop.addEventListener("click", () => running && send(`/studio/job/${running}/cancel`));
+
+function listen() {
+  const source = new EventSource("/events");
+  const told = (name, act) => source.addEventListener(name, (event) => act(JSON.parse(event.data)));
+  told("step", stepped);
+  told("queue", showQueue);
+  told("sealed", (picture) => {
+    add(picture.id);
+    if (performance.now() - chosen > LEADING) show(picture.id);
+    if (picture.flagged) notice("The model's safety checker flagged the picture, so it is black.");
+  });
+  told("failed", ({ reason }) => notice(`A job failed: ${reason}`));
+  told("closed", () => {
+    source.close();
+    goDark();
+  });
+  source.addEventListener("open", () => {
+    standing();
+    showQueue();
+  });
+  addEventListener("pagehide", () => source.close());
+}
+
+listen();

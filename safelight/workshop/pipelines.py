@@ -1,0 +1,129 @@
+"""Loaded models: one pipeline is kept for the next job, and another one only reads and checks."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from safelight.addons import open_beside
+
+if TYPE_CHECKING:
+    from engine import Backend, Bundle, Choice, GenerationRequest, Pipeline
+    from engine.inputs import Inputs
+    from engine.tokenizer import Tokenizer
+    from safelight.settings import Settings
+    from safelight.shelf import Shelf
+
+__all__ = ["Pipelines", "pipelines_from"]
+
+READERS: Final = 4  # models whose tokenizers are kept for counting
+
+
+class Pipelines:
+    """Opens models by name. Safe to use from several threads; what `load` gives is for one alone.
+
+    choose: gives what computes; asked once, when it is needed first. check_safety: as for Pipeline.
+    """
+
+    def __init__(
+        self,
+        shelf: "Shelf",
+        choose: "Callable[[], Choice | Backend]",
+        *,
+        check_safety: bool = True,
+    ) -> None:
+        self.shelf = shelf
+        self._choose = _described(choose)
+        self._check_safety = check_safety
+        self._guard = threading.RLock()
+        self._choice: Choice | None = None
+        self._tokenizers: dict[str, Sequence[Tokenizer]] = {}
+        self._loaded: tuple[tuple[str, ...], Pipeline] | None = None
+
+    @property
+    def choice(self) -> "Choice":
+        """Give what computes. Raises DeviceError where it cannot be had."""
+        with self._guard:
+            if self._choice is None:
+                self._choice = self._choose()
+            return self._choice
+
+    def bundle(self, name: str) -> "Bundle":
+        """Open a model and verify it, as it is now. Raises BundleError."""
+        return self.shelf.open(name)
+
+    def tokenizers(self, name: str) -> "Sequence[Tokenizer]":
+        """Give a model's tokenizers."""
+        bundle = self.bundle(name)
+        with self._guard:
+            if bundle.hash not in self._tokenizers:
+                while len(self._tokenizers) >= READERS:
+                    self._tokenizers.pop(next(iter(self._tokenizers)))
+                self._tokenizers[bundle.hash] = bundle.tokenizers()
+            return self._tokenizers[bundle.hash]
+
+    def check(self, name: str, requests: "Sequence[GenerationRequest]", inputs: "Inputs") -> None:
+        """Refuse what the engine would refuse, before anything is loaded or sealed.
+
+        Raises RequestError, BundleError, DeviceError.
+        """
+        with self._guard:
+            reader = self._open(name, requests)
+            for request in requests:
+                reader.generate(request, inputs=inputs)
+
+    def load(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline":
+        """Give the pipeline for these requests: the one at hand, where it is of the same bundles.
+
+        Its networks are loaded when it is used, and those for a size stay until another is asked.
+        """
+        with self._guard:
+            key = (name, self.bundle(name).hash, *_names_beside(requests))
+            if self._loaded is None or self._loaded[0] != key:
+                self._loaded = None  # give its memory back first
+                self._loaded = key, self._open(name, requests)
+            return self._loaded[1]
+
+    def forget(self) -> None:
+        """Let go of what is loaded: a pipeline keeps the texts that it encoded last."""
+        with self._guard:
+            self._loaded = None
+            self._tokenizers.clear()
+
+    def _open(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline":
+        from engine import Pipeline
+
+        return Pipeline(
+            self.bundle(name),
+            self.choice,
+            check_safety=self._check_safety,
+            beside=open_beside(self.shelf, requests),
+        )
+
+
+def pipelines_from(settings: "Settings") -> Pipelines:
+    """Give the models on the user's shelf, on the device of the settings."""
+    from engine import choose
+    from safelight.shelf import Shelf
+
+    def chosen() -> "Choice":
+        return choose(settings["device"], settings["precision"], settings.cache)
+
+    shelf = Shelf(settings.models, settings.cache)
+    return Pipelines(shelf, chosen, check_safety=settings["safety_checker"] == "on")
+
+
+def _names_beside(requests: "Sequence[GenerationRequest]") -> tuple[str, ...]:
+    """Name the bundles beside the model that these requests need."""
+    from engine.beside import names_beside
+
+    return tuple(dict.fromkeys(name for request in requests for name in names_beside(request)))
+
+
+def _described(choose: "Callable[[], Choice | Backend]") -> "Callable[[], Choice]":
+    def chosen() -> "Choice":
+        from engine import Choice
+
+        found = choose()
+        return found if isinstance(found, Choice) else Choice(backend=found, reason="given")
+
+    return chosen

@@ -1,0 +1,230 @@
+"""One job at work: drawn or enlarged, sealed, and told of while it goes on."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from safelight.exits import ApplicationError
+from safelight.workshop.job import Job, Place, State, sealed_places, what_is_left
+
+if TYPE_CHECKING:
+    from engine import GenerationRequest, Step
+    from safelight.studio import Sealed
+    from safelight.workshop.feed import Feed
+    from safelight.workshop.pace import Pace
+    from safelight.workshop.pipelines import Pipelines
+    from vault import Vault
+
+__all__ = ["Floor", "Runner"]
+
+PREVIEW_EVERY: Final = 0.2  # seconds between previews at least
+Outcome = tuple[State, str]
+
+
+class Floor(Protocol):
+    """What a runner asks of the queue around it, and tells it."""
+
+    feed: "Feed"
+    pace: "Pace"
+
+    @property
+    def is_closing(self) -> bool:
+        """Say whether the vault is about to be locked."""
+        ...
+
+    def is_cancelled(self, job_id: str) -> bool:
+        """Say whether the job shall end."""
+        ...
+
+    def rest(self, job_id: str) -> None:
+        """Wait while the queue is paused."""
+        ...
+
+    def update(self, job_id: str, **changed: Any) -> Job:
+        """Change what is known of the job."""
+        ...
+
+    def show_preview(self, data: bytes) -> int:
+        """Keep the newest preview, and give its number."""
+        ...
+
+    def seconds_left(self) -> float | None:
+        """Estimate how long the whole queue will take."""
+        ...
+
+    def pause(self, why: str) -> None:
+        """Let nothing go on."""
+        ...
+
+
+class Runner:
+    """Works off one job, once."""
+
+    def __init__(
+        self,
+        job: Job,
+        vault: "Vault",
+        pipelines: "Pipelines",
+        floor: Floor,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._job = job
+        self._vault = vault
+        self._pipelines = pipelines
+        self._floor = floor
+        self._clock = clock
+        self._shown = -PREVIEW_EVERY
+        self._last: tuple[GenerationRequest, float] | None = None  # a picture's last step, and when
+        self._drawn = False  # the step before was a picture's last one
+
+    def run(self) -> Outcome:
+        """Make what is left of the job. Gives how it ended; WAITING where the vault is locked.
+
+        Whatever goes wrong is an outcome, and pauses the queue where the next job would fail too.
+        """
+        from engine import BundleError, EngineError, NotFiniteError, RequestError
+        from vault import NotFoundError, VaultError
+
+        try:
+            return self._enlarge() if self._job.enlarges else self._draw()
+        except (
+            RequestError,
+            BundleError,
+            NotFiniteError,
+            ApplicationError,
+            NotFoundError,
+        ) as error:
+            return self._failed(error)
+        except (EngineError, VaultError, OSError) as error:  # device, memory, disk, key
+            return self._failed(error, pauses=True)
+        except Exception as error:  # noqa: BLE001 - one job's bug must not end the queue
+            return self._failed(RuntimeError(f"unexpected {type(error).__name__}"))
+
+    def _failed(self, error: Exception, *, pauses: bool = False) -> Outcome:
+        if self._floor.is_closing:
+            return State.WAITING, ""
+        if pauses:
+            self._floor.pause("the last job failed for a reason that the next one would meet too")
+        hint = getattr(error, "hint", "")
+        text = "the file system refused" if isinstance(error, OSError) else str(error)
+        return State.FAILED, f"{text} ({hint})" if hint else text
+
+    def _draw(self) -> Outcome:
+        from engine import Step
+        from safelight.studio import Sealed, Studio
+
+        job = self._job
+        sealed = sealed_places(self._vault, job.id)
+        requests, places = what_is_left(job, sealed)
+        job = self._job = self._floor.update(
+            job.id,
+            done=len(sealed),
+            behind=len(sealed),
+            made=tuple(sealed[place] for place in sorted(sealed)),
+        )
+        if not requests:
+            return State.DONE, ""
+        pipeline = self._pipelines.load(job.model, requests)
+        studio = Studio(pipeline, self._vault, job.inputs, parent=job.parent)
+        events = studio.run(requests, self._is_cancelled, parts=places)
+        for event in events:
+            if isinstance(event, Step):
+                self._stepped(event, requests[0])  # of one order: alike but for seed and words
+            elif isinstance(event, Sealed):
+                self._sealed(event)
+            if self._floor.is_closing:
+                events.close()  # which seals what is finished
+                return State.WAITING, ""
+            self._floor.rest(job.id)
+        return (State.CANCELLED if self._job.done < job.count else State.DONE), ""
+
+    def _enlarge(self) -> Outcome:
+        from engine.upscale import Upscaler
+        from safelight.canvas import open_picture
+        from safelight.drafts import enlarged_draft
+
+        job = self._job
+        if sealed := sealed_places(self._vault, job.id):  # before a crash
+            self._floor.update(job.id, done=1, made=tuple(sealed.values()))
+            return State.DONE, ""
+        bundle = self._pipelines.bundle(job.model)
+        pixels, parent = open_picture(job.parent, self._vault)
+        choice = self._pipelines.choice
+        start = self._clock()
+
+        def progress(done: float) -> None:
+            if self._floor.is_closing or self._is_cancelled():
+                raise _StoppedError
+            self._floor.update(job.id, step=round(100 * done), steps=100)
+            self._tell_step(0)
+            self._floor.rest(job.id)
+
+        try:
+            result = Upscaler(bundle, choice.backend).upscale(pixels, progress)
+        except _StoppedError:
+            return (State.WAITING if self._floor.is_closing else State.CANCELLED), ""
+        draft = enlarged_draft(result, bundle, choice, parent, self._clock() - start)
+        draft = replace(draft, metadata={**draft.metadata, **Place(job.id, 0).metadata(0)})
+        (record,) = self._vault.add([draft])
+        self._floor.update(job.id, made=(record.id,), done=1)
+        height, width = result.shape[:2]
+        self._floor.feed.tell("sealed", job=job.id, id=record.id, width=width, height=height)
+        return State.DONE, ""
+
+    def _is_cancelled(self) -> bool:
+        return self._floor.is_cancelled(self._job.id)
+
+    def _stepped(self, step: "Step", request: "GenerationRequest") -> None:
+        now = self._clock()
+        self._rested(now - step.seconds)
+        job, behind = self._job, self._job.behind
+        if self._drawn and step.index == 0:
+            behind = min(behind + 1, job.count - 1)
+        self._drawn = step.index + 1 == step.count
+        if self._drawn:
+            self._last = request, now
+        self._floor.pace.step(job.model, request, step.seconds, step.count)
+        self._job = self._floor.update(job.id, behind=behind, step=step.index + 1, steps=step.count)
+        preview = 0
+        if self._floor.feed.is_heard and now - self._shown >= PREVIEW_EVERY:
+            from safelight.pixels import encode_thumbnail
+
+            self._shown = now
+            preview = self._floor.show_preview(encode_thumbnail(step.preview()))
+        self._tell_step(preview)
+
+    def _sealed(self, event: "Sealed") -> None:
+        self._rested(self._clock())
+        job = self._job
+        done = job.done + 1
+        self._job = self._floor.update(job.id, made=(*job.made, event.record_id), done=done)
+        if done > job.behind:  # it is sealed before the next one's first step
+            self._drawn = False
+            self._job = self._floor.update(job.id, behind=done, step=0, steps=0)
+        told = {name: event.line[name] for name in ("seed", "width", "height", "flagged")}
+        self._floor.feed.tell("sealed", job=job.id, id=event.record_id, **told)
+
+    def _rested(self, now: float) -> None:
+        """Measure what a picture took beside its steps."""
+        if self._last is not None:
+            request, then = self._last
+            self._last = None
+            self._floor.pace.rest(self._job.model, request, max(0.0, now - then))
+
+    def _tell_step(self, preview: int) -> None:
+        job = self._floor.update(self._job.id)
+        self._floor.feed.tell(
+            "step",
+            job=job.id,
+            behind=job.behind,
+            count=job.count,
+            step=job.step,
+            steps=job.steps,
+            preview=preview,
+            left=self._floor.seconds_left(),
+        )
+
+
+class _StoppedError(Exception):
+    """The workshop closes, or the job was cancelled."""

@@ -1,0 +1,178 @@
+"""A gallery over a small real vault: in this process for most tests, behind a browser for some."""
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from starlette.testclient import TestClient
+
+from engine import GenerationRequest
+from safelight.drafts import picture_blobs
+from safelight.gallery.address import Address, listen, random_loopback
+from safelight.gallery.app import create_app
+from safelight.gallery.gallery import Gallery
+from safelight.gallery.server import address_of, make_server
+from safelight.records import asked_metadata
+from safelight.settings import load_settings
+from vault import Draft, Kind, PassphraseUnlock, create, open_vault, passphrase_secret
+
+PASSPHRASE = "correct horse battery staple"
+HOST = "127.3.2.1:4455"
+PROMPTS = ("red apple on a table", "blue house in the snow", "green tree, autumn light")
+COUNT = 24
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+def picture_draft_of(number: int) -> Draft:
+    """Give a picture record that looks like a generated one: seeded colours and settings."""
+    choose = Random(number)  # noqa: S311 - colours, no secret
+    ground = np.zeros((96, 128, 3), np.uint8)
+    ground[:] = [choose.randrange(256) for _ in range(3)]
+    ground[24:72, 32:96] = [choose.randrange(256) for _ in range(3)]
+    request = GenerationRequest(
+        prompt=PROMPTS[number % len(PROMPTS)],
+        seed=number,
+        width=128,
+        height=96,
+        steps=8,
+        sampler="dpmpp_2m",
+        schedule="karras",
+        guidance_scale=4.0,
+    )
+    metadata = asked_metadata(request, "pocket") | {
+        "model_hash": "0" * 64,
+        "backend": "openvino",
+        "device": "cpu",
+        "precision": "fp32",
+        "flagged": False,
+        "tags": ["even"] if number % 2 == 0 else [],
+        "rating": number % 6,
+        "favourite": number % 5 == 0,
+        "disclosed": [],
+    }
+    return Draft(kind=Kind.PICTURE, metadata=metadata, blobs=picture_blobs(ground))
+
+
+@pytest.fixture(scope="session")
+def sealed_vault(tmp_path_factory) -> Path:
+    """Seal 24 pictures once; tests get copies."""
+    path = tmp_path_factory.mktemp("sealed") / "vault"
+    secret = passphrase_secret(PASSPHRASE)
+    with create(path, keystore=None, passphrase=secret, confirm=lambda _: None) as vault:
+        for first in range(0, COUNT, 12):
+            vault.add([picture_draft_of(number) for number in range(first, first + 12)])
+    return path
+
+
+@pytest.fixture
+def settings(tmp_path, sealed_vault):
+    """Give the settings of a fresh home whose vault is a copy of the sealed one."""
+    shutil.copytree(sealed_vault, tmp_path / "home" / "vault")
+    return load_settings({"home": str(tmp_path / "home")}, {})
+
+
+@pytest.fixture
+def state(settings):
+    """Give the state of a locked gallery at a fixed address, and lock it in the end."""
+    gallery = Gallery(settings)
+    gallery.hosts, gallery.origin = frozenset({HOST}), f"http://{HOST}"
+    yield gallery
+    gallery.lock()
+
+
+@pytest.fixture
+def visitor(state):
+    """Give a browser without a session, its requests as they come from our own page."""
+    client = TestClient(
+        create_app(state),
+        base_url=f"http://{HOST}",
+        headers={"origin": f"http://{HOST}", "sec-fetch-site": "same-origin"},
+        follow_redirects=False,
+    )
+    with client:
+        yield client
+
+
+@pytest.fixture
+def browser_session(state, visitor):
+    """Give a browser with a session, before a locked vault."""
+    session = state.sessions.exchange(state.sessions.token)
+    visitor.cookies.set("safelight", session.key)
+    visitor.headers["x-safelight-csrf"] = session.csrf
+    return visitor
+
+
+@pytest.fixture
+def client(state, browser_session):
+    """Give a browser with a session and the vault open."""
+    state.adopt(open_vault(state.settings.vault, PassphraseUnlock(passphrase_secret(PASSPHRASE))))
+    return browser_session
+
+
+@pytest.fixture
+def served(state):
+    """Serve the gallery on a real socket, locked; gives the address to open."""
+    address = Address(host=random_loopback())
+    with listen(address) as listener:
+        server = make_server(state, address, listener)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield address_of(state)
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """Start Debian's chromium once, without a way out."""
+    if not Path(CHROMIUM).exists():
+        if os.environ.get("CI") == "true":
+            pytest.fail("chromium is not installed (Debian: chromium)")
+        pytest.skip("chromium is not installed (Debian: chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """Give a page of a fresh profile; a script's error or a refused resource fails the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
+    found = context.new_page()
+    faults = []
+    found.on("pageerror", lambda error: faults.append(str(error)))
+    found.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    yield found
+    context.close()
+    # A locked or unknown answer is no fault of the page.
+    assert [fault for fault in faults if "status of 4" not in fault] == []
+
+
+@pytest.fixture
+def gallery(served, page):
+    """Give a page of a browser that unlocked the gallery and stands before the grid."""
+    page.goto(served)
+    page.get_by_label("Passphrase").fill(PASSPHRASE)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    page.get_by_role("button", name="Lock", exact=True).wait_for()
+    return page
