@@ -309,3 +309,13 @@ def test_a_difference_is_seen_however_small():
     assert found.changed == pytest.approx(1 / 15_000_000)
     assert figures(first, first).equal
     assert figures(first, first[::2, ::2]).resized
+
+
+def test_each_section_of_the_style_sheet_begins_outside_of_all_rules():
+    from safelight.gallery.assets import FOLDER
+
+    depth = 0
+    for number, line in enumerate((FOLDER / "style.css").read_text().splitlines(), 1):
+        assert not (line.startswith("/*") and depth), f"a rule before line {number} is not closed"
+        depth += line.count("{") - line.count("}")
+    assert depth == 0
