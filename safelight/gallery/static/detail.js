@@ -141,10 +141,10 @@ bind(["/"], "Search", back);
 // One Esc leaves a field, or goes back once it is sure that no second one locks.
 let escaping = 0;
 document.addEventListener("keydown", (event) => {
+  clearTimeout(escaping);
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
   const typing = document.activeElement?.closest("input:not([type=radio]), textarea");
   if (typing) return typing.blur();
-  clearTimeout(escaping);
   escaping = setTimeout(back, DOUBLE);
 });
 enter();
