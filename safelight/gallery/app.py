@@ -36,6 +36,8 @@ PAGES = (
     "kit",
     "share",
     "importing",
+    "sdapi",
+    "images_api",
 )
 TICK = 1.0  # seconds between two looks at the idle clock
 
