@@ -37,7 +37,7 @@ unit: $(VENV)/dev
 test: lint types unit
 
 test-long: $(VENV)/dev
-	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib --strict-markers -ra --durations=20'
+	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib -p no:schemathesis --strict-markers -ra --durations=20'
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.pocket

@@ -77,11 +77,11 @@ function stepped(told) {
   run.hidden = false;
   stop.disabled = false;
   const part = told.steps ? told.step / told.steps : 0;
-  const share = Math.min(1, (told.done + part) / told.count);
+  const share = Math.min(1, (told.behind + part) / told.count);
   progress.firstElementChild.style.transform = `scaleX(${share})`;
   progress.setAttribute("aria-valuenow", String(Math.round(share * 100)));
   const words = [];
-  if (told.count > 1) words.push(`picture ${Math.min(told.done + 1, told.count)} of ${told.count}`);
+  if (told.count > 1) words.push(`picture ${Math.min(told.behind + 1, told.count)} of ${told.count}`);
   words.push(told.steps ? `step ${told.step} of ${told.steps}` : "loading the model");
   if (told.left) words.push(`${told.left} left`);
   runText.textContent = words.join(" · ");

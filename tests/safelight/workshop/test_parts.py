@@ -54,7 +54,7 @@ def test_the_time_left_follows_what_was_measured():
     pace.step("m", request(), 2.0, 10)
     pace.rest("m", request(), 1.0)
     assert pace.seconds_left([waiting]) == pytest.approx(3 * (10 * 2 + 1))
-    begun = replace(waiting, done=1, step=4, steps=10)
+    begun = replace(waiting, behind=1, step=4, steps=10)
     assert pace.seconds_left([begun]) == pytest.approx(2 * 21 - 4 * 2)
     # Heun evaluates nearly twice a step, which only its own run tells
     heun = request(sampler="heun")

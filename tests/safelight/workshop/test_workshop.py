@@ -61,11 +61,12 @@ def order(**fields):
 
 
 class Ear:
-    """Listens, and waits for what it wants to hear."""
+    """Listens to everything at once, and waits for what it wants to hear."""
 
     def __init__(self, workshop):
-        self._bell = threading.Event()
-        self._listening = workshop.feed.listen(self._bell.set)
+        self._changed = threading.Condition()
+        self._listening = workshop.feed.listen(self._hear)
+        self._listener = None
         self.heard = []
 
     def __enter__(self):
@@ -75,15 +76,18 @@ class Ear:
     def __exit__(self, *error):
         return self._listening.__exit__(*error)
 
-    def wait_for(self, name, number=1):
-        end = time.monotonic() + LONG
-        while True:
-            self._bell.clear()
+    def _hear(self):
+        with self._changed:
             self.heard += self._listener.take()
-            found = [news for news in self.heard if news.name == name]
-            if len(found) >= number:
-                return found[number - 1].data
-            assert self._bell.wait(end - time.monotonic()), f"no {name}"
+            self._changed.notify_all()
+
+    def wait_for(self, name, number=1):
+        def there():
+            return [news for news in self.heard if news.name == name][number - 1 :]
+
+        with self._changed:
+            assert self._changed.wait_for(there, LONG), f"no {name}"
+            return there()[0].data
 
 
 def test_what_is_submitted_is_made_in_order_and_its_job_is_gone(place):
@@ -110,9 +114,22 @@ def test_who_listens_hears_steps_with_previews_and_each_sealed_picture(place):
         steps = [news.data for news in ear.heard if news.name == "step"]
         assert steps[-1]["steps"] == 6
         assert steps[0]["left"] > 0
+        reached = [(each["behind"], each["step"]) for each in steps]
+        assert len(reached) == 2 * 6
     number, data = workshop.preview
     assert number > 0
     assert data[8:12] == b"WEBP"
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3], ids=["quick", "slow"])
+def test_pictures_are_counted_once_whether_they_are_sealed_soon_or_late(place, pause):
+    workshop = place.workshop(FakeBackend(seconds_per_run=pause))
+    with Ear(workshop) as ear:
+        job = workshop.submit(order(count=5, steps=2, sampler="euler"))
+        workshop.wait(job.id, LONG)
+        ear.wait_for("sealed", 3)
+    reached = [(n.data["behind"], n.data["step"]) for n in ear.heard if n.name == "step"]
+    assert reached == [(behind, step) for behind in range(5) for step in (1, 2)]
 
 
 def test_without_a_listener_no_preview_is_made(place):
