@@ -77,8 +77,6 @@ def gallery(
         _warn_of_others(state, address.host)
         watch.allow_listening(address.host)  # its name is looked up
     state.api_token = _api_token(api_token_file) if api or api_token_file else ""
-    if state.api_token:
-        state.adopt(access.open())  # a program cannot type a passphrase
     launcher = Launcher(access.settings)
     with listen(address, watch.allow_listening if is_open else lambda _: None) as listener:
         server = make_server(state, address, listener)
@@ -88,6 +86,8 @@ def gallery(
             note(f"The address was used. For another browser: {address_of(state)}")
 
         state.entered = entered
+        if state.api_token:
+            state.adopt(access.open())  # a program cannot type a passphrase
         result(address_of(state))
         if state.api_token:
             shown = "of the file" if api_token_file else state.api_token
