@@ -9,6 +9,7 @@ from safelight.gallery.attempts import Attempts
 from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
 from safelight.gallery.transfer import TransferHolder
+from safelight.gallery.undo import Undo
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -43,6 +44,7 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.undo = Undo()
         self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
@@ -152,6 +154,7 @@ class Gallery:
             self._closing = []
             vault, self._vault, self._catalogue = self._vault, None, None
             self.sessions.forget_views()
+            self.undo.forget()
             for close in closing:
                 close()
             if vault is not None:

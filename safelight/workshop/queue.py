@@ -12,7 +12,7 @@ from safelight.workshop.feed import Feed
 from safelight.workshop.job import Job, State, read_job
 from safelight.workshop.order import Order, job_of
 from safelight.workshop.pace import Pace
-from safelight.workshop.runner import Runner
+from safelight.workshop.runner import FAILED_ALIKE, Runner
 
 if TYPE_CHECKING:
     from safelight.workshop.pipelines import Pipelines
@@ -148,6 +148,7 @@ class Workshop:
                 return
             if job.state is State.FAILED:
                 self._write(job, State.WAITING, "")
+                self._paused = "" if self._paused == FAILED_ALIKE else self._paused
             self._jobs[job_id] = replace(job, state=State.WAITING, reason="")
             self._start()
         self.tell()

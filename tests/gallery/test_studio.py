@@ -139,6 +139,9 @@ def test_a_painted_mask_goes_in_with_its_picture_and_both_are_sealed(studio, wor
     assert record.metadata["parent"] == parent
     assert {"init", "mask"} <= set(record.blobs)
     assert bytes(state.vault.read(child, "init")) == bytes(state.vault.read(parent, "picture"))
+    small = lay(studio, mask[::2])
+    again = {"model": "pocket", "fields": FIELDS, "init": "record", "parent": parent}
+    assert "of another size" in post(studio, "/studio/submit", mask=small, **again).text
     shown = studio.get(f"/studio/picture/{name}")
     assert shown.headers["content-type"] == "image/png"
     # from the child: what went in lies on the desk again, under the picture that it was made of

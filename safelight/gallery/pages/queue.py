@@ -157,6 +157,7 @@ def _written(news: "News") -> str:
 def _step(job: Job, left: float | None) -> dict[str, Any]:
     return {
         "job": job.id,
+        "done": job.done,
         "behind": job.behind,
         "count": job.count,
         "step": job.step,

@@ -63,7 +63,7 @@ function add(id) {
   button.dataset.id = id;
   const image = document.createElement("img");
   image.src = `/events/thumbnail/${id}`;
-  image.alt = "Made lately";
+  image.alt = `Picture ${id.slice(0, 8)}`;
   button.append(image);
   button.addEventListener("click", () => show(id, true));
   button.addEventListener("dblclick", () => document.getElementById("open").click());
@@ -85,6 +85,10 @@ function stepped(told) {
   words.push(told.steps ? `step ${told.step} of ${told.steps}` : "loading the model");
   if (told.left) words.push(`${told.left} left`);
   runText.textContent = words.join(" · ");
+  const left = document.getElementById("queue-left");
+  if (left && told.left) left.textContent = `about ${told.left} left`;
+  const row = queue.querySelector(`.job[data-job="${told.job}"] .job-count`);
+  if (row) row.textContent = `${told.done}/${told.count}`;
   if (!told.preview || performance.now() - chosen < LEADING) return;
   current = "";
   stage.removeAttribute("data-empty");

@@ -266,6 +266,19 @@ def test_a_failed_job_says_why_and_stays_for_another_try(place, backend, paused)
     assert place.count(Kind.JOB) == 0
 
 
+def test_another_try_after_a_lost_device_goes_on_with_the_queue(place):
+    workshop = place.workshop(FakeBackend(fails_on="latent_sample"))
+    job = workshop.submit(order())
+    assert workshop.wait(job.id, LONG).state is State.FAILED
+    assert workshop.paused
+    with Ear(workshop) as ear:
+        workshop.resume(job.id)
+        ear.wait_for("failed")  # it was tried once more
+    workshop.pause("a person asked")
+    workshop.resume(job.id)
+    assert workshop.paused == "a person asked"
+
+
 def test_a_job_that_was_removed_meanwhile_fails_alone(place):
     workshop = place.workshop()
     workshop.pause()
