@@ -31,6 +31,11 @@ PAGES = (
     "welcome",
     "grid",
     "pictures",
+    "detail",
+    "compare",
+    "labels",
+    "albums",
+    "shows",
     "studio",
     "queue",
     "kit",
@@ -38,6 +43,8 @@ PAGES = (
     "importing",
     "sdapi",
     "images_api",
+    "trash",
+    "settings",
 )
 TICK = 1.0  # seconds between two looks at the idle clock
 

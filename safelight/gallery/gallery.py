@@ -9,6 +9,7 @@ from safelight.gallery.attempts import Attempts
 from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
 from safelight.gallery.transfer import TransferHolder
+from safelight.gallery.undo import Undo
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -43,6 +44,7 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.undo = Undo()
         self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
@@ -153,6 +155,7 @@ class Gallery:
             self._closing = []
             vault, self._vault, self._catalogue = self._vault, None, None
             self.sessions.forget_views()
+            self.undo.forget()
             for close in closing:
                 close()
             if vault is not None:
@@ -173,6 +176,8 @@ class Gallery:
 
     def lock_if_idle(self) -> bool:
         """Lock when nobody used the gallery for long enough; say whether it was locked now."""
+        if self.making.keeps_open:
+            self.touch()  # somebody asked to wait for the queue
         if self.is_locked or self.idle_left() > 0:
             return False
         self.lock()

@@ -89,6 +89,11 @@ class Job:
         return not self.requests
 
     @property
+    def is_alive(self) -> bool:
+        """Say whether it is being made, or will be without anybody's doing."""
+        return self.state in {State.WAITING, State.RUNNING}
+
+    @property
     def prompt(self) -> str:
         """Give the prompt as it was typed."""
         return self.template or (self.requests[0].prompt if self.requests else "")

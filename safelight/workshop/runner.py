@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from safelight.workshop.pipelines import Pipelines
     from vault import Vault
 
-__all__ = ["Floor", "Runner"]
+__all__ = ["FAILED_ALIKE", "Floor", "Runner"]
 
+FAILED_ALIKE: Final = "the last job failed for a reason that the next one would meet too"
 PREVIEW_EVERY: Final = 0.2  # seconds between previews at least
 Outcome = tuple[State, str]
 
@@ -105,7 +106,7 @@ class Runner:
         if self._floor.is_closing:
             return State.WAITING, ""
         if pauses:
-            self._floor.pause("the last job failed for a reason that the next one would meet too")
+            self._floor.pause(FAILED_ALIKE)
         hint = getattr(error, "hint", "")
         text = "the file system refused" if isinstance(error, OSError) else str(error)
         return State.FAILED, f"{text} ({hint})" if hint else text
@@ -217,6 +218,7 @@ class Runner:
         self._floor.feed.tell(
             "step",
             job=job.id,
+            done=job.done,
             behind=job.behind,
             count=job.count,
             step=job.step,

@@ -76,7 +76,7 @@ def way_on(request: Request) -> Response:
 
 async def submit(request: Request) -> Response:
     """Put what the form asks for into the queue; a refusal says which field it is about."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     asked = _object(await read_json(request))
     try:
         job = await run_in_threadpool(_submitted, making, asked)
@@ -87,18 +87,19 @@ async def submit(request: Request) -> Response:
 
 async def tokens(request: Request) -> Response:
     """Count the tokens of both prompts by the model's tokenizer, and keep the form in memory."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     asked = _object(await read_json(request))
-    making.form = asked
     try:
-        return JSONResponse(await run_in_threadpool(_counted, making, asked))
+        counted = await run_in_threadpool(_counted, making, asked)
     except (EngineError, ApplicationError) as error:
         return refused(error)
+    making.form = asked
+    return JSONResponse(counted)
 
 
 async def lay_down(request: Request) -> Response:
     """Take a picture to draw from, as a raw body; it stays in memory alone."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     data = await request.body()
     try:
         name = await run_in_threadpool(making.desk.lay, data)
@@ -117,7 +118,7 @@ def laid_down(request: Request) -> Response:
 
 async def upscale(request: Request) -> Response:
     """Put a job into the queue that enlarges a sealed picture with an upscaler."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     asked = _object(await read_json(request))
     record, upscaler = _text(asked, "record"), _text(asked, "upscaler")
     try:
@@ -174,6 +175,8 @@ def _canvas(making: Making, asked: Mapping[str, Any]) -> "Canvas | None":
         import numpy as np
 
         area = np.asarray(Image.fromarray(making.desk.take(mask)).convert("L"))
+        if area.shape != pixels.shape[:2]:
+            raise UsageError("the mask is of another size than the picture", hint="paint it anew")
     return Canvas(pixels, area, parent)
 
 

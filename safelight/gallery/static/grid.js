@@ -75,7 +75,7 @@ async function watch() {
     try {
       const { version, loading } = await ask("/api/version");
       if (version !== found.version) await look({ quiet: true });
-      if (loading) pause = 400;
+      if (loading) pause = found.count < 2000 ? 400 : 1500;
     } catch {
       pause = 5000;
     }

@@ -83,7 +83,7 @@ bind(["Ctrl Enter"], "Make what the form asks for", null);
 bind(["Ctrl ↑", "Ctrl ↓"], "In a prompt: weigh the selection", null);
 bind(["k", "ArrowLeft"], "The newer picture", () => stage.showNext(-1));
 bind(["j", "ArrowRight"], "The older picture", () => stage.showNext(1));
-bind(["Enter"], "Open the picture shown", () => stage.currentPicture() && document.getElementById("open").click());
+bind(["o"], "Open the picture shown", () => stage.currentPicture() && document.getElementById("open").click());
 bind(["a"], "Again, with a new seed", () => goOn("again"));
 bind(["s"], "All that it had into the form, with its seed", () => goOn("same"));
 bind(["r"], "Remix: begin with it", () => goOn("remix"));
