@@ -11,6 +11,7 @@ const AHEAD = 0.6; // screens above and below that are made ready
 const SETTLE = 90; // milliseconds without scrolling until pictures are fetched
 const LONG_PRESS = 450; // milliseconds
 const MOST = 1000; // pictures of one selection
+const MOST_SHARED = 400; // pictures whose ids fit into an address
 
 const element = (id) => document.getElementById(id);
 const [main, scroller, canvas, cells, days] = ["main", "scroller", "canvas", "cells", "days"].map(element);
@@ -74,7 +75,7 @@ async function watch() {
     try {
       const { version, loading } = await ask("/api/version");
       if (version !== found.version) await look({ quiet: true });
-      if (loading) pause = 400;
+      if (loading) pause = found.count < 2000 ? 400 : 1500;
     } catch {
       pause = 5000;
     }
@@ -275,7 +276,9 @@ const tag = () => ids().length && askNames("tag", ids(), changed);
 const album = () => ids().length && askNames("album", ids(), changed);
 
 function share() {
-  if (ids().length) location.href = `/share/${ids().join(",")}`;
+  const some = ids();
+  if (some.length > MOST_SHARED) notice(`Share at most ${MOST_SHARED} pictures at once.`);
+  else if (some.length) location.href = `/share/${some.join(",")}`;
 }
 
 async function blur() {
