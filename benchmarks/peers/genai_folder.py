@@ -2,7 +2,7 @@
 
 usage: python -m benchmarks.peers.genai_folder BUNDLE FOLDER
 
-The networks are the bundle's own, with weights as they are; the timestep gets one dimension, which
+The networks are the bundle's own, with weights as they are; the timestep becomes int64[1], which
 genai insists on, and the tokenizer becomes a graph.
 """
 
@@ -33,9 +33,9 @@ def make(bundle: Path, folder: Path) -> None:
         model = ov.Core().read_model(bundle / name / "model.onnx")
         if name == "unet":
             (old,) = (p for p in model.get_parameters() if p.friendly_name == "timestep")
-            new = ops.parameter([1], np.float32, name="timestep")
+            new = ops.parameter([1], np.int64, name="timestep")
             new.output(0).set_names({"timestep"})
-            scalar = ops.squeeze(new, ops.constant(np.array([0], np.int64)))
+            scalar = ops.convert(ops.squeeze(new, ops.constant(np.array([0], np.int64))), "f32")
             for target in old.output(0).get_target_inputs():
                 target.replace_source_output(scalar.output(0))
             model.remove_parameter(old)
@@ -48,7 +48,8 @@ def make(bundle: Path, folder: Path) -> None:
         for name, value in scheduler.items()
         if not (isinstance(value, float) and math.isinf(value))
     }
-    finite["_class_name"] = "DDIMScheduler"  # it refuses names that it has no code for
+    # It refuses names that it has no code for, and clipping, which these models do not use.
+    finite |= {"_class_name": "DDIMScheduler", "clip_sample": False}
     (part / "scheduler").mkdir()
     (part / "scheduler" / "scheduler_config.json").write_text(json.dumps(finite), "utf-8")
     index = json.loads((bundle / "model_index.json").read_text("utf-8"))

@@ -7,6 +7,7 @@ from safelight.gallery.pages.queue import LATELY
 from vault import Kind
 
 pytestmark = pytest.mark.browser
+PASSPHRASE = "correct horse battery staple"  # of conftest's vault
 LONG = 60_000  # milliseconds that nothing here takes
 
 
@@ -117,7 +118,38 @@ def test_a_refusal_stands_beside_its_field_and_everything_fits_a_phone(gallery, 
         page.set_viewport_size({"width": width, "height": 800})
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width
+    drop_a_picture(page)
+    page.locator("#begin-init").wait_for()
+    page.get_by_role("button", name="Take away").click()
+
+    # a lock in the middle of the work: the page is dark, and the rest is offered afterwards
+    page.get_by_label("Pictures", exact=True).fill("200")
+    page.get_by_role("button", name="Make").click()
+    page.locator("#stage[data-preview]").wait_for(timeout=LONG)
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     page.get_by_label("Passphrase").wait_for()
     assert "blue house" not in page.content()
+    page.get_by_label("Passphrase").fill(PASSPHRASE)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    page.get_by_role("button", name="Go on with 1").wait_for()
+    page.get_by_role("button", name="Cancel all").click()
+    page.locator(".job").wait_for(state="detached")
+
+
+def drop_a_picture(page):
+    """Drop a picture on the page as a person does with a file."""
+    page.evaluate(
+        """() => {
+          const canvas = document.createElement("canvas");
+          canvas.width = canvas.height = 64;
+          canvas.getContext("2d").fillRect(0, 0, 32, 64);
+          canvas.toBlob((blob) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([blob], "x.png", { type: "image/png" }));
+            document.body.dispatchEvent(
+              new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }),
+            );
+          });
+        }"""
+    )
