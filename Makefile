@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests run offline in every sense; two threads are what the smallest machine has.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-long lint types unit bench pocket accept-gpu clean
+.PHONY: demo test test-long lint types unit bench bench-micro bench-micro-save bench-peers pocket accept-gpu clean
 
 # The runtime alone: no torch. Python compiles what it imports; the rest would be 60 MB for nothing.
 $(VENV)/runtime: pyproject.toml
@@ -37,7 +37,7 @@ unit: $(VENV)/dev
 test: lint types unit
 
 test-long: $(VENV)/dev
-	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib --strict-markers -ra --durations=20'
+	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib -p no:schemathesis --strict-markers -ra --durations=20'
 
 bench: $(VENV)/dev
 	$(BIN)/python -m benchmarks.pocket
@@ -47,6 +47,22 @@ bench: $(VENV)/dev
 	$(PYTHON) -m venv $(VENV)-startup
 	$(VENV)-startup/bin/python -m pip install --quiet --disable-pip-version-check --no-compile '.[cpu]'
 	$(BIN)/python -m benchmarks.startup $(VENV)-startup/bin/python
+
+# Small pieces against their saved baselines of this machine; a quarter slower fails.
+MICRO := $(BIN)/python -m pytest benchmarks/micro -q --benchmark-only -o filterwarnings=default --benchmark-storage=file://benchmarks/micro/baselines
+bench-micro: $(VENV)/dev
+	$(MICRO) --benchmark-compare --benchmark-compare-fail=median:25%
+
+bench-micro-save: $(VENV)/dev
+	$(MICRO) --benchmark-save=baseline
+
+# Other projects beside ours, each in a venv of its own under bench-peers-work: wants the package
+# index, 8 GB of disk, and half an hour for the installations; the turns are bounded by themselves.
+bench-peers: $(VENV)/dev
+	$(BIN)/python -m benchmarks.peers --scenario pocket-128 --work bench-peers-work --limit 600
+	test -x bench-peers-work/venvs/sqlcipher/bin/python || { $(PYTHON) -m venv bench-peers-work/venvs/sqlcipher && \
+	  bench-peers-work/venvs/sqlcipher/bin/python -m pip install --quiet sqlcipher3-wheels; }
+	$(BIN)/python -m benchmarks.vault_peers --sqlcipher-python bench-peers-work/venvs/sqlcipher/bin/python
 
 # Trains the model in the box, resumable at any moment; wants npm and a machine that does nothing else.
 pocket: $(VENV)/dev

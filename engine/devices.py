@@ -104,6 +104,7 @@ def describe(device: str, precision: str, cache_dir: Path | None = None) -> dict
     facts: dict[str, Any] = {
         "processor": platform.processor() or platform.machine(),
         "cores": physical_cores(),
+        "kernel": _kernel(),
         "libraries": _libraries(),
         "NVIDIA driver": _driver(),
     }
@@ -173,6 +174,15 @@ def _onnxruntime(precision: str, why: str, kind: str = "onnxruntime", which: str
     if provider.shares:
         why += "; operators that it lacks run on the processor"
     return Choice(backend=backend, reason=f"ONNX Runtime, {place}, fp32: {why}")
+
+
+def _kernel() -> str:
+    from engine.kernels.library import find
+
+    found, why = find()
+    if found is None:
+        return f"none ({why}): attention by OpenVINO itself"
+    return f"attention on {found.name}, {found.threads} threads, in OpenVINO's bf16"
 
 
 def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends import Array, Libraries, Shapes
+from engine.backends.attention import attend_by_kernel, operation
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
 from engine.backends.rewrites import VERSION, rewrite
@@ -24,6 +25,7 @@ from engine.cores import core_limit
 from engine.devicenames import no_openvino_device
 from engine.errors import BundleError, DeviceError
 from engine.forms import Source, no_int8, source_of
+from engine.kernels import library as kernels
 from engine.memory import requested_bytes, room_for
 
 __all__ = ["HINTS", "OpenVinoBackend", "runtime"]
@@ -106,6 +108,18 @@ class OpenVinoBackend:
         limit = (threads or core_limit()) if device == "CPU" else 0
         if limit:
             self._options["INFERENCE_NUM_THREADS"] = limit
+        # With bf16 alone: what is asked for in fp32 stays fp32 to the end.
+        self._attention, self.kernel = self._own_attention() if hint == "bf16" else (None, "none")
+
+    def _own_attention(self) -> tuple[type | None, str]:
+        if self.device != "CPU":
+            return None, "none"
+        found, name = kernels.find(self._threads or core_limit())
+        if found is None:
+            return None, "none"
+        made = operation(runtime(), found)
+        self._core.add_extension(made)  # so that compiled models with it are read again
+        return made, f"{name} {kernels.VERSION}"
 
     def _check_device(self, device: str) -> None:
         there: list[str] = list(self._core.available_devices)
@@ -171,6 +185,7 @@ class OpenVinoBackend:
             "libraries": self.libraries,
             "processor": [self.processor, *self.capabilities],
             "rewrites": VERSION,
+            "kernel": self.kernel,
         }
 
     def _import(self, blob: NDArray[np.uint8], key: str) -> Any | None:
@@ -203,6 +218,8 @@ class OpenVinoBackend:
                 hint="multiples of 64 pixels fit every model",
             ) from error
         if rewritten and self.device == "CPU":  # a quantised form runs as it was measured
+            if self._attention is not None:
+                attend_by_kernel(runtime(), graph, self._attention)
             rewrite(runtime(), graph)
         try:
             with room_for("OpenVINO", _place(model), shapes):

@@ -161,6 +161,10 @@ class Catalogue:
         at = stock.find(record_id)
         return None if at is None else stock.row(at)
 
+    def parent(self, record_id: str) -> str:
+        """Return the id of what a picture was made of, or nothing."""
+        return self._stock.parent(record_id)
+
     def children(self, record_id: str) -> list[Row]:
         """Return what was made of a picture, oldest first, without the trash."""
         return self._stock.children(record_id)

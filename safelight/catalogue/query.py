@@ -18,7 +18,7 @@ from typing import TypeVar
 from safelight.catalogue.text import fold
 from safelight.exits import UsageError
 
-__all__ = ["FLAGS", "SORTS", "Query", "QueryError", "Range", "Size", "Term"]
+__all__ = ["FLAGS", "SORTS", "Query", "QueryError", "Range", "Size", "Term", "named"]
 
 T = TypeVar("T", int, float)
 MAX_QUERY = 1000  # characters
@@ -112,6 +112,12 @@ class Query:
     def wants_trash(self) -> bool:
         """Say whether it is about the trash; else what lies there is hidden."""
         return any(term.field == "is" and term.value == "trashed" for term in self.terms)
+
+
+def named(field: str, name: str) -> str:
+    """Return the search for what has this tag, album or model, whatever the name holds."""
+    start, quote, _ = name.partition('"')
+    return f'{field}:"{start}{"*" if quote else ""}"'
 
 
 def _value(field: str, text: str, today: date) -> str | Range | Size:

@@ -92,6 +92,14 @@ class Stock:
                 return at << _BITS | int(found[0])
         return None
 
+    def parent(self, record_id: str) -> str:
+        """Return the id of what a picture was made of, or nothing."""
+        at = self.find(record_id)
+        if at is None:
+            return ""
+        high, low = self.chunks[at >> _BITS].columns["parent"][at & _ROW].tolist()
+        return f"{high:016x}{low:016x}" if high or low else ""
+
     def children(self, record_id: str) -> list[Row]:
         """Return what was made of a picture, oldest first, without the trash."""
         wanted = id_words(record_id)

@@ -75,11 +75,13 @@ def listen(address: Address, allow: Callable[[str], None] = lambda _: None) -> s
     allow: is told the numbers that the host's name stands for, before they are used.
     """
     try:
-        family, *_, place = socket.getaddrinfo(
+        family, kind, _, _, place = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         allow(str(place[0]))
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        # The protocol by its number: asyncio turns Nagle's delay off for no other socket, and each
+        # answer would wait 40 ms for the browser to acknowledge its head.
+        listener = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(place)

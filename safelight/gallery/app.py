@@ -31,11 +31,20 @@ PAGES = (
     "welcome",
     "grid",
     "pictures",
+    "detail",
+    "compare",
+    "labels",
+    "albums",
+    "shows",
     "studio",
     "queue",
     "kit",
     "share",
     "importing",
+    "sdapi",
+    "images_api",
+    "trash",
+    "settings",
 )
 TICK = 1.0  # seconds between two looks at the idle clock
 

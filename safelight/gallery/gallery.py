@@ -9,6 +9,7 @@ from safelight.gallery.attempts import Attempts
 from safelight.gallery.making import MakingHolder
 from safelight.gallery.sessions import Sessions
 from safelight.gallery.transfer import TransferHolder
+from safelight.gallery.undo import Undo
 from safelight.hardening import hide_memory
 from safelight.settings import Settings
 from vault import LockedError
@@ -43,6 +44,7 @@ class Gallery:
         self.settings = settings
         self.sessions = Sessions()
         self.attempts = Attempts(clock)
+        self.undo = Undo()
         self.transfer = TransferHolder()
         self.idle_seconds = idle_seconds
         self.needs_passphrase = needs_passphrase
@@ -50,6 +52,7 @@ class Gallery:
         self.hosts: frozenset[str] = frozenset()  # what `Host` may say; the server fills it in
         self.origin = ""  # our own, as browsers write it
         self.api_token = ""  # what programs show; empty: the drop-in APIs are off
+        self.programs_model = ""  # what programs get that name no model; empty: the settings' one
         self.entered: Callable[[], None] = lambda: None  # a browser used the address up
         self.creation: Creation | None = None  # of the first run, while the phrase is shown
         self.making = MakingHolder(settings)
@@ -152,6 +155,7 @@ class Gallery:
             self._closing = []
             vault, self._vault, self._catalogue = self._vault, None, None
             self.sessions.forget_views()
+            self.undo.forget()
             for close in closing:
                 close()
             if vault is not None:
@@ -172,6 +176,8 @@ class Gallery:
 
     def lock_if_idle(self) -> bool:
         """Lock when nobody used the gallery for long enough; say whether it was locked now."""
+        if self.making.keeps_open:
+            self.touch()  # somebody asked to wait for the queue
         if self.is_locked or self.idle_left() > 0:
             return False
         self.lock()

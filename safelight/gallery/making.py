@@ -58,6 +58,12 @@ class MakingHolder:
                 gallery.on_lock(self._close)
             return self._making
 
+    @property
+    def keeps_open(self) -> bool:
+        """Say whether the vault shall not lock itself by rest yet, since the queue is at work."""
+        making = self._making
+        return making is not None and making.workshop.keeps_open
+
     def _close(self) -> None:
         with self._guard:
             making, self._making = self._making, None

@@ -17,6 +17,7 @@ __all__ = ["gallery_of", "page", "view_of"]
 FOLDER = Path(__file__).parent / "templates"
 NAVIGATION = (
     ("Gallery", "/"),
+    ("Albums", "/albums"),
     ("Studio", "/studio"),
     ("Trash", "/trash"),
     ("Import", "/import"),

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
     from engine import GenerationRequest
     from safelight.kit import Style
 
-__all__ = ["WAYS", "field_of", "fields_from", "fields_of", "prefilled", "with_styles"]
+__all__ = [
+    "ENLARGE_STRENGTH",
+    "WAYS",
+    "field_of",
+    "fields_from",
+    "prefilled",
+    "with_styles",
+]
 
 WAYS: Final = ("again", "same", "remix", "variations", "upscale")
 MAX_FIELDS: Final = 64
@@ -66,7 +73,7 @@ def with_styles(fields: Mapping[str, Any], styles: "list[Style]") -> dict[str, A
     return dict(fields) | {"prompt": prompt, "negative_prompt": negative}
 
 
-def fields_of(request: "GenerationRequest", template: str = "") -> dict[str, Any]:
+def _fields_of(request: "GenerationRequest", template: str = "") -> dict[str, Any]:
     """Give the form's fields for a request that was made before. template: as it was typed."""
     found = {name: getattr(request, name) for name in field_types() if hasattr(request, name)}
     return found | {"prompt": template} if template else found
@@ -81,7 +88,7 @@ def prefilled(
     variations: near the picture's own noise. upscale: drawn over once more, larger. Raises
     UsageError for another way.
     """
-    fields = fields_of(request, template) | {"count": 1}
+    fields = _fields_of(request, template) | {"count": 1}
     if way == "same":
         # The seed chose the wildcards' words: it is they that are kept, and not the template.
         return fields | {"prompt": request.prompt}
@@ -120,14 +127,16 @@ def field_of(message: str) -> str:
 
 
 def _typed(name: str, value: object, kinds: tuple[type, ...]) -> Any:
-    if isinstance(value, str):
-        try:
-            return value if str in kinds else kinds[-1](value.strip())
-        except ValueError:
-            kind = "a whole number" if kinds[-1] is int else "a number"
-            raise UsageError(f"{name} must be {kind}") from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or str in kinds:
+    """Give a value the type that its field has."""
+    kind = kinds[-1]
+    if isinstance(value, str) and kind is str:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or kind is str:
         raise UsageError(f"{name} has a value of another kind")
-    if kinds[-1] is int and value != int(value):
-        raise UsageError(f"{name} must be a whole number")
-    return kinds[-1](value)
+    try:
+        found = kind(value.strip() if isinstance(value, str) else value)
+    except (ValueError, OverflowError):  # no number, or one that is none or endless
+        found = None
+    if found is None or (isinstance(value, float) and found != value and kind is int):
+        raise UsageError(f"{name} must be {'a whole number' if kind is int else 'a number'}")
+    return found

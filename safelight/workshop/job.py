@@ -60,7 +60,8 @@ class Job:
     inputs: pictures that go in with every request. parent: the record that it was made of, or
     empty. template: the prompt before wildcards were filled in, or empty. reason: why it failed.
     made: ids of the pictures that are sealed, as far as this process made them. done: pictures that
-    are sealed, of `count`. step, steps: of the picture in hand; 0 of 0 before its first.
+    are sealed, of `count`. behind: pictures that are drawn, some of which may be about to be
+    sealed. step, steps: of the picture in hand; 0 of 0 before its first.
     """
 
     id: str = ""
@@ -73,6 +74,7 @@ class Job:
     reason: str = ""
     made: tuple[str, ...] = ()
     done: int = 0
+    behind: int = 0
     step: int = 0
     steps: int = 0
 
@@ -85,6 +87,11 @@ class Job:
     def enlarges(self) -> bool:
         """Say whether it enlarges a picture instead of drawing one."""
         return not self.requests
+
+    @property
+    def is_alive(self) -> bool:
+        """Say whether it is being made, or will be without anybody's doing."""
+        return self.state in {State.WAITING, State.RUNNING}
 
     @property
     def prompt(self) -> str:

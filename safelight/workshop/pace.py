@@ -44,7 +44,7 @@ class Pace:
         return sum(known) if known and len(known) == len(found) else None
 
     def _job(self, job: "Job") -> float | None:
-        total, behind = 0.0, job.done
+        total, behind = 0.0, job.behind
         for request in job.requests:
             left = max(0, request.count - behind)
             behind = max(0, behind - request.count)

@@ -12,7 +12,7 @@ from safelight.workshop.feed import Feed
 from safelight.workshop.job import Job, State, read_job
 from safelight.workshop.order import Order, job_of
 from safelight.workshop.pace import Pace
-from safelight.workshop.runner import Runner
+from safelight.workshop.runner import FAILED_ALIKE, Runner
 
 if TYPE_CHECKING:
     from safelight.workshop.pipelines import Pipelines
@@ -51,6 +51,7 @@ class Workshop:
         self._ended: OrderedDict[str, Job] = OrderedDict()
         self._cancelled: set[str] = set()
         self._paused = ""
+        self._stays = False
         self._closing = False
         self._thread: threading.Thread | None = None
         self._preview: tuple[int, bytes] = (0, b"")
@@ -81,8 +82,17 @@ class Workshop:
 
     def seconds_left(self) -> float | None:
         """Estimate how long what waits will take in all; None while nothing was measured."""
-        alive = (State.WAITING, State.RUNNING)
-        return self.pace.seconds_left(job for job in self.jobs if job.state in alive)
+        return self.pace.seconds_left(job for job in self.jobs if job.is_alive)
+
+    @property
+    def keeps_open(self) -> bool:
+        """Say whether somebody wants the vault to stay open until this work is done."""
+        return self._stays and not self._paused and any(job.is_alive for job in self.jobs)
+
+    def stay_open(self, *, until_done: bool) -> None:
+        """Want the vault to stay open until the queue is worked off, or no longer."""
+        self._stays = until_done
+        self.tell()
 
     def find(self, job_id: str) -> Job:
         """Give a job, also one that has ended lately. Raises UsageError where there is none."""
@@ -138,6 +148,7 @@ class Workshop:
                 return
             if job.state is State.FAILED:
                 self._write(job, State.WAITING, "")
+                self._paused = "" if self._paused == FAILED_ALIKE else self._paused
             self._jobs[job_id] = replace(job, state=State.WAITING, reason="")
             self._start()
         self.tell()
@@ -167,14 +178,18 @@ class Workshop:
                     break
             return self.find(job_id)
 
-    def close(self) -> None:
-        """Stop after the step in hand, forget prompts and pictures; what waits stays sealed."""
+    def close(self, patience: float = PATIENCE) -> None:
+        """Stop after the step in hand, forget prompts and pictures; what waits stays sealed.
+
+        patience: seconds to wait for that step. A slower one ends later, and what it was to finish
+        is made again.
+        """
         with self._changed:
             self._closing = True
             thread = self._thread
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(PATIENCE)
+            thread.join(patience)
         with self._changed:
             self._jobs.clear()
             self._ended.clear()
@@ -243,6 +258,7 @@ class Workshop:
             else:
                 self._delete(job_id)
                 self._end(job, state)
+            self._stays = self._stays and any(each.is_alive for each in self._jobs.values())
             self._changed.notify_all()
         if state is State.FAILED:
             self.feed.tell("failed", job=job_id, reason=reason)

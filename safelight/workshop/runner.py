@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from safelight.workshop.pipelines import Pipelines
     from vault import Vault
 
-__all__ = ["Floor", "Runner"]
+__all__ = ["FAILED_ALIKE", "Floor", "Runner"]
 
+FAILED_ALIKE: Final = "the last job failed for a reason that the next one would meet too"
 PREVIEW_EVERY: Final = 0.2  # seconds between previews at least
 Outcome = tuple[State, str]
 
@@ -76,6 +77,7 @@ class Runner:
         self._clock = clock
         self._shown = -PREVIEW_EVERY
         self._last: tuple[GenerationRequest, float] | None = None  # a picture's last step, and when
+        self._drawn = False  # the step before was a picture's last one
 
     def run(self) -> Outcome:
         """Make what is left of the job. Gives how it ended; WAITING where the vault is locked.
@@ -104,7 +106,7 @@ class Runner:
         if self._floor.is_closing:
             return State.WAITING, ""
         if pauses:
-            self._floor.pause("the last job failed for a reason that the next one would meet too")
+            self._floor.pause(FAILED_ALIKE)
         hint = getattr(error, "hint", "")
         text = "the file system refused" if isinstance(error, OSError) else str(error)
         return State.FAILED, f"{text} ({hint})" if hint else text
@@ -117,7 +119,10 @@ class Runner:
         sealed = sealed_places(self._vault, job.id)
         requests, places = what_is_left(job, sealed)
         job = self._job = self._floor.update(
-            job.id, done=len(sealed), made=tuple(sealed[place] for place in sorted(sealed))
+            job.id,
+            done=len(sealed),
+            behind=len(sealed),
+            made=tuple(sealed[place] for place in sorted(sealed)),
         )
         if not requests:
             return State.DONE, ""
@@ -174,10 +179,14 @@ class Runner:
     def _stepped(self, step: "Step", request: "GenerationRequest") -> None:
         now = self._clock()
         self._rested(now - step.seconds)
-        if step.index + 1 == step.count:
+        job, behind = self._job, self._job.behind
+        if self._drawn and step.index == 0:
+            behind = min(behind + 1, job.count - 1)
+        self._drawn = step.index + 1 == step.count
+        if self._drawn:
             self._last = request, now
-        self._floor.pace.step(self._job.model, request, step.seconds, step.count)
-        self._job = self._floor.update(self._job.id, step=step.index + 1, steps=step.count)
+        self._floor.pace.step(job.model, request, step.seconds, step.count)
+        self._job = self._floor.update(job.id, behind=behind, step=step.index + 1, steps=step.count)
         preview = 0
         if self._floor.feed.is_heard and now - self._shown >= PREVIEW_EVERY:
             from safelight.pixels import encode_thumbnail
@@ -189,9 +198,11 @@ class Runner:
     def _sealed(self, event: "Sealed") -> None:
         self._rested(self._clock())
         job = self._job
-        self._job = self._floor.update(
-            job.id, made=(*job.made, event.record_id), done=job.done + 1, step=0, steps=0
-        )
+        done = job.done + 1
+        self._job = self._floor.update(job.id, made=(*job.made, event.record_id), done=done)
+        if done > job.behind:  # it is sealed before the next one's first step
+            self._drawn = False
+            self._job = self._floor.update(job.id, behind=done, step=0, steps=0)
         told = {name: event.line[name] for name in ("seed", "width", "height", "flagged")}
         self._floor.feed.tell("sealed", job=job.id, id=event.record_id, **told)
 
@@ -208,6 +219,7 @@ class Runner:
             "step",
             job=job.id,
             done=job.done,
+            behind=job.behind,
             count=job.count,
             step=job.step,
             steps=job.steps,

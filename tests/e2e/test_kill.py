@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.command import make_home
 
-KILLS = 16  # of whole programs; the vault's own loops add two hundred, the long suite 10^4
+KILLS = 50  # of whole programs; the vault's own loops add two hundred, the long suite 10^4
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,20 @@
 """Every supported cell of sampler x schedule x prediction type against somebody else's code."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import safelight
+from engine import Bundle
+from engine.backends.openvino import OpenVinoBackend
 from engine.errors import RequestError
 from engine.request import DEFAULT_ETA, SAMPLERS, SCHEDULES
 from engine.samplers import CELLS, METHODS, tabulate
 from engine.samplers.row import Row, pack
 from engine.schedule import CONVENTIONS, PREDICTION_TYPES, SPACINGS, Training, schedule
+from engine.stages import Stages
 from tests.engine import oracle
 
 K_SAMPLERS = {
@@ -87,44 +93,72 @@ def by_k_diffusion(sampler, table, grid, noise, prediction, **options):
     return got, oracle.k_trajectory(function, grid, noise, prediction, **options)
 
 
+def trajectories(sampler, name, prediction, config, steps):
+    """Give our trajectory of a cell and somebody else's."""
+    training = Training.from_config(config)
+    noise = oracle.noises(steps, 2 * steps)
+    eta = DEFAULT_ETA.get(sampler, 0.0)
+    table = tabulate(sampler, training, name, steps, eta)
+    grid = schedule(name, training, steps, sampler)
+    got = oracle.preserving(oracle.ours(table, noise, prediction), sampler, table, grid.sigmas[-1])
+    if diffusers_can(sampler, name, prediction, steps):
+        made = oracle.scheduler(sampler, config, name, steps)
+        expected = oracle.diffusers_trajectory(made, noise, prediction)
+    elif sampler in ("ddim", "ddpm"):
+        expected = oracle.textbook_ddim(grid, noise, prediction, eta)
+    elif sampler == "tcd":
+        expected = oracle.textbook_tcd(grid, noise, prediction, eta)
+    elif sampler == "pndm":
+        got = oracle.ours(table, noise, prediction)
+        expected = oracle.textbook_plms(grid, noise, prediction)
+    elif sampler in K_ALONE:
+        got, expected = by_k_diffusion(sampler, table, grid, noise, prediction)
+    elif sampler == "lcm":
+        expected = oracle.textbook_lcm(grid, noise, prediction)
+    elif sampler == "euler_a":
+        function = oracle.k_diffusion("sampling").sample_euler_ancestral
+        expected = oracle.k_trajectory(function, grid, noise, prediction)
+    else:  # diffusers' integrator on our grid
+        # where a schedule is not of the class's own, its start is the configured spacing's
+        spacing = config["timestep_spacing"] if name == "ays" else "trailing"
+        made = oracle.scheduler(sampler, config, spacing, steps)
+        made = oracle.on_grid(made, oracle.doubled(grid) if sampler == "heun" else grid)
+        expected = oracle.diffusers_trajectory(made, noise, prediction)
+    return got, expected
+
+
 @pytest.mark.parametrize(("sampler", "name", "prediction"), CELLS)
 def test_cell_equals_its_oracle(sampler, name, prediction):
     for config in configs_for(prediction):
-        training = Training.from_config(config)
         for steps in oracle.STEPS:
-            noise = oracle.noises(steps, 2 * steps)
-            eta = DEFAULT_ETA.get(sampler, 0.0)
-            table = tabulate(sampler, training, name, steps, eta)
-            grid = schedule(name, training, steps, sampler)
-            got = oracle.preserving(
-                oracle.ours(table, noise, prediction), sampler, table, grid.sigmas[-1]
-            )
-            if diffusers_can(sampler, name, prediction, steps):
-                made = oracle.scheduler(sampler, config, name, steps)
-                expected = oracle.diffusers_trajectory(made, noise, prediction)
-            elif sampler in ("ddim", "ddpm"):
-                expected = oracle.textbook_ddim(grid, noise, prediction, eta)
-            elif sampler == "tcd":
-                expected = oracle.textbook_tcd(grid, noise, prediction, eta)
-            elif sampler == "pndm":
-                got = oracle.ours(table, noise, prediction)
-                expected = oracle.textbook_plms(grid, noise, prediction)
-            elif sampler == "dpmpp_3m_sde" and steps == 1:
-                continue  # k-diffusion reads h before it is set: UnboundLocalError
-            elif sampler in K_ALONE:
-                got, expected = by_k_diffusion(sampler, table, grid, noise, prediction)
-            elif sampler == "lcm":
-                expected = oracle.textbook_lcm(grid, noise, prediction)
-            elif sampler == "euler_a":
-                function = oracle.k_diffusion("sampling").sample_euler_ancestral
-                expected = oracle.k_trajectory(function, grid, noise, prediction)
-            else:  # diffusers' integrator on our grid
-                # where a schedule is not of the class's own, its start is the configured spacing's
-                spacing = config["timestep_spacing"] if name == "ays" else "trailing"
-                made = oracle.scheduler(sampler, config, spacing, steps)
-                made = oracle.on_grid(made, oracle.doubled(grid) if sampler == "heun" else grid)
-                expected = oracle.diffusers_trajectory(made, noise, prediction)
-            oracle.assert_agree(got, expected)
+            if (sampler, steps) != ("dpmpp_3m_sde", 1):  # k-diffusion reads h before it is set
+                oracle.assert_agree(*trajectories(sampler, name, prediction, config, steps))
+
+
+@pytest.fixture(scope="module")
+def pocket_network():
+    """Give pocket's own unet as a network of latents and timestep, f64[1, 4, 8, 8] each way."""
+    folder = Path(safelight.__file__).parent / "models" / "pocket"
+    bundle = Bundle.open(folder, hash_cache=None)
+    stages = Stages(bundle, OpenVinoBackend("fp32", None), bundle.tokenizers(), {})
+    request = bundle.request(prompt="red apple", seed=0, steps=1)
+    embeds = stages.embed(stages.conditioner.plan(request, 1, guided=False)).embeds
+    session = stages.components.unet(1, embeds.shape[1], *(8 * side for side in oracle.SHAPE[2:]))
+
+    def network(x, timestep):
+        given = {"sample": x.astype(np.float32), "encoder_hidden_states": embeds}
+        return session.run(given | {"timestep": np.asarray(timestep, np.float32)}).astype(float)
+
+    return network
+
+
+@pytest.mark.parametrize(
+    ("sampler", "name"), [cell[:2] for cell in CELLS if cell[2] == "v_prediction"]
+)
+def test_cell_equals_its_oracle_on_pocket(monkeypatch, pocket_network, sampler, name):
+    monkeypatch.setattr(oracle, "network", pocket_network)  # the stand-in steps aside
+    config = oracle.CONFIGS["pocket"]
+    oracle.assert_agree(*trajectories(sampler, name, "v_prediction", config, 6))
 
 
 @pytest.mark.parametrize("sampler", K_SAMPLERS)

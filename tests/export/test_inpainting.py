@@ -1,16 +1,21 @@
-"""Inpainting unets and the refiner are recognised, gated and kept; the engine says why it does not
-draw with them.
+"""Inpainting unets and the refiner are recognised, gated and kept. Nine channels paint what
+diffusers paints; alone they draw nothing, and the engine says why.
 """
 
 import json
+import warnings
 
+import diffusers
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file
 
-from engine import Bundle, BundleError, FakeBackend, Pipeline
+from engine import Bundle, BundleError, FakeBackend, Picture, Pipeline, choose
+from engine.inputs import Inputs
 from export import Ingredients, SourceError, export_checkpoint
-from export.architectures import write_random_checkpoint
+from export.architectures import TINY, TINY_XL, write_random_checkpoint
 from export.originals import load_original
 from export.source import open_checkpoint
 from export.weights import matched, read_weight
@@ -113,7 +118,86 @@ def test_it_passes_the_gate_and_draws_nothing_alone(tmp_path, name):
     assert weights["conv_in.weight"].shape[1] == inputs["sample"].shape[1]
     bundle = Bundle.open(tmp_path / "bundle", hash_cache=None)
     with pytest.raises(BundleError, match=r"refiner|inpainting"):
-        Pipeline(bundle, FakeBackend())
+        Pipeline(bundle, FakeBackend()).generate(bundle.request(prompt="red", seed=1))
+
+
+SEED, STEPS, SCALE = 11, 8, 4.0
+SAME = 45.0  # dB; what fp32 leaves is 60 and more
+
+
+def psnr(a, b):
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return 200.0 if error == 0.0 else 10.0 * np.log10(255.0**2 / error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("architecture", "pipeline"),
+    [
+        (TINY, diffusers.StableDiffusionInpaintPipeline),
+        (TINY_XL, diffusers.StableDiffusionXLInpaintPipeline),
+    ],
+    ids=["1", "xl"],
+)
+def test_nine_channels_paint_what_diffusers_paints(tmp_path, architecture, pipeline):
+    nine = dict(architecture) | {"unet": dict(architecture["unet"]) | {"in_channels": 9}}
+    write_random_checkpoint(tmp_path / "source", nine, seed=3)
+    exported(tmp_path / "source", tmp_path / "bundle")
+    bundle = Bundle.open(tmp_path / "bundle", hash_cache=None)
+    ours = Pipeline(bundle, choose("openvino", "fp32"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # diffusers' own deprecations
+        theirs = pipeline.from_pretrained(
+            tmp_path / "source", torch_dtype=torch.float32, local_files_only=True
+        )
+    theirs.scheduler = diffusers.EulerDiscreteScheduler.from_config(theirs.scheduler.config)
+    theirs.set_progress_bar_config(disable=True)
+    down, across = np.mgrid[0:64, 0:64]
+    init = np.stack([4 * down, 4 * across, 255 - 4 * down], axis=-1).astype(np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 8:40] = 255
+    painted = mask > 0
+
+    def drawn(prompt, strength, shown):
+        request = bundle.request(
+            prompt=prompt,
+            seed=SEED,
+            steps=STEPS,
+            sampler="euler",
+            schedule=theirs.scheduler.config.timestep_spacing,
+            guidance_scale=SCALE,
+            width=64,
+            height=64,
+            strength=strength,
+            mask_blur=0,
+        )
+        *_, picture = ours.generate(request, inputs=Inputs(init=init, mask=shown))
+        assert isinstance(picture, Picture)
+        return picture.pixels
+
+    for strength in (0.7, 1.0):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            expected = np.asarray(
+                theirs(
+                    "red apple",
+                    image=Image.fromarray(init),
+                    mask_image=Image.fromarray(mask),
+                    width=64,
+                    height=64,
+                    strength=strength,
+                    num_inference_steps=STEPS,
+                    guidance_scale=SCALE,
+                    generator=torch.Generator("cpu").manual_seed(SEED),
+                ).images[0]
+            )
+        got = drawn("red apple", strength, mask)
+        assert psnr(got[painted], expected[painted]) >= SAME
+        assert np.array_equal(got[~painted], init[~painted])
+        assert psnr(drawn("pear", strength, mask)[painted], expected[painted]) < SAME
+    smaller = mask.copy()
+    smaller[40:] = 0
+    assert psnr(drawn("red apple", 1.0, smaller)[16:40, 8:40], expected[16:40, 8:40]) < SAME
 
 
 def exported(source, out):

@@ -27,14 +27,14 @@ async def keep(request: Request) -> Response:
     if not isinstance(asked, dict) or not isinstance(asked.get("name"), str):
         raise UsageError("this takes a JSON object with a name")
     thing = _thing(request.path_params["sort"], asked["name"].strip(), asked)
-    await run_in_threadpool(_kit(request).keep, [thing])
+    await run_in_threadpool(lambda: _kit(request).keep([thing]))
     return Response(status_code=204)
 
 
 async def take_styles(request: Request) -> Response:
     """Seal the styles of a styles.csv, sent as a raw body."""
     styles = read_styles(await request.body())
-    kept = await run_in_threadpool(_kit(request).keep, styles)
+    kept = await run_in_threadpool(lambda: _kit(request).keep(styles))
     return JSONResponse({"kept": kept})
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
@@ -49,6 +50,8 @@ def queue(request: Request) -> Response:
         paused=workshop.paused,
         offered=sum(job.state is State.OFFERED for job in jobs),
         left=time_left(workshop.seconds_left()),
+        at_work=any(job.is_alive for job in jobs),
+        stays=workshop.keeps_open,
     )
 
 
@@ -81,13 +84,17 @@ def preview(request: Request) -> Response:
 
 
 def change_queue(request: Request) -> Response:
-    """Pause the whole queue, let it go on, resume what was offered, or cancel all."""
+    """Pause the whole queue, let it go on, resume what was offered, cancel all; or let the vault
+    stay open until it is done, or not.
+    """
     workshop = making_of(gallery_of(request)).workshop
     verbs = {
         "pause": workshop.pause,
         "unpause": workshop.unpause,
         "resume": workshop.resume_all,
         "cancel": workshop.cancel_all,
+        "stay": partial(workshop.stay_open, until_done=True),
+        "leave": partial(workshop.stay_open, until_done=False),
     }
     verb = verbs.get(request.path_params["verb"])
     if verb is None:
@@ -151,6 +158,7 @@ def _step(job: Job, left: float | None) -> dict[str, Any]:
     return {
         "job": job.id,
         "done": job.done,
+        "behind": job.behind,
         "count": job.count,
         "step": job.step,
         "steps": job.steps,

@@ -21,12 +21,13 @@ from safelight.orders import RANDOM_SEEDS
 from safelight.pixels import PICTURE_TYPE, encode_picture
 from safelight.workshop.cards import Card, cards
 from safelight.workshop.desk import MAX_UPLOAD
-from safelight.workshop.form import field_of, fields_from, prefilled, with_styles
+from safelight.workshop.form import ENLARGE_STRENGTH, field_of, fields_from, prefilled, with_styles
 from safelight.workshop.order import Order
 from safelight.workshop.tokens import count_tokens
 
 if TYPE_CHECKING:
     from safelight.canvas import Canvas
+    from vault import Record
 
 __all__ = ["body_limits", "routes"]
 
@@ -75,7 +76,7 @@ def way_on(request: Request) -> Response:
 
 async def submit(request: Request) -> Response:
     """Put what the form asks for into the queue; a refusal says which field it is about."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     asked = _object(await read_json(request))
     try:
         job = await run_in_threadpool(_submitted, making, asked)
@@ -86,18 +87,19 @@ async def submit(request: Request) -> Response:
 
 async def tokens(request: Request) -> Response:
     """Count the tokens of both prompts by the model's tokenizer, and keep the form in memory."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     asked = _object(await read_json(request))
-    making.form = asked
     try:
-        return JSONResponse(await run_in_threadpool(_counted, making, asked))
+        counted = await run_in_threadpool(_counted, making, asked)
     except (EngineError, ApplicationError) as error:
         return refused(error)
+    making.form = asked
+    return JSONResponse(counted)
 
 
 async def lay_down(request: Request) -> Response:
     """Take a picture to draw from, as a raw body; it stays in memory alone."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     data = await request.body()
     try:
         name = await run_in_threadpool(making.desk.lay, data)
@@ -116,7 +118,7 @@ def laid_down(request: Request) -> Response:
 
 async def upscale(request: Request) -> Response:
     """Put a job into the queue that enlarges a sealed picture with an upscaler."""
-    making = making_of(gallery_of(request))
+    making = await run_in_threadpool(making_of, gallery_of(request))
     asked = _object(await read_json(request))
     record, upscaler = _text(asked, "record"), _text(asked, "upscaler")
     try:
@@ -128,7 +130,7 @@ async def upscale(request: Request) -> Response:
 
 def refused(error: Exception) -> Response:
     """Say why the form is not acceptable, and beside which of its fields to say so."""
-    message = str(error)
+    message = str(error).encode("utf-8", "replace").decode()  # it may quote half of a character
     hint = _OPTION.sub(lambda match: match[1].replace("-", " "), getattr(error, "hint", ""))
     body = {"message": message, "hint": hint, "field": field_of(message)}
     return JSONResponse(body, 422)
@@ -137,7 +139,7 @@ def refused(error: Exception) -> Response:
 def _submitted(making: Making, asked: Mapping[str, Any]) -> Any:
     fields = fields_from(_object(asked.get("fields", {})))
     chosen = asked.get("styles", [])
-    if not isinstance(chosen, list):
+    if not isinstance(chosen, list) or not all(isinstance(each, str) for each in chosen):
         raise UsageError("styles is a list of ids")
     if chosen:
         known = {style.id: style for style in making.kit.styles()}
@@ -173,6 +175,8 @@ def _canvas(making: Making, asked: Mapping[str, Any]) -> "Canvas | None":
         import numpy as np
 
         area = np.asarray(Image.fromarray(making.desk.take(mask)).convert("L"))
+        if area.shape != pixels.shape[:2]:
+            raise UsageError("the mask is of another size than the picture", hint="paint it anew")
     return Canvas(pixels, area, parent)
 
 
@@ -207,8 +211,7 @@ def _from_record(making: Making, known: Sequence[Card], record_id: str, way: str
     try:
         request = read_request(record.metadata)
     except RecipeError:  # imported, or enlarged: it can be begun with, but not be made again
-        words = {name: record.metadata.get(name, "") for name in ("prompt", "negative_prompt")}
-        found |= {"fields": words, "parent": record.id, "init": "record"}
+        found |= {"fields": _words(record, way), "parent": record.id, "init": "record"}
         return found | {"note": "This picture was not drawn here: its settings are not known."}
     model = str(record.metadata.get("model", ""))
     template = str(record.metadata.get("template", ""))
@@ -223,6 +226,12 @@ def _from_record(making: Making, known: Sequence[Card], record_id: str, way: str
         found["note"] = f"The model “{model}” that drew it is not on the shelf."
         model = ""
     return found | {"fields": fields, "model": model}
+
+
+def _words(record: "Record", way: str) -> dict[str, Any]:
+    """Give what is known of a picture that was not drawn here."""
+    found = {name: str(record.metadata.get(name, "")) for name in ("prompt", "negative_prompt")}
+    return found | ({"strength": ENLARGE_STRENGTH} if way == "upscale" else {})
 
 
 def _begun_with(making: Making, record_id: str, blobs: Mapping[str, Any]) -> dict[str, Any]:

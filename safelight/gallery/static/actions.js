@@ -1,30 +1,27 @@
-// What can be done with pictures of the grid: labels with undo, compare, share, remix, trash.
-import { notice, send } from "./safelight.js";
+// What can be done with pictures from any page: labels and trash with undo, names asked for, compare.
+import { ask, notice, send } from "./safelight.js";
 
-const DONE = {
-  favourite: (count, value) => (value === "1" ? `${count} marked as favourite` : `${count} no longer favourite`),
-  rating: (count, value) => (value === "0" ? `${count} without rating` : `${count} rated ${value}`),
-  tag: (count, value) => `${count} tagged “${value}”`,
-  trash: (count) => `${count} moved to the trash`,
-};
-
-/** Label pictures; says what was done, with a way back. changed: called after each change. */
-export async function label(what, ids, value, changed) {
-  if (!ids.length) return;
-  const answer = await send(`/labels/${what}`, { ids: ids.join(","), value });
+/** Change pictures: tag, untag, album, unalbum, rating, favourite, note, trash, restore.
+ *  Says what was done, with a way back; gives success. ids: a list, or "all" for what the search
+ *  finds. changed(undone): called after the change, and after it was taken back. */
+export async function label(what, ids, value = "", changed = () => {}) {
+  if (!ids.length) return false;
+  const chosen = ids === "all" ? { all: "1" } : { ids: ids.join(",") };
+  const answer = await send(`/labels/${what}`, { ...chosen, value: String(value) });
   if (!answer.ok) {
     notice(await answer.text());
-    return;
+    return false;
   }
-  const { done, undo } = await answer.json();
-  changed();
-  notice(DONE[what](done, value), undo && { label: "Undo", run: () => back(undo, changed) });
+  const { text, undo } = await answer.json();
+  changed(false);
+  notice(text, undo && { label: "Undo", run: () => back(undo, changed) });
+  return true;
 }
 
 async function back(token, changed) {
   const answer = await send("/labels/undo", { token });
   notice(answer.ok ? "Undone." : await answer.text());
-  changed();
+  changed(true);
 }
 
 export function compare(ids) {
@@ -33,4 +30,55 @@ export function compare(ids) {
     return;
   }
   location.href = `/compare/${ids.join(",")}`;
+}
+
+/** Offer the tags or albums that there are while one is typed. kind: tag or album. */
+export async function suggest(kind, list) {
+  const names = await ask(`/api/names/${kind}s`);
+  list.replaceChildren(...names.map(([name]) => Object.assign(document.createElement("option"), { value: name })));
+}
+
+function element(name, properties, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Ask for tags ("tag") or albums ("album") of pictures, to add or to remove. */
+export function askNames(kind, ids, changed = () => {}) {
+  const isTag = kind === "tag";
+  const many = ids === "all" ? "all that is found" : `${ids.length} picture${ids.length === 1 ? "" : "s"}`;
+  const list = element("datalist", { id: "asked-names" });
+  const field = element("input", { autocomplete: "off", spellcheck: false, maxLength: 400 });
+  field.setAttribute("list", list.id);
+  field.setAttribute("aria-label", isTag ? "Tags, with commas between" : "Albums, with commas between");
+  field.placeholder = isTag ? "Tags, with commas between" : "Albums, with commas between";
+  const title = element("h2", { id: "asked-title", textContent: isTag ? `Tag ${many}` : `Albums of ${many}` });
+  const add = element("button", { className: "main", textContent: isTag ? "Tag" : "Put in", value: kind });
+  const remove = element("button", { textContent: isTag ? "Remove tag" : "Take out", value: `un${kind}` });
+  const cancel = element("button", { type: "button", className: "quiet", textContent: "Cancel" });
+  const buttons = element("div", { className: "actions" }, cancel, remove, add);
+  const form = element("form", { className: "ask-names" }, title, field, list, buttons);
+  const dialog = element("dialog", {}, form);
+  dialog.setAttribute("aria-labelledby", title.id);
+  const before = document.activeElement;
+  // Enter takes a form's first submit button: here it must be the one that adds.
+  field.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    form.requestSubmit(add);
+  });
+  cancel.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    before?.focus({ preventScroll: true });
+  });
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (await label(event.submitter.value, ids, field.value, changed)) dialog.close();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+  field.focus();
+  suggest(kind, list).catch(() => {});
 }

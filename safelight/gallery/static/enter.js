@@ -1,7 +1,8 @@
 // Give the token behind the # of the address for a session, once, and forget the address.
-const token = new URLSearchParams(location.hash.slice(1)).get("token");
-history.replaceState(null, "", location.pathname);
-if (token) {
+async function enter() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!token) return;
+  history.replaceState(null, "", location.pathname);
   const answer = await fetch("/session", { method: "POST", body: new URLSearchParams({ token }) });
   if (answer.ok) {
     location.replace("/");
@@ -10,3 +11,5 @@ if (token) {
       "This address was used already. The terminal shows the next one.";
   }
 }
+addEventListener("hashchange", enter); // the address was put into this page's own line
+await enter();

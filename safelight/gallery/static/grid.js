@@ -1,5 +1,5 @@
 // The grid: only the pictures that show exist in the page; the keyboard moves without an end.
-import { compare, label } from "./actions.js";
+import { askNames, compare, label } from "./actions.js";
 import { bind } from "./keys.js";
 import { Layout } from "./layout.js";
 import { Rows } from "./rows.js";
@@ -11,6 +11,7 @@ const AHEAD = 0.6; // screens above and below that are made ready
 const SETTLE = 90; // milliseconds without scrolling until pictures are fetched
 const LONG_PRESS = 450; // milliseconds
 const MOST = 1000; // pictures of one selection
+const MOST_SHARED = 400; // pictures whose ids fit into an address
 
 const element = (id) => document.getElementById(id);
 const [main, scroller, canvas, cells, days] = ["main", "scroller", "canvas", "cells", "days"].map(element);
@@ -74,7 +75,7 @@ async function watch() {
     try {
       const { version, loading } = await ask("/api/version");
       if (version !== found.version) await look({ quiet: true });
-      if (loading) pause = 400;
+      if (loading) pause = found.count < 2000 ? 400 : 1500;
     } catch {
       pause = 5000;
     }
@@ -271,20 +272,13 @@ function trash() {
   });
 }
 
-const tagging = element("tagging");
-function tag() {
-  if (!ids().length) return;
-  element("tag-name").value = "";
-  tagging.showModal();
-}
-tagging.addEventListener("close", () => {
-  const name = element("tag-name").value.trim();
-  if (tagging.returnValue === "tag" && name) label("tag", ids(), name, changed);
-  cells.focus({ preventScroll: true });
-});
+const tag = () => ids().length && askNames("tag", ids(), changed);
+const album = () => ids().length && askNames("album", ids(), changed);
 
 function share() {
-  if (ids().length) location.href = `/share/${ids().join(",")}`;
+  const some = ids();
+  if (some.length > MOST_SHARED) notice(`Share at most ${MOST_SHARED} pictures at once.`);
+  else if (some.length) location.href = `/share/${some.join(",")}`;
 }
 
 async function blur() {
@@ -377,7 +371,7 @@ search.addEventListener("keydown", (event) => {
   }
 });
 
-const buttons = { favour, tag, compare: () => compare(ids()), share, trash, clear };
+const buttons = { favour, tag, album, compare: () => compare(ids()), share, trash, clear };
 for (const [name, run] of Object.entries(buttons)) element(`do-${name}`).addEventListener("click", run);
 element("blur").addEventListener("click", blur);
 element("larger").addEventListener("click", () => resize(1));
@@ -399,6 +393,7 @@ bind(["Escape"], "Select nothing", clear);
 bind(["f"], "Favourite, or no longer", favour);
 bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
 bind(["t"], "Tag", tag);
+bind(["a"], "Put into an album", album);
 bind(["c"], "Compare two to four", () => compare(ids()));
 bind(["e"], "Share: what leaves, and how", share);
 bind(["Delete"], "Move to the trash", trash);

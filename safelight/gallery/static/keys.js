@@ -16,9 +16,15 @@ function isTyping(target) {
   return target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName);
 }
 
+/** Enter and Space belong to a link or button that has the focus. */
+function isPressing(event) {
+  return (event.key === "Enter" || event.key === " ") && event.target.closest("a, button, summary");
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (isTyping(event.target) || document.querySelector("dialog[open]")) return;
+  if (isPressing(event)) return;
   for (const { keys, run } of bound) {
     if (run && keys.includes(event.key)) {
       event.preventDefault();

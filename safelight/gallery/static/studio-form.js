@@ -43,12 +43,32 @@ export function fill(filled) {
     }
   }
   setBegin(filled.init ?? "", filled.mask ?? "", filled.parent ?? "");
-  const note = document.getElementById("form-note");
-  note.hidden = !filled.note;
-  note.textContent = filled.note ?? "";
+  const isEnlarged = filled.way === "upscale" && upscalers.length > 0;
+  document.getElementById("form-note").hidden = !filled.note && !isEnlarged;
+  document.getElementById("form-note-text").textContent = filled.note ?? "";
+  offerUpscalers(isEnlarged ? filled.from : "");
   refuse(null);
   refresh();
   openIfUsed();
+}
+
+/** Enlarge a sealed picture as it is, with an upscaler of the shelf. */
+export async function enlarge(record, upscaler) {
+  const body = JSON.stringify({ record, upscaler });
+  const answer = await send("/studio/upscale", body, { "Content-Type": "application/json" });
+  refuse(answer.ok ? null : { ...(await told_(answer)), field: "" });
+}
+
+function offerUpscalers(record) {
+  const buttons = (record ? upscalers : []).map((name) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "small";
+    button.textContent = `Enlarge with ${name}`;
+    button.addEventListener("click", () => enlarge(record, name));
+    return button;
+  });
+  document.getElementById("enlarge").replaceChildren(...buttons);
 }
 
 /** Put one value into the form, as if it was typed. */
@@ -191,17 +211,27 @@ function showSizes(chosen) {
 }
 
 let counting = 0;
+const counter = { path: "/studio/tokens", headers: { "Content-Type": "application/json" } };
 /** Count the tokens after a while of rest; the server keeps the form, so that coming back finds it. */
 export function keep() {
   clearTimeout(counting);
   counting = setTimeout(async () => {
-    const answer = await send("/studio/tokens", JSON.stringify(read()), { "Content-Type": "application/json" });
-    if (!answer.ok) return;
+    counting = 0;
+    const answer = await send(counter.path, JSON.stringify(read()), counter.headers);
+    if (!answer.ok || !form.isConnected) return; // the page may have gone dark meanwhile
     const counted = await answer.json();
     meter("prompt-tokens", counted.prompt);
     meter("negative-tokens", counted.negative_prompt);
   }, COUNT_AFTER);
 }
+
+// Leaving within that while must not lose what was typed last.
+addEventListener("pagehide", () => {
+  if (!counting) return;
+  const csrf = document.querySelector('meta[name="safelight-csrf"]').content;
+  const headers = { ...counter.headers, "X-Safelight-CSRF": csrf };
+  fetch(counter.path, { method: "POST", keepalive: true, headers, body: JSON.stringify(read()) });
+});
 
 function meter(id, { tokens, room, chunks }) {
   const place = document.getElementById(id);
@@ -268,12 +298,30 @@ document.getElementById("swap").addEventListener("click", () => {
 
 document.getElementById("seed-random").addEventListener("click", () => put("seed", ""));
 
-document.getElementById("init-file").addEventListener("change", async (event) => {
-  const [file] = event.target.files;
-  event.target.value = "";
+async function beginWith(file) {
   const laid = file && (await layDown(file));
   if (laid) setBegin(laid.name);
   refresh();
+}
+
+document.getElementById("init-file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  event.target.value = "";
+  beginWith(file);
+});
+
+// A picture may also be dropped on the page, or pasted.
+const pictureOf = (transfer) => [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/"));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  beginWith(pictureOf(event.dataTransfer));
+});
+addEventListener("paste", (event) => {
+  const file = pictureOf(event.clipboardData);
+  if (!file) return;
+  event.preventDefault();
+  beginWith(file);
 });
 
 document.getElementById("init-none").addEventListener("click", () => {

@@ -63,7 +63,7 @@ function add(id) {
   button.dataset.id = id;
   const image = document.createElement("img");
   image.src = `/events/thumbnail/${id}`;
-  image.alt = "Made lately";
+  image.alt = `Picture ${id.slice(0, 8)}`;
   button.append(image);
   button.addEventListener("click", () => show(id, true));
   button.addEventListener("dblclick", () => document.getElementById("open").click());
@@ -77,14 +77,18 @@ function stepped(told) {
   run.hidden = false;
   stop.disabled = false;
   const part = told.steps ? told.step / told.steps : 0;
-  const share = Math.min(1, (told.done + part) / told.count);
+  const share = Math.min(1, (told.behind + part) / told.count);
   progress.firstElementChild.style.transform = `scaleX(${share})`;
   progress.setAttribute("aria-valuenow", String(Math.round(share * 100)));
   const words = [];
-  if (told.count > 1) words.push(`picture ${Math.min(told.done + 1, told.count)} of ${told.count}`);
+  if (told.count > 1) words.push(`picture ${Math.min(told.behind + 1, told.count)} of ${told.count}`);
   words.push(told.steps ? `step ${told.step} of ${told.steps}` : "loading the model");
   if (told.left) words.push(`${told.left} left`);
   runText.textContent = words.join(" · ");
+  const left = document.getElementById("queue-left");
+  if (left && told.left) left.textContent = `about ${told.left} left`;
+  const row = queue.querySelector(`.job[data-job="${told.job}"] .job-count`);
+  if (row) row.textContent = `${told.done}/${told.count}`;
   if (!told.preview || performance.now() - chosen < LEADING) return;
   current = "";
   stage.removeAttribute("data-empty");
@@ -120,7 +124,7 @@ let asking = null;
 function showQueue() {
   asking ??= setTimeout(async () => {
     asking = null;
-    const focused = document.activeElement?.closest?.("#queue button");
+    const focused = document.activeElement?.closest?.("#queue button, #queue input");
     const key = focused && [focused.closest(".job")?.dataset.job, focused.dataset.verb, focused.dataset.queue];
     const answer = await fetch("/events/queue");
     if (answer.status === 401) goDark();
@@ -134,6 +138,10 @@ function showQueue() {
 }
 
 function refocus(job, verb, whole) {
+  if (!job && !whole) {
+    queue.querySelector("[data-stay]")?.focus();
+    return;
+  }
   const place = whole
     ? queue.querySelector(`[data-queue="${whole}"]`)
     : queue.querySelector(`.job[data-job="${job}"] [data-verb="${verb}"]`);
@@ -145,6 +153,10 @@ queue.addEventListener("click", async (event) => {
   if (!button) return;
   const job = button.closest(".job")?.dataset.job;
   await send(job ? `/studio/job/${job}/${button.dataset.verb}` : `/studio/queue/${button.dataset.queue}`);
+});
+
+queue.addEventListener("change", (event) => {
+  if (event.target.matches("[data-stay]")) send(`/studio/queue/${event.target.checked ? "stay" : "leave"}`);
 });
 
 stop.addEventListener("click", () => running && send(`/studio/job/${running}/cancel`));

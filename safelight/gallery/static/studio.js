@@ -30,12 +30,6 @@ addEventListener("keydown", (event) => {
 async function goOn(way) {
   const id = stage.currentPicture();
   if (!id) return;
-  if (way === "upscale" && asked.upscalers.length) {
-    const body = JSON.stringify({ record: id, upscaler: asked.upscalers[0] });
-    const answer = await send("/studio/upscale", body, json);
-    if (!answer.ok) notice((await asked.told_(answer)).message);
-    return;
-  }
   asked.fill(await ask(`/studio/from/${id}/${way}`));
   if (way === "again" || way === "variations") await submit();
   else document.getElementById("f-prompt").focus();
@@ -48,7 +42,7 @@ for (const button of ways.querySelectorAll("[data-way]")) {
 stage.whenShown((id) => {
   ways.hidden = !id;
   document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = !id;
-  if (id) document.getElementById("open").href = `/picture/${id}`;
+  if (id) document.getElementById("open").href = `/detail/${id}`;
 });
 document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = true;
 
@@ -89,7 +83,7 @@ bind(["Ctrl Enter"], "Make what the form asks for", null);
 bind(["Ctrl ↑", "Ctrl ↓"], "In a prompt: weigh the selection", null);
 bind(["k", "ArrowLeft"], "The newer picture", () => stage.showNext(-1));
 bind(["j", "ArrowRight"], "The older picture", () => stage.showNext(1));
-bind(["Enter"], "Open the picture shown", () => stage.currentPicture() && document.getElementById("open").click());
+bind(["o"], "Open the picture shown", () => stage.currentPicture() && document.getElementById("open").click());
 bind(["a"], "Again, with a new seed", () => goOn("again"));
 bind(["s"], "All that it had into the form, with its seed", () => goOn("same"));
 bind(["r"], "Remix: begin with it", () => goOn("remix"));

@@ -8,17 +8,21 @@ import numpy as np
 import pytest
 
 from engine import FakeBackend, RequestError
+from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BundleError
 from safelight.canvas import Canvas
 from safelight.exits import UsageError
 from safelight.shelf import Shelf
+from safelight.upscalers import take_in_upscaler
 from safelight.workshop import Order, Pipelines, State, Workshop
-from vault import KeyStoreUnlock, Kind, MemoryKeyStore, create, open_vault
+from safelight.workshop.job import Place
+from tests.engine.upscaler_graph import write_upscaler
+from vault import Draft, KeyStoreUnlock, Kind, MemoryKeyStore, StorageError, create, open_vault
 
 LONG = 60.0  # seconds that nothing here takes
 
 
-class Place:
+class Home:
     """A vault that can be closed and opened again, and workshops in it."""
 
     def __init__(self, path, shelf):
@@ -49,7 +53,7 @@ def shelf(tmp_path_factory):
 
 @pytest.fixture
 def place(tmp_path, shelf):
-    found = Place(tmp_path, shelf)
+    found = Home(tmp_path, shelf)
     yield found
     for workshop in found.open:
         workshop.close()
@@ -61,11 +65,12 @@ def order(**fields):
 
 
 class Ear:
-    """Listens, and waits for what it wants to hear."""
+    """Listens to everything at once, and waits for what it wants to hear."""
 
     def __init__(self, workshop):
-        self._bell = threading.Event()
-        self._listening = workshop.feed.listen(self._bell.set)
+        self._changed = threading.Condition()
+        self._listening = workshop.feed.listen(self._hear)
+        self._listener = None
         self.heard = []
 
     def __enter__(self):
@@ -75,15 +80,18 @@ class Ear:
     def __exit__(self, *error):
         return self._listening.__exit__(*error)
 
-    def wait_for(self, name, number=1):
-        end = time.monotonic() + LONG
-        while True:
-            self._bell.clear()
+    def _hear(self):
+        with self._changed:
             self.heard += self._listener.take()
-            found = [news for news in self.heard if news.name == name]
-            if len(found) >= number:
-                return found[number - 1].data
-            assert self._bell.wait(end - time.monotonic()), f"no {name}"
+            self._changed.notify_all()
+
+    def wait_for(self, name, number=1):
+        def there():
+            return [news for news in self.heard if news.name == name][number - 1 :]
+
+        with self._changed:
+            assert self._changed.wait_for(there, LONG), f"no {name}"
+            return there()[0].data
 
 
 def test_what_is_submitted_is_made_in_order_and_its_job_is_gone(place):
@@ -110,9 +118,22 @@ def test_who_listens_hears_steps_with_previews_and_each_sealed_picture(place):
         steps = [news.data for news in ear.heard if news.name == "step"]
         assert steps[-1]["steps"] == 6
         assert steps[0]["left"] > 0
+        reached = [(each["behind"], each["step"]) for each in steps]
+        assert len(reached) == 2 * 6
     number, data = workshop.preview
     assert number > 0
     assert data[8:12] == b"WEBP"
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3], ids=["quick", "slow"])
+def test_pictures_are_counted_once_whether_they_are_sealed_soon_or_late(place, pause):
+    workshop = place.workshop(FakeBackend(seconds_per_run=pause))
+    with Ear(workshop) as ear:
+        job = workshop.submit(order(count=5, steps=2, sampler="euler"))
+        workshop.wait(job.id, LONG)
+        ear.wait_for("sealed", 3)
+    reached = [(n.data["behind"], n.data["step"]) for n in ear.heard if n.name == "step"]
+    assert reached == [(behind, step) for behind in range(5) for step in (1, 2)]
 
 
 def test_without_a_listener_no_preview_is_made(place):
@@ -188,6 +209,62 @@ def test_a_lock_keeps_finished_pictures_and_offers_the_rest_again(place):
     assert len(workshop.find(first.id).made) == 8
 
 
+def test_a_step_that_is_slower_than_the_lock_ends_quietly_and_its_job_is_offered(place):
+    workshop = place.workshop(FakeBackend(seconds_per_run=0.5))
+    with Ear(workshop) as ear:
+        workshop.submit(order(count=2))
+        ear.wait_for("step")
+        workshop.close(patience=0.0)
+        place.again()
+    workshop._thread.join(LONG)
+    assert not workshop._thread.is_alive()
+    assert workshop.jobs == ()
+    (job,) = place.workshop().jobs
+    assert job.state is State.OFFERED
+    with pytest.raises(UsageError, match="being locked"):
+        workshop.submit(order())
+
+
+class Refusing:
+    """A vault that seals no picture."""
+
+    def __init__(self, vault, error):
+        self._vault, self._error = vault, error
+
+    def __getattr__(self, name):
+        return getattr(self._vault, name)
+
+    def add(self, drafts):
+        if any(draft.kind is Kind.PICTURE for draft in drafts):
+            raise self._error
+        return self._vault.add(drafts)
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "paused"),
+    [
+        (StorageError("the disk is full"), "the disk is full", True),
+        (OSError(28, "red apple"), "the file system refused", True),
+        (TypeError("red apple"), "unexpected TypeError", False),
+    ],
+    ids=["vault", "system", "bug"],
+)
+def test_whatever_goes_wrong_ends_one_job_and_says_nothing_of_its_prompt(
+    place, error, says, paused
+):
+    vault = place.vault
+    place.vault = Refusing(vault, error)
+    workshop = place.workshop()
+    place.vault = vault
+    with Ear(workshop) as ear:
+        job = workshop.submit(order())
+        ear.wait_for("failed")
+    assert workshop.find(job.id).reason == says
+    assert bool(workshop.paused) is paused
+    (record,) = vault.list(kinds=(Kind.JOB,))
+    assert record.metadata["reason"] == says
+
+
 def test_a_picture_in_the_trash_is_not_made_again(place):
     workshop = place.workshop(FakeBackend(seconds_per_run=0.1))
     with Ear(workshop) as ear:
@@ -245,6 +322,19 @@ def test_a_failed_job_says_why_and_stays_for_another_try(place, backend, paused)
     assert place.count(Kind.JOB) == 0
 
 
+def test_another_try_after_a_lost_device_goes_on_with_the_queue(place):
+    workshop = place.workshop(FakeBackend(fails_on="latent_sample"))
+    job = workshop.submit(order())
+    assert workshop.wait(job.id, LONG).state is State.FAILED
+    assert workshop.paused
+    with Ear(workshop) as ear:
+        workshop.resume(job.id)
+        ear.wait_for("failed")  # it was tried once more
+    workshop.pause("a person asked")
+    workshop.resume(job.id)
+    assert workshop.paused == "a person asked"
+
+
 def test_a_job_that_was_removed_meanwhile_fails_alone(place):
     workshop = place.workshop()
     workshop.pause()
@@ -293,6 +383,52 @@ def test_wildcards_are_filled_by_the_seed_and_the_template_is_kept(place):
         workshop.submit(replace(asked, fields=dict(asked.fields) | {"prompt": "a __fruits__"}))
 
 
+@pytest.fixture(scope="module")
+def double(shelf):
+    """Give the name of an upscaler on the shelf, by two."""
+    source = write_upscaler(shelf.models.parent / "double.onnx")
+    shelf.models.mkdir(parents=True, exist_ok=True)
+    take_in_upscaler(source, shelf.models / "double", OnnxRuntimeBackend(), lambda *_: None)
+    return "double"
+
+
+def test_a_sealed_picture_is_enlarged_once_into_one_that_names_it(place, double):
+    workshop = place.workshop()
+    parent = workshop.wait(workshop.submit(order()).id, LONG).made[0]
+    workshop = place.workshop(OnnxRuntimeBackend())
+    with pytest.raises(BundleError, match="an upscaler is needed"):
+        workshop.submit_upscale(parent, "pocket")
+    with Ear(workshop) as ear:
+        job = workshop.wait(workshop.submit_upscale(parent, double).id, LONG)
+        told = ear.wait_for("sealed")
+    assert (told["width"], told["height"]) == (256, 256)
+    record = place.vault.get(job.made[0])
+    assert (record.metadata["parent"], record.metadata["prompt"]) == (parent, "red apple")
+    # a crash between sealing the picture and removing the job
+    workshop.pause()
+    job = workshop.submit_upscale(parent, double)
+    place.vault.edit(record.id, lambda metadata: metadata | {"job": {"id": job.id, "index": 0}})
+    newer = place.vault.add([Draft(kind=Kind.PICTURE, metadata=Place(job.id, 0).metadata(0))])
+    workshop.unpause()
+    assert workshop.wait(job.id, LONG).made == (newer[0].id,)
+
+
+def test_the_vault_stays_open_only_while_there_is_work_that_somebody_wants_done(place):
+    workshop = place.workshop()
+    workshop.pause()
+    job = workshop.submit(order())
+    workshop.stay_open(until_done=True)
+    assert not workshop.keeps_open  # paused: for how long, nobody knows
+    workshop.unpause()
+    workshop.wait(job.id, LONG)
+    assert not workshop.keeps_open
+    workshop.pause()
+    job = workshop.submit(order())
+    assert not workshop.keeps_open  # asked anew for new work
+    workshop.unpause()
+    workshop.wait(job.id, LONG)
+
+
 def test_a_loaded_pipeline_is_kept_for_the_next_job_and_forgotten_at_the_end(place):
     pipelines = Pipelines(place.shelf, FakeBackend)
     asked = [pipelines.bundle("pocket").request(prompt="x", seed=1)]
@@ -303,8 +439,6 @@ def test_a_loaded_pipeline_is_kept_for_the_next_job_and_forgotten_at_the_end(pla
 
 
 def test_a_record_of_another_form_is_a_failed_job_and_no_error(place):
-    from vault import Draft
-
     for metadata in ({}, {"requests": [{"settings": {"tomorrow": 1}}]}, {"requests": 5}):
         place.vault.add([Draft(kind=Kind.JOB, metadata=metadata)])
     workshop = place.workshop()

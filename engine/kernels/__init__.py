@@ -1,0 +1,1 @@
+"""Kernels in C for processors with bf16 arithmetic: built with the package, and not needed."""

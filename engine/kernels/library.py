@@ -1,0 +1,134 @@
+"""The compiled kernels: one library beside its sources, built with the package or not at all.
+
+It is loaded like code, so only from this folder. Without it nothing is missing but speed.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from engine.cores import physical_cores
+
+__all__ = ["FILE", "PATHS", "VERSION", "Attention", "Kernels", "Tensor", "find"]
+
+VERSION: Final = 1  # of the calls; the library gives its own
+FILE: Final = Path(__file__).with_name("safelight_kernels.so")
+# What `safelight_path` gives -> its name.
+PATHS: Final = ("none", "AVX512_BF16", "AMX bf16")
+NARROWEST, WIDEST = 32, 160  # values of a head
+
+
+class Tensor(ctypes.Structure):
+    """bf16[batch, length, heads, width] in memory; strides in values."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("batch", ctypes.c_int64),
+        ("row", ctypes.c_int64),
+        ("head", ctypes.c_int64),
+    )
+
+
+class _Call(ctypes.Structure):
+    _fields_ = (
+        ("q", Tensor),
+        ("k", Tensor),
+        ("v", Tensor),
+        ("o", Tensor),
+        ("batches", ctypes.c_int64),
+        ("heads", ctypes.c_int64),
+        ("queries", ctypes.c_int64),
+        ("keys", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("scale", ctypes.c_float),
+        ("path", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("cpus", ctypes.c_void_p),
+        ("cpus_size", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """Sizes of one attention: q[batches, queries, heads, width] and k, v[batches, keys, ...]."""
+
+    batches: int
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    scale: float
+
+
+class Kernels:
+    """The library, on the best path that this processor has.
+
+    path: 1 for AVX512_BF16, 2 for AMX; less than the processor has is allowed. threads: 0 takes the
+    physical cores that the process may use. Raises OSError where there is no library or it is
+    another version's, or nothing in it fits the processor.
+    """
+
+    def __init__(self, file: Path = FILE, *, path: int = 0, threads: int = 0) -> None:
+        self._library = ctypes.CDLL(str(file))
+        version: Any = self._library.safelight_version
+        if version() != VERSION:
+            raise OSError(f"{file.name} is version {version()}, and {VERSION} is needed")
+        best: int = self._library.safelight_path()
+        self.path: Final = path or best
+        if not 0 < self.path <= best:
+            raise OSError("the processor has neither AMX nor AVX512_BF16")
+        self.threads: Final = threads or physical_cores()
+        self._cpus = _cpus()
+
+    @property
+    def name(self) -> str:
+        """Name the path: AMX bf16 or AVX512_BF16."""
+        return PATHS[self.path]
+
+    def attend(self, sizes: Attention, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
+        """Compute softmax(q k^T scale) v into the last of (q, k, v, o). Raises MemoryError, or
+        ValueError for sizes that the kernel does not take.
+        """
+        call = _Call(
+            *tensors,
+            sizes.batches,
+            sizes.heads,
+            sizes.queries,
+            sizes.keys,
+            sizes.width,
+            sizes.scale,
+            self.path,
+            self.threads,
+            ctypes.cast(self._cpus, ctypes.c_void_p) if self._cpus else None,
+            len(self._cpus) if self._cpus else 0,
+        )
+        state: int = self._library.safelight_attention(ctypes.byref(call))
+        if state == 2:
+            raise MemoryError("attention: no memory for packed keys and values")
+        if state:
+            raise ValueError(f"attention: sizes that the kernel does not take: {sizes}")
+
+
+def find(threads: int = 0) -> tuple[Kernels | None, str]:
+    """Give the kernels and the name of their path, or None and why there are none."""
+    if not FILE.exists():
+        return None, "not built: no C compiler was there when the package was installed"
+    try:
+        kernels = Kernels(FILE, threads=threads)
+    except (OSError, AttributeError) as error:  # damaged, another version's, another processor's
+        return None, str(error)
+    return kernels, kernels.name
+
+
+def _cpus() -> Any:
+    """Give the processors that the process may use now, as a set of bits: OpenVINO ties the thread
+    that computes to one core, and threads of the kernel would inherit that.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = os.sched_getaffinity(0)
+    words = max(allowed) // 64 + 1
+    bits = sum(1 << number for number in allowed)
+    return ctypes.create_string_buffer(bits.to_bytes(words * 8, "little"), words * 8)

@@ -1,0 +1,47 @@
+/* What the processor can and the system allows, and threads. Compiled for any x86-64. */
+
+#define _GNU_SOURCE
+#include "kernels.h"
+
+#include <cpuid.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { PERMIT = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* the feature number of tile data */, MOST_THREADS = 256 };
+
+static uint64_t saved_by_the_system(void) {
+  uint32_t low, high;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return ((uint64_t)high << 32) | low;
+}
+
+int safelight_version(void) { return SAFELIGHT_VERSION; }
+
+int safelight_path(void) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return SAFELIGHT_NONE;
+  const uint64_t saved = saved_by_the_system(), vectors = 0xe6 /* SSE, AVX, masks, both halves of zmm */, tiles = 0x60000;
+  if ((saved & vectors) != vectors || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return SAFELIGHT_NONE;
+  const unsigned needed = bit_AVX2 | bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
+  const int matrix = (d & (1u << 24)) && (d & (1u << 22)); /* AMX_TILE, AMX_BF16 */
+  if ((b & needed) != needed || a < 1) return SAFELIGHT_NONE;
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & (1u << 5))) return SAFELIGHT_NONE; /* AVX512_BF16 */
+  if (!matrix || (saved & tiles) != tiles) return SAFELIGHT_AVX512_BF16;
+  return syscall(SYS_arch_prctl, PERMIT, TILES) == 0 ? SAFELIGHT_AMX : SAFELIGHT_AVX512_BF16;
+}
+
+void safelight_together(void *(*work)(void *), void *argument, int threads, const void *cpus, size_t cpus_size) {
+  pthread_t others[MOST_THREADS];
+  pthread_attr_t with;
+  int started = 0;
+  if (threads > 1 && pthread_attr_init(&with) == 0) {
+    /* OpenVINO ties its threads to a core each, and a new thread inherits that. */
+    if (cpus) pthread_attr_setaffinity_np(&with, cpus_size, cpus);
+    while (started < threads - 1 && started < MOST_THREADS && pthread_create(&others[started], &with, work, argument) == 0) started++;
+    pthread_attr_destroy(&with);
+  }
+  work(argument); /* whoever could not be started is not missed: work is taken, not given */
+  for (int i = 0; i < started; i++) pthread_join(others[i], NULL);
+}

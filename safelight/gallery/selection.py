@@ -1,0 +1,42 @@
+"""Which pictures a change is meant for: the ones that it names, or all that the search finds."""
+
+from collections.abc import Mapping
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from safelight.exits import UsageError
+from safelight.gallery.rendering import gallery_of, view_of
+
+__all__ = ["BODY_BYTES", "MOST", "chosen", "id_list"]
+
+MOST = 10_000  # pictures that one change may touch
+ID_DIGITS = 32
+BODY_BYTES = 512 * 1024  # of a form that names so many
+_HEX = frozenset("0123456789abcdef")
+
+
+async def chosen(request: Request, form: Mapping[str, str]) -> list[str]:
+    """Return the ids of `ids`, joined by commas, or with `all=1` of what the search finds.
+
+    Raises UsageError for none, too many, or what is no id.
+    """
+    if form.get("all") == "1":
+        catalogue, query = gallery_of(request).catalogue, view_of(request).query
+        rows = await run_in_threadpool(catalogue.window, query, 0, MOST + 1)
+        ids = [row.id for row in rows]
+    else:
+        ids = id_list(form.get("ids", ""))
+    if not ids:
+        raise UsageError("no picture is chosen")
+    if len(ids) > MOST:
+        raise UsageError(f"more than {MOST} pictures are chosen; change them in parts")
+    return ids
+
+
+def id_list(text: str) -> list[str]:
+    """Return ids that are joined by commas, each once. Raises UsageError for what is none."""
+    ids = list(dict.fromkeys(filter(None, text.lower().split(","))))
+    if any(len(each) != ID_DIGITS or set(each) - _HEX for each in ids):
+        raise UsageError(f"an id has {ID_DIGITS} hex digits")
+    return ids

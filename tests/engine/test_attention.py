@@ -1,0 +1,119 @@
+"""Attention by the kernel inside of OpenVINO's graph: what is taken, and what it gives."""
+
+import numpy as np
+import pytest
+
+from engine.backends.attention import attend_by_kernel, operation
+from engine.backends.openvino import OpenVinoBackend, runtime
+from engine.bundle import Bundle
+from engine.kernels import library
+from safelight.shelf import Shelf
+
+OV = runtime()
+OP = OV.opset13
+FOUND, WHY = library.find()
+BF16 = "BF16" in OV.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+pytestmark = pytest.mark.skipif(
+    FOUND is None or not BF16,
+    reason=f"no kernel, or no bf16: {WHY if FOUND is None else 'no bf16'}",
+)
+
+
+def whole(*numbers):
+    return OP.constant(np.array(numbers))
+
+
+def heads(x, batch, length, count, width):
+    apart = OP.reshape(x, whole(batch, length, count, width), False)
+    return OP.transpose(apart, whole(0, 2, 1, 3))
+
+
+def attention(batch, queries, keys, count, width, *, form="dynamo", order=(0, 2, 1, 3)):
+    """Give the graph that an exporter writes; `dynamo` is ours, `plain` turns the key at once."""
+    x = OP.parameter([batch, queries, count * width], np.float32, name="x")
+    y = OP.parameter([batch, keys, count * width], np.float32, name="y")
+    root = OP.constant(np.float32(width**-0.25))
+    q, k, v = (
+        heads(each, batch, length, count, width)
+        for each, length in ((x, queries), (y, keys), (y, keys))
+    )
+    if form == "dynamo":
+        flat = OP.reshape(k, whole(batch * count, keys, width), False)
+        turned = OP.reshape(
+            OP.transpose(flat, whole(0, 2, 1)), whole(batch, count, width, keys), False
+        )
+        scores = OP.matmul(OP.multiply(q, root), OP.multiply(turned, root), False, False)
+    else:
+        turned = OP.transpose(k, whole(0, 1, 3, 2))
+        scores = OP.multiply(
+            OP.matmul(q, turned, False, False), OP.constant(np.float32(width**-0.5))
+        )
+    result = OP.matmul(OP.softmax(scores, 3), v, False, False)
+    together = OP.transpose(result, whole(*order))
+    return OV.Model([OP.reshape(together, whole(batch, queries, -1), False)], [x, y])
+
+
+def replaced(model):
+    return attend_by_kernel(OV, model, operation(OV, FOUND))
+
+
+def computed(model, precision, given):
+    compiled = OV.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    return compiled(given)[0].copy()
+
+
+def error(got, right):
+    return np.linalg.norm(got - right) / np.linalg.norm(right)
+
+
+@pytest.mark.parametrize("form", ["dynamo", "plain"])
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys", "count", "width"),
+    [(2, 300, 300, 8, 40), (1, 1000, 77, 2, 64), (2, 257, 333, 1, 80)],
+)
+def test_it_is_as_near_to_fp32_as_openvino_itself(form, batch, queries, keys, count, width):
+    model = attention(batch, queries, keys, count, width, form=form)
+    draw = np.random.default_rng(0)
+    given = [draw.standard_normal(port.get_shape()).astype(np.float32) for port in model.inputs]
+    right, stock = computed(model, "f32", given), computed(model, "bf16", given)
+    assert replaced(model) == 1
+    assert not any(node.get_type_name() == "Softmax" for node in model.get_ordered_ops())
+    ours = computed(model, "bf16", given)
+    assert error(ours, right) < max(1.1 * error(stock, right), 0.0035)
+
+
+def test_what_does_not_match_is_left_alone():
+    assert replaced(attention(1, 300, 300, 2, 40, order=(0, 1, 2, 3))) == 0  # heads stay in front
+    assert replaced(attention(1, 300, 300, 2, 24)) == 0  # a head too narrow
+    assert replaced(attention(1, 300, 300, 1, 512)) == 0  # the decoder's
+    assert replaced(attention(1, 64, 64, 2, 40)) == 0  # too little to win
+
+
+def test_a_compiled_model_with_it_comes_back_from_the_cache(tmp_path):
+    """Keys differ with and without the kernel, and what comes back computes the same."""
+    bundle: Bundle = Shelf(tmp_path, tmp_path).open("pocket")
+    shapes = {
+        "sample": (2, 4, 16, 16),
+        "timestep": (),
+        "encoder_hidden_states": (2, 32, 128),
+    }
+    draw = np.random.default_rng(1)
+    given = {name: draw.standard_normal(size).astype(np.float32) for name, size in shapes.items()}
+    results = []
+    for _ in range(2):
+        backend = OpenVinoBackend("bf16", tmp_path / "cache")
+        assert backend.kernel.startswith(FOUND.name)
+        session = backend.load(bundle.model("unet"), shapes, identity="pocket")
+        results.append(session.run(given).copy())
+        assert len(list((tmp_path / "cache" / "openvino").glob("*.blob"))) == 1
+    assert (results[0] == results[1]).all()
+
+
+def test_fp32_stays_fp32(tmp_path):
+    assert OpenVinoBackend("fp32", tmp_path).kernel == "none"
+    assert OpenVinoBackend("bf16", tmp_path).exact().kernel == "none"
+
+
+def test_without_a_library_openvino_computes_it_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "FILE", tmp_path / "missing.so")
+    assert OpenVinoBackend("bf16", None).kernel == "none"
