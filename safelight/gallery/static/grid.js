@@ -393,7 +393,7 @@ bind(["Escape"], "Select nothing", clear);
 bind(["f"], "Favourite, or no longer", favour);
 bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
 bind(["t"], "Tag", tag);
-bind(["a"], "Put into an album", album);
+bind(["l"], "Put into an album", album);
 bind(["c"], "Compare two to four", () => compare(ids()));
 bind(["e"], "Share: what leaves, and how", share);
 bind(["Delete"], "Move to the trash", trash);
