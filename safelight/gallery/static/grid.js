@@ -1,5 +1,5 @@
 // The grid: only the pictures that show exist in the page; the keyboard moves without an end.
-import { compare, label } from "./actions.js";
+import { askNames, compare, label } from "./actions.js";
 import { bind } from "./keys.js";
 import { Layout } from "./layout.js";
 import { Rows } from "./rows.js";
@@ -18,13 +18,14 @@ const search = element("search");
 const timeline = new Timeline(element("timeline"), scroller);
 
 let found = { version: -1, count: 0, days: [], loading: null };
-let rows = new Rows("", draw);
+let rows = new Rows(search.value, draw);
 let layout = new Layout(1, 1, [], 0);
 let size = 1;
 let active = 0;
 let activeId = main.dataset.place;
 let anchor = 0;
 const selected = new Map(); // id -> row
+let isAll = false; // everything that is found is chosen, seen or not
 const shown = new Map(); // place -> element
 let isMoving = false;
 
@@ -47,6 +48,7 @@ async function look({ quiet = false, query = search.value } = {}) {
   if (isOther) {
     active = anchor = 0;
     activeId = "";
+    clear();
     scroller.scrollTop = 0;
   } else if (activeId) {
     const { place } = await ask("/api/place", { query, id: activeId }, quiet);
@@ -63,6 +65,7 @@ function say() {
   if (loading) words.push(`reading the vault: ${Math.round((100 * loading[0]) / loading[1])} %`);
   if (damaged) words.push("some records did not open: safelight vault verify");
   element("said").textContent = words.join(" · ");
+  element("keep").hidden = !search.value.trim();
   element("empty").hidden = count > 0 || loading !== null;
   element("empty-search").hidden = !search.value;
   element("empty-vault").hidden = Boolean(search.value);
@@ -181,14 +184,17 @@ function mark() {
   for (const [index, cell] of shown) {
     const isActive = index === active;
     cell.classList.toggle("active", isActive);
-    cell.setAttribute("aria-selected", selected.has(cell.dataset.id));
+    cell.setAttribute("aria-selected", isAll || selected.has(cell.dataset.id));
   }
   if (shown.has(active)) cells.setAttribute("aria-activedescendant", `cell-${active}`);
   else cells.removeAttribute("aria-activedescendant");
   const bar = element("selection");
-  bar.hidden = selected.size === 0;
-  element("selection-count").textContent = `${selected.size} selected`;
-  document.body.classList.toggle("selecting", selected.size > 0);
+  bar.hidden = selected.size === 0 && !isAll;
+  element("selection-count").textContent = isAll
+    ? `All ${found.count.toLocaleString()} selected`
+    : `${selected.size} selected`;
+  element("do-compare").disabled = element("do-share").disabled = isAll;
+  document.body.classList.toggle("selecting", !bar.hidden);
 }
 
 // ---- moving ----
@@ -230,6 +236,7 @@ async function open(index = active) {
 function toggle(index) {
   const row = rows.get(index);
   if (!row) return;
+  isAll = false;
   if (selected.has(row.id)) selected.delete(row.id);
   else if (selected.size < MOST) selected.set(row.id, row);
   anchor = index;
@@ -240,6 +247,7 @@ async function selectTo(index) {
   const [from, to] = [Math.min(anchor, index), Math.max(anchor, index) + 1];
   const range = await rows.range(from, Math.min(to, from + MOST));
   selected.clear();
+  isAll = false;
   for (const row of range) selected.set(row.id, row);
   if (to - from > MOST) notice(`A selection holds ${MOST} pictures; the first ${MOST} are selected.`);
   mark();
@@ -247,6 +255,14 @@ async function selectTo(index) {
 
 function clear() {
   selected.clear();
+  isAll = false;
+  mark();
+}
+
+function selectAll() {
+  if (!found.count) return;
+  selected.clear();
+  isAll = true;
   mark();
 }
 
@@ -256,11 +272,11 @@ function chosen() {
   return row ? [row] : [];
 }
 
-const ids = () => chosen().map((row) => row.id);
+const ids = () => (isAll ? "all" : chosen().map((row) => row.id));
 const changed = () => look({ quiet: true });
 
 function favour() {
-  const all = chosen().every((row) => row.favourite);
+  const all = !isAll && chosen().every((row) => row.favourite);
   label("favourite", ids(), all ? "0" : "1", changed);
 }
 
@@ -271,20 +287,38 @@ function trash() {
   });
 }
 
-const tagging = element("tagging");
-function tag() {
-  if (!ids().length) return;
-  element("tag-name").value = "";
-  tagging.showModal();
-}
-tagging.addEventListener("close", () => {
-  const name = element("tag-name").value.trim();
-  if (tagging.returnValue === "tag" && name) label("tag", ids(), name, changed);
-  cells.focus({ preventScroll: true });
+const tag = () => ids().length && askNames("tag", ids(), changed);
+const album = () => ids().length && askNames("album", ids(), changed);
+
+const keeping = element("keeping");
+element("keep").addEventListener("click", () => {
+  element("keep-name").value = "";
+  keeping.showModal();
+});
+keeping.addEventListener("close", async () => {
+  const name = element("keep-name").value.trim();
+  if (keeping.returnValue !== "keep" || !name) return;
+  const answer = await send("/searches", { name, query: search.value });
+  notice(answer.ok ? (await answer.json()).text : await answer.text());
+  offer();
+});
+element("keep-name").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter") return;
+  event.preventDefault();
+  element("keep-do").click();
 });
 
+/** Offer the kept searches while one is typed. */
+async function offer() {
+  const kept = await ask("/api/searches");
+  const options = kept.map(({ name, query }) => {
+    return Object.assign(document.createElement("option"), { value: query, label: name });
+  });
+  element("kept").replaceChildren(...options);
+}
+
 function share() {
-  if (ids().length) location.href = `/share/${ids().join(",")}`;
+  if (!isAll && ids().length) location.href = `/share/${ids().join(",")}`;
 }
 
 async function blur() {
@@ -377,7 +411,7 @@ search.addEventListener("keydown", (event) => {
   }
 });
 
-const buttons = { favour, tag, compare: () => compare(ids()), share, trash, clear };
+const buttons = { favour, tag, album, compare: () => isAll || compare(ids()), share, trash, clear };
 for (const [name, run] of Object.entries(buttons)) element(`do-${name}`).addEventListener("click", run);
 element("blur").addEventListener("click", blur);
 element("larger").addEventListener("click", () => resize(1));
@@ -398,14 +432,17 @@ bind(["x", " "], "Select, or no longer", () => toggle(active));
 bind(["Escape"], "Select nothing", clear);
 bind(["f"], "Favourite, or no longer", favour);
 bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
+bind(["A"], "Select everything that is found", selectAll);
 bind(["t"], "Tag", tag);
-bind(["c"], "Compare two to four", () => compare(ids()));
+bind(["a"], "Put into an album", album);
+bind(["c"], "Compare two to four", () => isAll || compare(ids()));
 bind(["e"], "Share: what leaves, and how", share);
 bind(["Delete"], "Move to the trash", trash);
 bind(["b"], "Blur until pointed at", blur);
 bind(["+", "-"], "Larger, smaller", (event) => resize(event.key === "+" ? 1 : -1));
 
 if (innerWidth < 520) size = 0;
+offer().catch(() => {});
 await look();
 if (activeId || !search.value) cells.focus({ preventScroll: true });
 watch();
