@@ -52,6 +52,7 @@ class Gallery:
         self.hosts: frozenset[str] = frozenset()  # what `Host` may say; the server fills it in
         self.origin = ""  # our own, as browsers write it
         self.api_token = ""  # what programs show; empty: the drop-in APIs are off
+        self.programs_model = ""  # what programs get that name no model; empty: the settings' one
         self.entered: Callable[[], None] = lambda: None  # a browser used the address up
         self.creation: Creation | None = None  # of the first run, while the phrase is shown
         self.making = MakingHolder(settings)

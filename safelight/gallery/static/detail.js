@@ -70,7 +70,7 @@ async function show(id, focus = "") {
   if (zoom) Object.assign(stage, zoom), stage.place();
   if (same) document.querySelector(".about").scrollTop = scrolled;
   if (focus) document.querySelector(focus)?.focus();
-  else if (!same) document.getElementById("stage").focus({ preventScroll: true });
+  else main.focus({ preventScroll: true });
 }
 
 async function walk(way) {
@@ -141,11 +141,10 @@ bind(["/"], "Search", back);
 // One Esc leaves a field, or goes back once it is sure that no second one locks.
 let escaping = 0;
 document.addEventListener("keydown", (event) => {
+  clearTimeout(escaping);
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
   const typing = document.activeElement?.closest("input:not([type=radio]), textarea");
   if (typing) return typing.blur();
-  clearTimeout(escaping);
   escaping = setTimeout(back, DOUBLE);
 });
 enter();
-document.getElementById("stage").focus({ preventScroll: true });

@@ -11,6 +11,7 @@ const AHEAD = 0.6; // screens above and below that are made ready
 const SETTLE = 90; // milliseconds without scrolling until pictures are fetched
 const LONG_PRESS = 450; // milliseconds
 const MOST = 1000; // pictures of one selection
+const MOST_SHARED = 400; // pictures whose ids fit into an address
 
 const element = (id) => document.getElementById(id);
 const [main, scroller, canvas, cells, days] = ["main", "scroller", "canvas", "cells", "days"].map(element);
@@ -65,7 +66,6 @@ function say() {
   if (loading) words.push(`reading the vault: ${Math.round((100 * loading[0]) / loading[1])} %`);
   if (damaged) words.push("some records did not open: safelight vault verify");
   element("said").textContent = words.join(" · ");
-  element("keep").hidden = !search.value.trim();
   element("empty").hidden = count > 0 || loading !== null;
   element("empty-search").hidden = !search.value;
   element("empty-vault").hidden = Boolean(search.value);
@@ -76,7 +76,8 @@ async function watch() {
   if (!document.hidden) {
     try {
       const { version, loading } = await ask("/api/version");
-      if (version !== found.version) await look({ quiet: true });
+      const isRead = found.loading && !loading;
+      if (version !== found.version || isRead) await look({ quiet: true });
       if (loading) pause = found.count < 2000 ? 400 : 1500;
     } catch {
       pause = 5000;
@@ -290,35 +291,10 @@ function trash() {
 const tag = () => ids().length && askNames("tag", ids(), changed);
 const album = () => ids().length && askNames("album", ids(), changed);
 
-const keeping = element("keeping");
-element("keep").addEventListener("click", () => {
-  element("keep-name").value = "";
-  keeping.showModal();
-});
-keeping.addEventListener("close", async () => {
-  const name = element("keep-name").value.trim();
-  if (keeping.returnValue !== "keep" || !name) return;
-  const answer = await send("/searches", { name, query: search.value });
-  notice(answer.ok ? (await answer.json()).text : await answer.text());
-  offer();
-});
-element("keep-name").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter") return;
-  event.preventDefault();
-  element("keep-do").click();
-});
-
-/** Offer the kept searches while one is typed. */
-async function offer() {
-  const kept = await ask("/api/searches");
-  const options = kept.map(({ name, query }) => {
-    return Object.assign(document.createElement("option"), { value: query, label: name });
-  });
-  element("kept").replaceChildren(...options);
-}
-
 function share() {
-  if (!isAll && ids().length) location.href = `/share/${ids().join(",")}`;
+  const some = isAll ? [] : ids();
+  if (isAll || some.length > MOST_SHARED) notice(`Share at most ${MOST_SHARED} pictures at once.`);
+  else if (some.length) location.href = `/share/${some.join(",")}`;
 }
 
 async function blur() {
@@ -442,7 +418,6 @@ bind(["b"], "Blur until pointed at", blur);
 bind(["+", "-"], "Larger, smaller", (event) => resize(event.key === "+" ? 1 : -1));
 
 if (innerWidth < 520) size = 0;
-offer().catch(() => {});
 await look();
 if (activeId || !search.value) cells.focus({ preventScroll: true });
 watch();
