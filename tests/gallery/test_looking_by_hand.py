@@ -108,7 +108,7 @@ def test_albums_kept_searches_slides_settings_and_light(grid):
     page.emulate_media(color_scheme="light")
 
     # An album of two pictures, made in the grid.
-    press(page, "Home", "x", "j", "x", "a")
+    press(page, "Home", "x", "j", "x", "l")
     page.get_by_label("Albums, with commas between").fill("Best of")
     press(page, "Enter")
     page.get_by_text("2 pictures: put into Best of").wait_for()

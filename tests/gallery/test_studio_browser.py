@@ -72,6 +72,12 @@ def test_from_a_prompt_to_a_painted_picture(gallery, state):
     mask = state.vault.read(painted.id, "mask")
     assert 0.005 < share_of_white(mask) < 0.2
 
+    # from a picture's own page
+    page.goto(f"{state.origin}/studio?from={newest.id}&as=remix")
+    page.locator(f"#shown[src$='{newest.id}']").wait_for()
+    page.locator(f"#begin-init[src$='{newest.id}']").wait_for()
+    expect(page.get_by_role("textbox", name="Prompt")).to_have_value("red apple")
+
 
 def paint_on_the_newest(page, state, number):
     """Paint a short line of mask in the middle, and give the picture made with it."""

@@ -410,7 +410,7 @@ bind(["f"], "Favourite, or no longer", favour);
 bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
 bind(["A"], "Select everything that is found", selectAll);
 bind(["t"], "Tag", tag);
-bind(["a"], "Put into an album", album);
+bind(["l"], "Put into an album", album);
 bind(["c"], "Compare two to four", () => isAll || compare(ids()));
 bind(["e"], "Share: what leaves, and how", share);
 bind(["Delete"], "Move to the trash", trash);
