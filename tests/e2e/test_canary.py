@@ -12,9 +12,11 @@ from PIL import Image
 
 from tests.e2e.command import PASSPHRASE, QUICK, make_home
 from tests.e2e.hunt import found_in, written_files
+from tests.safelight.importing.samples import user_comment_jpeg
 
 CANARY = "canary zebra qx7f3a91 umbrella"
 CANARY_NEGATIVE = "negative canary kd82hs0f"
+CANARY_IMPORTED = "imported canary w93jd7s0"
 WRITES = "trace=open,openat,creat,rename,renameat,renameat2,memfd_create,execve"
 
 
@@ -47,6 +49,12 @@ def hunted(tmp_path_factory):
     listed = run("ls", "--search", "-", "--json", given="zebra qx7f3a91")
     assert listed.count("\n") == 2  # the words are findable, so they are really stored
     run("reproduce", json.loads(listed.splitlines()[0])["id"], "--keep")
+    old = root / "old"  # another program's folder: the person's own files, in the clear
+    old.mkdir()
+    text = f"{CANARY_IMPORTED}\nSteps: 1, Sampler: Euler, CFG scale: 7"
+    (old / "kd7.jpg").write_bytes(user_comment_jpeg(text))
+    run("import", str(old))
+    assert run("ls", "--search", "-", "--json", given="w93jd7s0").count("\n") == 1
     run("status")
     bad = home.run("generate", "-", "--sampler", "none", status=2, given=CANARY)
     said.append(bad.stderr)
@@ -73,7 +81,9 @@ def every_file(home, trace):
     return found | {path for path in outside if not str(path).startswith(("/dev/", "/proc/"))}
 
 
-@pytest.mark.parametrize("needle", [CANARY, CANARY_NEGATIVE, "qx7f3a91", PASSPHRASE])
+@pytest.mark.parametrize(
+    "needle", [CANARY, CANARY_NEGATIVE, CANARY_IMPORTED, "qx7f3a91", PASSPHRASE]
+)
 def test_no_words_on_disk(hunted, needle):
     home, trace, _, _ = hunted
     files = every_file(home, trace)
