@@ -15,7 +15,6 @@ from engine.devicenames import (
     DeviceName,
     card_note,
     check_packages,
-    no_backend,
     parse_device,
 )
 from engine.errors import DeviceError, EngineError, unknown_name
@@ -64,8 +63,7 @@ def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None
     if asked.kind == "torch":
         return _torch(asked, precision)
     if asked.kind == "tensorrt":
-        check_packages(asked)
-        raise no_backend(asked)
+        return _tensorrt(asked, precision, cache_dir)
     if asked.kind == "openvino":
         return _openvino(precision, cache_dir, "asked for", asked.which or "CPU")
     if asked.kind in {"coreml", "directml", "onnxruntime"}:
@@ -195,6 +193,24 @@ def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
     backend = CudaBackend("fp16" if precision == "auto" else precision, cache_dir, place)
     why = "asked for; unverified on hardware when this was written"
     reason = f"ONNX Runtime, {place.name} ({backend.device}), {backend.precision}: {why}"
+    return Choice(backend=backend, reason=reason)
+
+
+def _tensorrt(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
+    check_packages(asked)
+    from engine.backends.cudadevice import CudaDevice
+    from engine.backends.onnxruntime import OnnxRuntimeBackend
+    from engine.backends.tensorrt import TensorRtBackend, load_tensorrt
+
+    if precision not in {"auto", "fp16"}:
+        raise DeviceError(
+            f"plans compute in fp16, not in {precision}", hint="--device cuda computes in fp32 too"
+        )
+    trt = load_tensorrt()
+    card = CudaDevice(int(asked.which or 0))
+    backend = TensorRtBackend(trt, card, cache_dir, OnnxRuntimeBackend())
+    why = "asked for; unverified on hardware when this was written"
+    reason = f"TensorRT, {card.name} ({backend.device}), fp16: {why}"
     return Choice(backend=backend, reason=reason)
 
 
