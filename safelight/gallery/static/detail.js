@@ -1,5 +1,5 @@
 // One picture: its stage, its labels, and the way to the ones before and after it.
-import { label, suggest } from "./actions.js";
+import { label, named, suggest } from "./actions.js";
 import { bind } from "./keys.js";
 import { goDark, notice } from "./safelight.js";
 import { Stage } from "./stage.js";
@@ -47,7 +47,7 @@ function names(section) {
   field.addEventListener("focus", () => suggest(kind, section.querySelector("datalist")).catch(() => {}), { once: true });
   section.querySelector("form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (field.value.trim() && (await label(kind, ids(), field.value, again))) await show(at().id, `[data-kind="${kind}"] input`);
+    if (field.value.trim() && (await label(kind, ids(), named(field.value), again))) await show(at().id, `[data-kind="${kind}"] input`);
   });
   for (const button of section.querySelectorAll(".remove")) {
     button.addEventListener("click", async () => {
