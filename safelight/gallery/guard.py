@@ -147,7 +147,8 @@ class Guard:
         token = self._gallery.api_token
         if not token or self._gallery.is_locked or not _same(_shown_token(request), token):
             return _unknown()
-        self._gallery.touch()
+        if request.method in CHANGING:  # whoever only asks how far it is keeps nothing open
+            self._gallery.touch()
         return None
 
 

@@ -3,7 +3,6 @@
 What is made here is sealed like everything else, and goes out by `disclose`, way `api`.
 """
 
-import base64
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -57,11 +56,9 @@ async def progress(request: Request) -> Response:
         "sampling_step": job.step,
         "sampling_steps": job.steps,
     }
-    found = a1111.progress_answer((job.done + part) / job.count, workshop.seconds_left(), state)
-    number, preview = workshop.preview
-    if number and request.query_params.get("skip_current_image", "").lower() != "true":
-        found["current_image"] = base64.b64encode(preview).decode()
-    return JSONResponse(found)
+    done = (job.done + part) / job.count
+    # No preview goes along: what is not sealed yet cannot note that it left.
+    return JSONResponse(a1111.progress_answer(done, workshop.seconds_left(), state))
 
 
 async def interrupt(request: Request) -> Response:

@@ -51,6 +51,7 @@ async def make(gallery: "Gallery", order: Order) -> list[Made]:
         await asyncio.sleep(LOOK_EVERY)
         if making_of(gallery) is not making:
             raise UnmadeError("the vault was locked and opened again while this was made")
+        gallery.touch()  # somebody waits for it
         job = making.workshop.find(job.id)
     if job.state is State.FAILED:
         making.workshop.cancel(job.id)  # nobody would see it in the queue

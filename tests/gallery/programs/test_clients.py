@@ -215,6 +215,15 @@ def test_webui_interrupts(webui, state):
     assert making_of(state).workshop.jobs == ()
 
 
+def test_to_draw_is_use_and_to_ask_is_none(webui, state):
+    used = state._used
+    webui.get_progress()
+    webui.get_samplers()
+    assert state._used == used
+    webui.txt2img(prompt="x", **SMALL)
+    assert state._used > used
+
+
 def test_a_web_page_gets_nothing_even_with_the_token(origin):
     import http.client
 
