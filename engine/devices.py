@@ -54,8 +54,8 @@ def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None
     device: auto, cpu (the fastest for the processor), openvino[:CPU|:GPU|:GPU.n|:NPU],
     onnxruntime[:CPU], coreml, directml[:n], cuda[:n[,n...]], tensorrt[:n], torch. precision: auto,
     fp32, bf16, fp16, int8 (a form made before; on OpenVINO's CPU). cache_dir: where compiled models
-    and derived forms are kept. Only `auto` and `cpu` pass over a library that does not work, and the
-    reason says which and why.
+    and derived forms are kept. Only `auto` and `cpu` pass over a library that does not work, and
+    the reason says which and why.
     Raises RequestError for unknown names and DeviceError for what cannot be used here.
     """
     asked = parse_device(device)
