@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests run offline in every sense; two threads are what the smallest machine has.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-long lint types unit bench pocket clean
+.PHONY: demo test test-long lint types unit bench bench-micro bench-micro-save bench-peers pocket accept-gpu test-gpu-libs clean
 
 # The runtime alone: no torch. Python compiles what it imports; the rest would be 60 MB for nothing.
 $(VENV)/runtime: pyproject.toml
@@ -48,10 +48,38 @@ bench: $(VENV)/dev
 	$(VENV)-startup/bin/python -m pip install --quiet --disable-pip-version-check --no-compile '.[cpu]'
 	$(BIN)/python -m benchmarks.startup $(VENV)-startup/bin/python
 
+# Small pieces against their saved baselines of this machine; a quarter slower fails.
+MICRO := $(BIN)/python -m pytest benchmarks/micro -q --benchmark-only -o filterwarnings=default --benchmark-storage=file://benchmarks/micro/baselines
+bench-micro: $(VENV)/dev
+	$(MICRO) --benchmark-compare --benchmark-compare-fail=median:25%
+
+bench-micro-save: $(VENV)/dev
+	$(MICRO) --benchmark-save=baseline
+
+# Other projects beside ours, each in a venv of its own under bench-peers-work: wants the package
+# index, 8 GB of disk, and half an hour for the installations; the turns are bounded by themselves.
+bench-peers: $(VENV)/dev
+	$(BIN)/python -m benchmarks.peers --scenario pocket-128 --work bench-peers-work --limit 600
+	test -x bench-peers-work/venvs/sqlcipher/bin/python || { $(PYTHON) -m venv bench-peers-work/venvs/sqlcipher && \
+	  bench-peers-work/venvs/sqlcipher/bin/python -m pip install --quiet sqlcipher3-wheels; }
+	$(BIN)/python -m benchmarks.vault_peers --sqlcipher-python bench-peers-work/venvs/sqlcipher/bin/python
+
 # Trains the model in the box, resumable at any moment; wants npm and a machine that does nothing else.
 pocket: $(VENV)/dev
 	set -e; for stage in data resume vae latents unet polish finish evaluate grid bundle; do \
 	  $(BIN)/python -m export.pocket $$stage --work pocket-work --threads 2; done
+
+# NVIDIA's libraries (2.5 GB) in an environment of their own, and no card: needs a C compiler.
+test-gpu-libs: $(VENV)/dev
+	test -x $(VENV)-cuda/bin/python || $(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip install --quiet --disable-pip-version-check --no-compile '.[cuda]'
+	$(VENV)-cuda/bin/python -m pip install --quiet --disable-pip-version-check --no-deps tensorrt-cu13-bindings
+	SAFELIGHT_CUDA_PYTHON=$(CURDIR)/$(VENV)-cuda/bin/python $(BIN)/python -m pytest -m gpu_libs
+
+# On a machine with an NVIDIA card, with any python that has torch or onnxruntime-gpu: GPU_PYTHON=...
+GPU_PYTHON ?= $(PYTHON)
+accept-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu
 
 clean:
 	rm -rf $(VENV) $(VENV)-startup demo-home

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Final
@@ -15,7 +15,7 @@ from benchmarks.children import Child
 from benchmarks.document import Configuration, Quality, figure_of
 from benchmarks.errors import WorkerError
 from benchmarks.gate import judge
-from benchmarks.hardware import named, plain
+from benchmarks.hardware import named, plain, reason
 from benchmarks.runners import DrawingRunner
 from benchmarks.scenarios import PictureScenario
 from benchmarks.turns import PICTURE, Budget, Stopped, take_turns
@@ -25,8 +25,13 @@ __all__ = ["Candidate", "Drawing", "Drawn", "Reference"]
 UInt8 = NDArray[np.uint8]
 LOAD_COLD: Final = "load, cold"
 LOAD_WARM: Final = "load, warm"
+LOAD_ONCE: Final = "load"
 COMPILE: Final = "compile"
+PEER: Final = "peer"
 HOUR: Final = 3600.0
+ANSWER: Final = (
+    240.0  # seconds that a process has for one answer at least: some compile for minutes
+)
 # Caching loads: the first of a process' life compiles into an empty folder, the next one reads it.
 _LOADS: Final = ((True, LOAD_COLD), (False, LOAD_WARM))
 
@@ -35,6 +40,7 @@ _LOADS: Final = ((True, LOAD_COLD), (False, LOAD_WARM))
 class Candidate:
     """One configuration before it is started. hello: what its process is told first; `cache`,
     `vault` and `batch` are added. kind: safelight or peer. label: empty for what it says itself.
+    compared: it draws from the same noise, so that the gate holds.
     """
 
     command: Sequence[str]
@@ -43,6 +49,7 @@ class Candidate:
     kind: str = "safelight"
     label: str = ""
     note: str = ""
+    compared: bool = True
     folder: Path | None = None
     environ: Mapping[str, str] | None = None
 
@@ -124,7 +131,7 @@ class Drawing:
         except Stopped:
             drawn.complete = False
         for each in started:
-            self._end(each, drawn)
+            self._end(each)
             if each.facts:
                 taken = samples.get(each.name, {})
                 drawn.configurations.append(self._describe(each, taken, compared, random))
@@ -137,6 +144,8 @@ class Drawing:
             for cold, stage in _LOADS:
                 for each in list(alive):
                     last = number == self._scenario.loads - 1 and not cold
+                    if each.candidate.kind == PEER and not last:
+                        continue  # started once: some take minutes
                     try:
                         self._start(each, cold=cold, stage=stage, stays=last)
                     except WorkerError as error:
@@ -145,13 +154,13 @@ class Drawing:
                         label = each.candidate.label or " ".join(
                             str(each.candidate.hello[name]) for name in ("device", "precision")
                         )
-                        drawn.skipped[label] = plain(words)
+                        drawn.skipped[label] = reason(words)
                         self._say(f"{label} is left out: {words}")
         kept: dict[str, _Started] = {}
         for each in alive:
             if each.name in kept:
                 drawn.skipped[f"{each.name}, again"] = "it was asked for twice"
-                self._end(each, drawn)
+                self._end(each)
             else:
                 kept[each.name] = each
         return list(kept.values())
@@ -160,11 +169,12 @@ class Drawing:
         if cold:
             shutil.rmtree(each.cache, ignore_errors=True)
         child = self._child(each.candidate)
-        runner = DrawingRunner(child, self._scenario.gate)
+        runner = DrawingRunner(child, self._scenario)
         try:
             each.facts = child.ask(self._hello(each.candidate, each.cache))
             seconds = each.facts["seconds"]
-            each.loads.setdefault(stage, []).append(seconds["load"])
+            name = LOAD_ONCE if each.candidate.kind == PEER else stage
+            each.loads.setdefault(name, []).append(seconds["load"])
             if cold and seconds.get("compile"):
                 each.loads.setdefault(COMPILE, []).append(seconds["compile"])
             if stays:
@@ -174,7 +184,7 @@ class Drawing:
         finally:
             if each.runner is not runner:
                 child.close()
-        self._say(f"{each.name}: {stage} {seconds['load']:.2f} s")
+        self._say(f"{each.name}: {name} {seconds['load']:.2f} s")
 
     def _child(self, candidate: Candidate) -> Child:
         return Child(
@@ -182,7 +192,7 @@ class Drawing:
             stop=self._stop,
             folder=candidate.folder,
             environ=candidate.environ,
-            limit=self._limit,
+            limit=max(self._limit, ANSWER),
         )
 
     def _hello(self, candidate: Candidate, cache: Path) -> dict[str, Any]:
@@ -190,7 +200,7 @@ class Drawing:
         vault = cache.with_name(f"{cache.name}-vault")
         shutil.rmtree(vault, ignore_errors=True)
         more = {"cache": str(cache), "vault": str(vault), "batch": candidate.batch}
-        return {"scenario": self._scenario.name, **candidate.hello, **more}
+        return {"scenario": asdict(self._scenario), **candidate.hello, **more}
 
     def _reference(self, started: Sequence[_Started], reference: Candidate) -> Reference | None:
         """Let another process draw the gate's pictures, unless a candidate is its equal."""
@@ -202,7 +212,7 @@ class Drawing:
                     name=each.name, pictures=each.runner.pictures if each.runner else {}
                 )
         child = self._child(reference)
-        runner = DrawingRunner(child, self._scenario.gate)
+        runner = DrawingRunner(child, self._scenario)
         try:
             facts = child.ask(self._hello(reference, self._work / "cache-reference"))
             name = f"{facts['backend']} {facts['precision']}"
@@ -219,12 +229,12 @@ class Drawing:
     def _tell(self, name: str, number: int) -> None:
         self._say(f"{name}: {'warm-up' if number < 0 else f'turn {number + 1}'}")
 
-    def _end(self, each: _Started, drawn: Drawn) -> None:
+    def _end(self, each: _Started) -> None:
         """End the process; one that is at work when somebody stopped is not asked any more."""
         if each.runner is None:
             return
         with suppress(WorkerError, Stopped):
-            if drawn.complete:
+            if not self._stop():
                 each.ended = each.runner.end()
         each.runner.close()
 
@@ -244,7 +254,7 @@ class Drawing:
         }
         return Configuration(
             name=each.name,
-            kind="peer" if each.candidate.kind == "peer" else "safelight",
+            kind="peer" if each.candidate.kind == PEER else "safelight",
             backend=facts["backend"],
             device=plain(facts["device"]),
             precision=facts["precision"],
@@ -263,6 +273,8 @@ class Drawing:
 
     def _quality(self, each: _Started, reference: Reference | None, random: bool) -> Quality | None:
         if reference is None or each.runner is None or each.name == reference.name:
+            return None
+        if not each.candidate.compared:
             return None
         mine, theirs = each.runner.pictures, reference.pictures
         both = sorted(mine.keys() & theirs.keys())

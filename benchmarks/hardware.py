@@ -10,7 +10,7 @@ from benchmarks.document import Machine
 from benchmarks.machine import machine
 from benchmarks.pseudonym import Pseudonym
 
-__all__ = ["describe", "named", "plain"]
+__all__ = ["describe", "named", "plain", "reason"]
 
 
 def describe(pseudonym: Pseudonym, libraries: Mapping[str, str] | None = None) -> Machine:
@@ -42,6 +42,12 @@ def describe(pseudonym: Pseudonym, libraries: Mapping[str, str] | None = None) -
 def plain(text: Any) -> str:
     """Give a vendor's name as a result may hold it: no slashes, at most 200 characters."""
     return re.sub(r"[/\\@\x00-\x1f]+", " ", str(text)).strip()[:200]
+
+
+def reason(error: Any) -> str:
+    """Give an error's sentence without the paths in it, which name folders of somebody's."""
+    words = (word for word in str(error).split() if "/" not in word and "\\" not in word)
+    return plain(" ".join(words))
 
 
 def named(text: Any) -> str:

@@ -31,7 +31,7 @@ def keep(
     """Measure in the empty folder `work`; what was done before a stop is kept."""
     if scenario.records:
         return _at_scale(scenario, work, rounds=rounds, stop=stop, say=say)
-    return _sealing(work, rounds, stop)
+    return _sealing(work, rounds, stop, say)
 
 
 def _at_scale(
@@ -121,12 +121,19 @@ class Sealer:
         self._vault.close()
 
 
-def _sealing(work: Path, rounds: int, stop: Callable[[], bool]) -> Drawn:
+def _sealing(
+    work: Path, rounds: int, stop: Callable[[], bool], say: Callable[[str], None]
+) -> Drawn:
     import time
 
     sealer = Sealer(work / "vault", time.perf_counter)
     try:
-        turns = take_turns({"vault": sealer}, Budget(rounds=rounds), stop=stop)
+        turns = take_turns(
+            {"vault": sealer},
+            Budget(rounds=rounds),
+            stop=stop,
+            done=lambda _name, number: say(f"turn {number + 1}"),
+        )
     finally:
         sealer.close()
     samples = turns.samples["vault"]

@@ -12,9 +12,18 @@ from typing import Final
 from benchmarks.canonical import canonical
 from benchmarks.errors import unknown
 
-__all__ = ["SCENARIOS", "PictureScenario", "Scenario", "VaultScenario", "find", "prompt_of"]
+__all__ = [
+    "SCENARIOS",
+    "PictureScenario",
+    "Scenario",
+    "VaultScenario",
+    "find",
+    "prompt_of",
+    "seed_of",
+]
 
 GIB: Final = 1 << 30
+SEEDS_A_TURN: Final = 64  # so that no two turns share a seed, whatever their batch
 # Public words that `pocket` knows; any other model takes them as well. Colour times thing: each
 # picture of a run has a prompt that no cache of encoded texts has seen.
 COLOURS = ("red", "blue", "green", "yellow", "purple", "orange", "brown")
@@ -163,3 +172,8 @@ def prompt_of(scenario: PictureScenario, number: int) -> str:
     """Give the prompt of turn `number`; after all of them they come again."""
     prompts = PROMPTS[scenario.prompts]
     return prompts[number % len(prompts)]
+
+
+def seed_of(number: int) -> int:
+    """Give the seed of turn `number`; the warm-up's is -1."""
+    return (number + 1) * SEEDS_A_TURN

@@ -1,8 +1,8 @@
 """One configuration in a process of its own: it is told what to draw, and tells how long it took.
 
 A line of JSON comes in, a line goes out (`benchmarks.children` is the other end). The first line
-names bundle, device and scenario; prompts are the scenario's and never travel. Pictures go through
-the same pipe, for the quality gate. Nothing is in the arguments, nothing lies in the clear.
+names bundle, device and scenario; then each asks for a picture. Pictures go through the same pipe,
+for the quality gate. Nothing is in the arguments, nothing lies in the clear.
 """
 
 import base64
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 from benchmarks.residence import peak_memory
 
 if TYPE_CHECKING:
-    from engine import GenerationRequest
+    pass
 
-__all__ = ["SEEDS_A_TURN", "main", "serve"]
+__all__ = ["main", "serve"]
 
-SEEDS_A_TURN = 64  # so that no two turns share a seed, whatever their batch
+# What a request takes of the scenario's row.
+_FIELDS = ("width", "height", "steps", "sampler", "schedule", "guidance_scale")
 
 
 class Drawer:
@@ -34,17 +35,13 @@ class Drawer:
         start = time.perf_counter()
         from benchmarks.cards import cards
         from benchmarks.energy import Meter
-        from benchmarks.scenarios import PictureScenario, find
         from benchmarks.timed import TimedBackend
         from engine import Bundle, Choice, Pipeline, choose
         from engine.cores import physical_cores
         from safelight.studio import Studio
         from vault import MemoryKeyStore, create
 
-        scenario = find(given["scenario"])
-        if not isinstance(scenario, PictureScenario):
-            raise TypeError(f"{scenario.name} draws nothing")
-        self._scenario: PictureScenario = scenario
+        self._row: Mapping[str, Any] = given["scenario"]
         self._batch: int = given["batch"]
         self._cards = list(cards())
         self._used = [card.used() for card in self._cards]
@@ -52,8 +49,8 @@ class Drawer:
         choice = choose(given["device"], given["precision"], Path(given["cache"]))
         backend = TimedBackend(choice.backend)
         pipeline = Pipeline(self._bundle, Choice(backend=backend, reason=choice.reason))
-        guided = scenario.guidance_scale != 1.0
-        pipeline.load(scenario.width, scenario.height, guided=guided)
+        row = self._row
+        pipeline.load(row["width"], row["height"], guided=row["guidance_scale"] != 1.0)
         self._folder = Path(given["vault"])
         self._vault = create(self._folder, keystore=MemoryKeyStore(), confirm=lambda _: None)
         self._studio = Studio(pipeline, self._vault)
@@ -67,12 +64,13 @@ class Drawer:
             "seconds": {"load": time.perf_counter() - start, "compile": backend.seconds},
         }
 
-    def draw(self, number: int, *, pixels: bool) -> dict[str, Any]:
-        """Draw and seal turn `number`; pixels: its first picture comes along."""
+    def draw(self, prompt: str, seed: int, *, pixels: bool) -> dict[str, Any]:
+        """Draw and seal the pictures of one request; pixels: the first one comes along."""
         from engine import Step
         from safelight.studio import Sealed
 
-        request = self._request(number)
+        fields: Any = {name: self._row[name] for name in _FIELDS}
+        request = self._bundle.request(prompt=prompt, seed=seed, count=self._batch, **fields)
         steps: list[float] = []
         lines: list[Mapping[str, Any]] = []
         joules = self._meter.joules()
@@ -97,22 +95,6 @@ class Drawer:
         if pixels:
             answer |= self._picture(lines[0]["id"])
         return answer
-
-    def _request(self, number: int) -> "GenerationRequest":
-        from benchmarks.scenarios import prompt_of
-
-        row = self._scenario
-        return self._bundle.request(
-            prompt=prompt_of(row, number),
-            seed=(number + 1) * SEEDS_A_TURN,
-            count=self._batch,
-            width=row.width,
-            height=row.height,
-            steps=row.steps,
-            sampler=row.sampler,
-            schedule=row.schedule,
-            guidance_scale=row.guidance_scale,
-        )
 
     def _picture(self, record: str) -> dict[str, Any]:
         """Open what was sealed: what is compared is what a user would get back."""
@@ -148,7 +130,7 @@ def serve(lines: TextIO, answers: TextIO) -> None:
                 drawer = Drawer(asked)
                 answer(drawer.facts)
             elif asked["do"] == "draw":
-                answer(drawer.draw(asked["number"], pixels=asked["pixels"]))
+                answer(drawer.draw(asked["prompt"], asked["seed"], pixels=asked["pixels"]))
             else:
                 answer(drawer.end())
                 return

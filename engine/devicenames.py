@@ -16,7 +16,6 @@ __all__ = [
     "DeviceName",
     "card_note",
     "check_packages",
-    "no_backend",
     "no_openvino_device",
     "no_provider",
     "parse_device",
@@ -36,7 +35,7 @@ DEVICES: Final = (
 NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
 # Kind -> what may stand behind its colon; upper case for OpenVINO's own names.
 _PLACES: Final[Mapping[str, str]] = {
-    "cuda": r"\d{1,3}",
+    "cuda": r"\d{1,3}(,\d{1,3}){0,15}",
     "directml": r"\d{1,3}",
     "onnxruntime": "CPU",
     "openvino": r"CPU|GPU(\.\d{1,3}){0,2}|NPU",
@@ -58,7 +57,7 @@ _EXAMPLES: Final = (
 # Kind -> the distributions that its back end needs, and the line that installs them.
 _NEEDS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "cuda": (("onnxruntime-gpu", "cuda-bindings"), "pip install 'safelight[cuda]'"),
-    "tensorrt": (("tensorrt",), "pip install 'safelight[tensorrt]'"),
+    "tensorrt": (("tensorrt", "cuda-bindings"), "pip install 'safelight[tensorrt]'"),
     "torch": (("torch",), "pip install 'safelight[export]'"),
 }
 
@@ -99,15 +98,6 @@ def check_packages(device: DeviceName) -> None:
     raise DeviceError(
         f"device '{device}' cannot be used: {', '.join(facts)}",
         hint=f"{pip} brings what is missing; --device cpu works now",
-    )
-
-
-def no_backend(device: DeviceName) -> DeviceError:
-    """Say that this version computes nothing there."""
-    _, pip = _NEEDS[device.kind]
-    return DeviceError(
-        f"device '{device}' cannot be used: this version has no back end for it",
-        hint=f"{pip} is where its libraries come from; --device cpu works now",
     )
 
 

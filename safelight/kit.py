@@ -145,7 +145,7 @@ def _content(thing: Preset | Style | WordList) -> dict[str, Any]:
         return found | {"prompt": thing.prompt, "negative_prompt": thing.negative_prompt}
     if not thing.lines:
         raise UsageError("a word list has at least one line")
-    if sum(len(line.encode()) + 4 for line in thing.lines) > MAX_LIST:
+    if sum(len(line.encode("utf-8", "replace")) + 4 for line in thing.lines) > MAX_LIST:
         raise UsageError(f"a word list has at most {MAX_LIST} bytes")
     return found | {"lines": list(thing.lines)}
 

@@ -20,9 +20,10 @@ from engine.backends import Array, Libraries, Shapes
 from engine.backends.buffers import fill
 from engine.backends.cudadevice import CudaDevice
 from engine.backends.cudalibraries import missing_libraries, open_libraries
+from engine.backends.devicestep import DeviceStep, Timeline
 from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
 from engine.backends.ortproviders import Provider, cuda_provider
-from engine.backends.ortstep import OnnxRuntimeStep, Timeline
+from engine.backends.ortstep import open_step
 from engine.backends.ortvalues import DTYPES, OrtValues
 from engine.derived import Derived, DerivedKey, fitting, listed
 from engine.errors import BundleError, DeviceError, EngineError
@@ -150,7 +151,7 @@ class CudaBackend:
         file = self._file(model, identity)
         graphed = model.parent.name in GRAPHED
         session = (self._graphed if graphed else self._plain).open(file, shapes)
-        return DeviceSession(session, shapes, self._values(), _name(file))
+        return DeviceSession(self._ort, session, shapes, self._values(), _name(file))
 
     def step_model(self, model: Path, identity: str) -> Path | None:
         """Give the step graph of a unet, or None where its form has none."""
@@ -160,7 +161,7 @@ class CudaBackend:
         file = f"{identity.partition('/')[2]}/{FILE_NAME}"
         return found.folder / file if file in found.files else None
 
-    def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> OnnxRuntimeStep:
+    def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> DeviceStep:
         """Open the step graph and capture it; where that fails, it runs without CUDA graphs."""
         file = self.step_model(model, identity)
         if file is None:
@@ -182,9 +183,9 @@ class CudaBackend:
         """Give the card's free bytes and all of them; zeros where it does not say."""
         return self._place.memory()
 
-    def _open_step(self, file: Path, shapes: Shapes, *, graphs: bool) -> OnnxRuntimeStep:
+    def _open_step(self, file: Path, shapes: Shapes, *, graphs: bool) -> DeviceStep:
         session = (self._graphed if graphs else self._plain).open(file, shapes)
-        return OnnxRuntimeStep(
+        return open_step(
             self._ort,
             session,
             shapes,
@@ -227,8 +228,12 @@ class CudaBackend:
 class DeviceSession:
     """One component whose inputs and outputs lie on the device, at addresses that stay."""
 
-    def __init__(self, session: Any, shapes: Shapes, values: OrtValues, place: str) -> None:
+    def __init__(
+        self, ort: Any, session: Any, shapes: Shapes, values: OrtValues, place: str
+    ) -> None:
         self._session = session
+        self._queued = ort.RunOptions()
+        self._queued.add_run_config_entry("disable_synchronize_execution_providers", "1")
         self._values = values
         self._place = place
         self._staged: dict[str, Array] = {}
@@ -269,6 +274,10 @@ class DeviceSession:
             name: self._values.get(value).astype(np.float32, copy=False)
             for name, value in self._outputs.items()
         }
+
+    def enqueue(self) -> None:
+        """Compute on what lies in the buffers, and return before it is done."""
+        self._session.run_with_iobinding(self._binding, self._queued)
 
     def _run(self, inputs: Mapping[str, Array]) -> None:
         fill(self._staged, inputs)

@@ -5,6 +5,7 @@ Every call gives a status and then values. `unverified on hardware`.
 """
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Final
 
 from engine.errors import DeviceError, OutOfMemoryError
@@ -65,6 +66,35 @@ class CudaDevice:
         """Wait for an event, which is used again."""
         self.call("cudaEventSynchronize", mark)
         self._spare.append(mark)
+
+    def synchronise(self) -> None:
+        """Wait for all that the stream was asked for."""
+        self.call("cudaStreamSynchronize", self._stream)
+
+    def copy_up(self, to: int, source: int, size: int) -> None:
+        """Copy `size` bytes from the host's address to the card's, and wait for them."""
+        self._copy(to, source, size, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def copy_down(self, to: int, source: int, size: int) -> None:
+        """Copy `size` bytes from the card's address to the host's, and wait for them."""
+        self._copy(to, source, size, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def capture(self, work: Callable[[], None]) -> Callable[[], None]:
+        """Capture what `work` asks the stream for as a CUDA graph; gives what launches it."""
+        mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed
+        self.take()
+        self.call("cudaStreamBeginCapture", self._stream, mode)
+        try:
+            work()
+        finally:  # a stream that stays in capture is of no use any more
+            graph = self.call("cudaStreamEndCapture", self._stream)
+        launched = self.call("cudaGraphInstantiate", graph, 0)
+        return lambda: self.call("cudaGraphLaunch", launched, self._stream)
+
+    def _copy(self, to: int, source: int, size: int, kind: object) -> None:
+        self.take()
+        self.call("cudaMemcpyAsync", to, source, size, kind, self._stream)
+        self.synchronise()
 
     def take(self) -> None:
         """Make this the card that the calling thread speaks to."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.stepgraph import FILE_NAME
 from export.targets.cuda import BOUND, PRECISION, UNVERIFIED
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ __all__ = [
     "NEEDED",
     "PLAN_NAME",
     "PRECISION",
+    "STEP_PLAN_NAME",
     "build",
     "device",
     "write_typed_graphs",
@@ -36,6 +38,14 @@ NEEDED: Mapping[str, str] = {
     ),
 }
 PLAN_NAME = "model.plan"
+STEP_PLAN_NAME = "step.plan"
+UNET = "unet"
+# Of the step graph: one picture, tables filled up to a multiple of 64 rows.
+STEP_SIZES: Mapping[str, tuple[int, int, int]] = {
+    "pictures": (1, 1, 1),
+    "rows": (64, 64, 1024),
+    "noises": (1, 1, 1024),
+}
 
 
 def device() -> str:
@@ -71,6 +81,8 @@ def build(
     for place, (name, part) in enumerate(report["components"].items()):
         progress(f"build {name}", (1 + place / len(report["components"])) / 2)
         part.update(_plan(trt, bundle, out / name, profile, chosen))
+        if name == UNET:
+            part["step_graph"] = _step_plan(trt, out / name, profile, chosen)
     return report | {"tensorrt": str(trt.__version__), "refittable": chosen.refittable}
 
 
@@ -83,6 +95,23 @@ def _plan(
     ranges = shape_ranges(bundle.manifest.components[folder.name].inputs, profile)
     size = build_plan(trt, folder / "model.onnx", folder / PLAN_NAME, ranges, options)
     return {"plan_bytes": size, "shapes": {name: str(each) for name, each in ranges.items()}}
+
+
+def _step_plan(trt: Any, folder: Path, profile: "Profile", options: "PlanOptions") -> str:
+    """Build a plan of the whole step beside the unet's; gives for the report 'made', or why not."""
+    from engine.onnxheader import read_onnx_header
+    from export.targets.plan import build_plan
+    from export.targets.profile import Profile, shape_ranges
+    from export.targets.step_graph import step_beside
+
+    told = step_beside(folder / "model.onnx")
+    if told != "made":
+        return told
+    sizes = {**profile.sizes, **STEP_SIZES, "texts": profile.sizes["batch"]}
+    graph = folder / FILE_NAME
+    ranges = shape_ranges(read_onnx_header(graph).inputs, Profile(sizes=sizes))
+    build_plan(trt, graph, folder / STEP_PLAN_NAME, ranges, options)
+    return told
 
 
 def write_typed_graphs(

@@ -18,6 +18,7 @@ from safelight.catalogue.chunk import Chunk, Row
 from safelight.catalogue.query import Query
 from safelight.catalogue.reading import PageReading
 from safelight.catalogue.stock import Page, Stock
+from safelight.exits import place_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,9 +93,7 @@ class Catalogue:
 
     def forget(self) -> None:
         """Stop reading and drop everything; do it before the vault is closed."""
-        with self._turn:
-            self._stopped = self._stopped or "the vault is locked"
-            self._turn.notify_all()
+        self._stop("the vault is locked")
         if self._thread.is_alive():
             self._thread.join()
         with self._turn:
@@ -221,9 +220,14 @@ class Catalogue:
                     self._done, self._looked = asked, time.monotonic()
                     self._turn.notify_all()
         except VaultError as error:
-            with self._turn:
-                self._stopped = self._stopped or str(error)
-                self._turn.notify_all()
+            self._stop(str(error))
+        except Exception as error:  # noqa: BLE001 - its text could hold a prompt: only the place is said
+            self._stop(f"a fault of safelight: {type(error).__name__} in {place_of(error)}")
+
+    def _stop(self, why: str) -> None:
+        with self._turn:
+            self._stopped = self._stopped or why
+            self._turn.notify_all()
 
     def _next(self) -> int:
         """Wait for the next look at the vault and return its number; 0: it is over."""

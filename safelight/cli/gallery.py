@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["gallery"]
 
+SHORTEST_TOKEN = 20  # characters
+
 
 @with_access
 def gallery(
@@ -36,6 +38,20 @@ def gallery(
         Path | None, typer.Option("--certificate", help="TLS certificate, PEM.")
     ] = None,
     key: Annotated[Path | None, typer.Option("--key", help="TLS key, PEM.")] = None,
+    api: Annotated[
+        bool,
+        typer.Option(
+            "--api", help="Answer programs that show a token, as A1111 and OpenAI's images do."
+        ),
+    ] = False,
+    api_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--api-token-file",
+            help="The token is this file's first line; else a new one is printed.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Look at your pictures and make new ones, in a browser on this machine alone.
 
@@ -60,6 +76,7 @@ def gallery(
     if is_open:
         _warn_of_others(state, address.host)
         watch.allow_listening(address.host)  # its name is looked up
+    state.api_token = _api_token(api_token_file) if api or api_token_file else ""
     launcher = Launcher(access.settings)
     with listen(address, watch.allow_listening if is_open else lambda _: None) as listener:
         server = make_server(state, address, listener)
@@ -69,7 +86,15 @@ def gallery(
             note(f"The address was used. For another browser: {address_of(state)}")
 
         state.entered = entered
+        if state.api_token:
+            state.adopt(access.open())  # a program cannot type a passphrase
         result(address_of(state))
+        if state.api_token:
+            shown = "of the file" if api_token_file else state.api_token
+            note(
+                f"Programs reach {state.origin}/sdapi/v1 (A1111) and {state.origin}/v1 (OpenAI) "
+                f"with the token {shown}"
+            )
         note("The gallery is open to the browser that opens this address first. Ctrl-C stops it.")
         if not no_browser and not launcher.open(address_of(state)):
             note("There is no browser to open here: open the address yourself.")
@@ -80,6 +105,20 @@ def gallery(
         finally:
             launcher.forget()
             state.lock()
+
+
+def _api_token(file: Path | None) -> str:
+    """Return the token of a file's first line, or a new one."""
+    import secrets
+
+    from safelight.orders import read_bounded
+
+    if file is None:
+        return secrets.token_urlsafe(32)
+    token = read_bounded(file, "the API's token").partition("\n")[0].strip()
+    if len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable():
+        raise UsageError(f"the API's token has at least {SHORTEST_TOKEN} printable ASCII letters")
+    return token
 
 
 def _warn_of_others(state: "Gallery", host: str) -> None:

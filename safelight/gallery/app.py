@@ -41,6 +41,8 @@ PAGES = (
     "kit",
     "share",
     "importing",
+    "sdapi",
+    "images_api",
     "trash",
     "settings",
 )

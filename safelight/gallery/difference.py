@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Figures", "difference", "figures"]
 
+_BAND = 256  # rows that are measured at once
 LONGEST = 2048  # pixels of the map's longer side
 # The map's colours from no difference to all there can be: black, red, orange, near white
 _STOPS = np.array([0.0, 0.25, 0.6, 1.0])
@@ -39,12 +40,18 @@ class Figures:
 def figures(first: "NDArray[np.uint8]", second: "NDArray[np.uint8]") -> Figures:
     """Measure how uint8[H, W, 3] and another picture differ."""
     other, resized = _alike(first, second)
-    apart = _apart(first, other)
-    square = float(np.mean(np.square(first.astype(np.float32) - other)))
+    square, changed, largest = 0.0, 0, 0
+    for top in range(0, len(first), _BAND):  # a large picture takes no more memory than a small one
+        here, there = first[top : top + _BAND], other[top : top + _BAND]
+        apart = _apart(here, there)
+        square += float(np.sum(np.square(here.astype(np.float32) - there), dtype=np.float64))
+        changed += int(np.count_nonzero(apart))
+        largest = max(largest, int(apart.max(initial=0)))
+    mean = square / max(1, first.size)
     return Figures(
-        psnr=math.inf if square == 0 else 10 * math.log10(255**2 / square),
-        changed=float(np.mean(apart > 0)),
-        largest=int(apart.max(initial=0)),
+        psnr=math.inf if mean == 0 else 10 * math.log10(255**2 / mean),
+        changed=changed / max(1, first.shape[0] * first.shape[1]),
+        largest=largest,
         resized=resized,
     )
 

@@ -17,6 +17,7 @@ from vault import LockedError
 if TYPE_CHECKING:
     from safelight.catalogue import Catalogue
     from safelight.gallery.creation import Creation
+    from safelight.gallery.expiring import Expiring
     from vault import Secret, Unlock, Vault, VaultSummary
 
 __all__ = ["Gallery"]
@@ -52,6 +53,7 @@ class Gallery:
         self.hosts: frozenset[str] = frozenset()  # what `Host` may say; the server fills it in
         self.origin = ""  # our own, as browsers write it
         self.api_token = ""  # what programs show; empty: the drop-in APIs are off
+        self.programs_model = ""  # what programs get that name no model; empty: the settings' one
         self.entered: Callable[[], None] = lambda: None  # a browser used the address up
         self.creation: Creation | None = None  # of the first run, while the phrase is shown
         self.making = MakingHolder(settings)
@@ -59,6 +61,7 @@ class Gallery:
         self._guard = threading.RLock()
         self._vault: Vault | None = None
         self._catalogue: Catalogue | None = None
+        self.expiring: Expiring | None = None  # the run of the retention policy since unlocking
         self._closing: list[Callable[[], None]] = []
         self._summary: VaultSummary | None = None
         self._used = clock()
@@ -140,11 +143,14 @@ class Gallery:
     def adopt(self, vault: "Vault") -> None:
         """Take a vault that is open, for as long as the gallery is not locked."""
         from safelight.catalogue import Catalogue
+        from safelight.gallery.expiring import Expiring
 
         with self._guard:
             self._vault, self._catalogue = vault, Catalogue(vault)
             self._catalogue.start()
             self.on_lock(self._catalogue.forget)
+            self.expiring = Expiring(vault)
+            self.expiring.start()
             self._used = self._clock()
 
     def lock(self) -> None:

@@ -5,6 +5,7 @@ it carries the session's CSRF header and our Origin if it changes anything, and 
 """
 
 import hmac
+from base64 import b64decode
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
@@ -144,9 +145,11 @@ class Guard:
         if "origin" in request.headers or "sec-fetch-site" in request.headers:
             return _forbidden()
         token = self._gallery.api_token
-        shown = request.headers.get("authorization", "").removeprefix("Bearer ")
-        known = bool(token) and _same(shown, token) and not self._gallery.is_locked
-        return None if known else _unknown()
+        if not token or self._gallery.is_locked or not _same(_shown_token(request), token):
+            return _unknown()
+        if request.method in CHANGING:  # whoever only asks how far it is keeps nothing open
+            self._gallery.touch()
+        return None
 
 
 def is_navigation(request: Request) -> bool:
@@ -164,6 +167,19 @@ def _from_here(request: Request) -> bool:
 
 def _same(shown: str, kept: str) -> bool:
     return hmac.compare_digest(shown.encode("utf-8", "replace"), kept.encode())
+
+
+def _shown_token(request: Request) -> str:
+    """Return the token that a program shows: as a bearer, or as the password of Basic, which is
+    all that many clients can say; the user's name does not matter then.
+    """
+    kind, _, value = request.headers.get("authorization", "").partition(" ")
+    if kind.lower() == "basic":
+        try:
+            value = b64decode(value, validate=True).decode("utf-8").partition(":")[2]
+        except ValueError:
+            return ""
+    return value.strip()
 
 
 def _forbidden() -> Response:

@@ -31,6 +31,7 @@ LAST = {
 }
 # Not shown among the settings: they stand elsewhere on the page, or say nothing to people
 _ELSEWHERE = frozenset({"prompt", "negative_prompt", "width", "height", "count", "seed", "model"})
+_OF_INIT = frozenset({"strength", "mask_blur"})  # without such a picture they did nothing
 MAX_VALUE = 400  # characters of one value
 _WAYS = {"reveal": "revealed to a file", "share": "shared", "zip": "in a zip", "api": "by the API"}
 
@@ -49,6 +50,8 @@ def particulars(record: "Record") -> list[Fact]:
     """Return what is known of how a picture was made, what people ask for first."""
     about = record.metadata
     settings = _dictionary(about.get("settings"))
+    if "init" not in record.blobs:
+        settings = {name: value for name, value in settings.items() if name not in _OF_INIT}
     width, height = settings.get("width"), settings.get("height")
     known = {
         "model": about.get("model"),

@@ -23,6 +23,8 @@ async def chosen(request: Request, form: Mapping[str, str]) -> list[str]:
     """
     if form.get("all") == "1":
         catalogue, query = gallery_of(request).catalogue, view_of(request).query
+        if not catalogue.loading.finished:
+            raise UsageError("the vault is still being read: not all that fits is known yet")
         rows = await run_in_threadpool(catalogue.window, query, 0, MOST + 1)
         ids = [row.id for row in rows]
     else:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["address_of", "make_server"]
 
+KEEP_ALIVE = 60  # seconds that a browser's connections stay open between two requests
 GOODBYE = 2  # seconds that open event streams get when the server stops
 HEADER_BYTES = 16 * 1024
 
@@ -39,6 +40,7 @@ def make_server(gallery: "Gallery", address: Address, listener: socket.socket) -
         h11_max_incomplete_event_size=HEADER_BYTES,
         proxy_headers=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GOODBYE,
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,

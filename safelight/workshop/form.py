@@ -127,14 +127,16 @@ def field_of(message: str) -> str:
 
 
 def _typed(name: str, value: object, kinds: tuple[type, ...]) -> Any:
-    if isinstance(value, str):
-        try:
-            return value if str in kinds else kinds[-1](value.strip())
-        except ValueError:
-            kind = "a whole number" if kinds[-1] is int else "a number"
-            raise UsageError(f"{name} must be {kind}") from None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or str in kinds:
+    """Give a value the type that its field has."""
+    kind = kinds[-1]
+    if isinstance(value, str) and kind is str:
+        return value
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)) or kind is str:
         raise UsageError(f"{name} has a value of another kind")
-    if kinds[-1] is int and value != int(value):
-        raise UsageError(f"{name} must be a whole number")
-    return kinds[-1](value)
+    try:
+        found = kind(value.strip() if isinstance(value, str) else value)
+    except (ValueError, OverflowError):  # no number, or one that is none or endless
+        found = None
+    if found is None or (isinstance(value, float) and found != value and kind is int):
+        raise UsageError(f"{name} must be {'a whole number' if kind is int else 'a number'}")
+    return found

@@ -178,14 +178,18 @@ class Workshop:
                     break
             return self.find(job_id)
 
-    def close(self) -> None:
-        """Stop after the step in hand, forget prompts and pictures; what waits stays sealed."""
+    def close(self, patience: float = PATIENCE) -> None:
+        """Stop after the step in hand, forget prompts and pictures; what waits stays sealed.
+
+        patience: seconds to wait for that step. A slower one ends later, and what it was to finish
+        is made again.
+        """
         with self._changed:
             self._closing = True
             thread = self._thread
             self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
-            thread.join(PATIENCE)
+            thread.join(patience)
         with self._changed:
             self._jobs.clear()
             self._ended.clear()

@@ -69,6 +69,7 @@ def result(stages, *, scenario="pocket-128", name="openvino bf16 batch 1", like=
     pictures = stages.get("picture")
     configuration = Configuration(
         name=name,
+        kind="vault" if scenario.startswith("vault") else "safelight",
         backend="openvino",
         device="CPU",
         precision="bf16",

@@ -21,8 +21,8 @@ from engine import (
     choose,
 )
 from engine.backends.cuda import CudaBackend, DeviceSession, key_for, processor_place
+from engine.backends.devicestep import WARM_UPS
 from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
-from engine.backends.ortstep import WARM_UPS
 from engine.courses import AT_ONCE, Steps, why_row_by_row
 from engine.derived import write
 from engine.modes import passes_of
@@ -101,7 +101,7 @@ def test_both_passes_of_a_hires_picture_are_whole_steps(bundle, stepped, plain):
     (got,), _ = draw(stepped, made)
     (wanted,), _ = draw(plain, made)
     assert np.abs(got.pixels.astype(int) - wanted.pixels).max() <= 1
-    assert step_of(stepped)._shapes["state"][-2:] == (12, 12)
+    assert step_of(stepped).buffers.shapes["state"][-2:] == (12, 12)
 
 
 def test_an_init_picture_is_drawn_on_in_whole_steps(bundle, stepped, plain):
@@ -162,7 +162,7 @@ def test_a_step_is_one_run_and_nothing_else(bundle, stepped, backend):
     for event in events:
         if isinstance(event, Step):
             step = step_of(stepped)
-            values = step._values
+            values = step.buffers.values
             counted.append((values.allocations, values.uploads, values.downloads, step.runs))
     # From the first step on nothing is allocated, uploaded or read; latents are read at the end.
     assert {each[:3] for each in counted} == {counted[0][:3]}
@@ -171,7 +171,7 @@ def test_a_step_is_one_run_and_nothing_else(bundle, stepped, backend):
     assert runs[-1] == 9
     assert runs[0] == AT_ONCE  # the host is ahead of the device by no more
     assert all(later - earlier <= 1 for earlier, later in itertools.pairwise(runs))
-    assert step_of(stepped)._values.downloads == counted[-1][2] + 1
+    assert step_of(stepped).buffers.values.downloads == counted[-1][2] + 1
 
 
 def test_a_preview_is_the_only_copy_on_the_way(bundle, stepped):
@@ -179,10 +179,10 @@ def test_a_preview_is_the_only_copy_on_the_way(bundle, stepped):
     looked, copies = [], []
     for event in stepped.generate(made):
         if isinstance(event, Step):
-            before = step_of(stepped)._values.downloads
+            before = step_of(stepped).buffers.values.downloads
             if event.index == 2:
                 looked.append(event.preview())
-            copies.append(step_of(stepped)._values.downloads - before)
+            copies.append(step_of(stepped).buffers.values.downloads - before)
     assert copies == [0, 0, 1, 0, 0, 0]
     assert looked[0].shape == (SIDE // 8, SIDE // 8, 3)
     assert looked[0].std() > 0
@@ -288,7 +288,7 @@ def test_a_program_of_another_shape_is_refused(bundle, stepped):
 
 
 def step_noise(step):
-    return np.zeros(step._shapes["noise"], np.float32)
+    return np.zeros(step.buffers.shapes["noise"], np.float32)
 
 
 class Dying:
@@ -302,7 +302,7 @@ def test_a_failing_device_is_one_sentence(bundle, cache):
     pipeline = Pipeline(bundle, CudaBackend("fp16", cache, processor_place()))
     draw(pipeline, request(bundle))
     step = step_of(pipeline)
-    step._session = Dying()
+    step.run.session = Dying()
     with pytest.raises(DeviceError, match=r"ONNX Runtime failed on unet/step\.onnx: RuntimeError"):
         list(pipeline.generate(request(bundle)))
 

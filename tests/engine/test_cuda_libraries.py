@@ -112,17 +112,23 @@ def names_used():
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " not in node.value
     }
-    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    found = (each for each in texts | attributes if re.fullmatch("cuda[A-Z][A-Za-z]+", each))
+    attributes = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = getattr(node.value, "attr", "")  # an enumeration's, or the module
+            attributes.add(f"{owner}.{node.attr}" if owner.startswith("cuda") else node.attr)
+    found = (each for each in texts | attributes if re.fullmatch(r"cuda[A-Z][A-Za-z.]+", each))
     return sorted(found)
 
 
 def test_names_are_read_out_of_the_source():
     assert {"cudaEventRecord", "cudaMemGetInfo", "cudaStreamNonBlocking"} <= set(names_used())
+    assert "cudaMemcpyKind.cudaMemcpyHostToDevice" in names_used()
 
 
 CHILD = """
 import json, sys
+from functools import reduce
 from pathlib import Path
 from engine.backends.cudalibraries import open_libraries
 found = open_libraries()
@@ -153,9 +159,18 @@ try:
     place = cuda_place(0).name
 except DeviceError as error:
     place = str(error)
+
+
+def there(name):
+    try:
+        return bool(reduce(getattr, name.split("."), cuda)) or True
+    except AttributeError:
+        return False
+
+
 print(json.dumps({
     "libraries": found,
-    "missing": [name for name in names if not hasattr(cuda, name)],
+    "missing": [name for name in names if not there(name)],
     "usual": [said(cuda_provider(0, 4096, graphs=g, exact=e)) for g in (0, 1) for e in (0, 1)],
     "wrong": [changed(each) for each in wrong],
     "place": place,

@@ -15,7 +15,7 @@ import pytest
 
 import safelight
 from engine import Bundle
-from engine.backends.ortstep import WARM_UPS
+from engine.backends.devicestep import WARM_UPS
 from export.targets import cuda
 from export.targets.step_graph import write_step
 from tests.engine.tiny_graph import write_unet
@@ -32,7 +32,7 @@ for each in LIBRARIES:
 from engine.backends.cuda import CudaBackend, Place
 from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
 from engine.backends.ortproviders import cuda_provider
-from engine.backends.ortstep import OnnxRuntimeStep
+from engine.backends.ortstep import open_step
 from engine.backends.ortvalues import OrtValues
 from engine.stepgraph import Program
 
@@ -68,7 +68,7 @@ shapes = {"state": (9, *picture), "row": (1,), "table": (64, 16), "noise": (64, 
 backend = OnnxRuntimeBackend(cuda_provider(0, STREAM, graphs=True, exact=False))
 before = counts()
 session = backend.open(folder / "step.onnx", shapes)
-step = OnnxRuntimeStep(runtime(), session, shapes, OrtValues(runtime(), "cuda"), Timeline(),
+step = open_step(runtime(), session, shapes, OrtValues(runtime(), "cuda"), Timeline(),
                        graphs=True)
 told = {"warm up": since(before)}
 zeros = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}

@@ -8,7 +8,7 @@ from onnx import TensorProto
 from engine.backends.cuda import processor_place
 from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
 from engine.backends.ortproviders import Provider
-from engine.backends.ortstep import OnnxRuntimeStep
+from engine.backends.ortstep import open_step
 from engine.backends.ortvalues import OrtValues
 from engine.denoiser import Denoiser
 from engine.loop import integrate
@@ -64,7 +64,7 @@ def step_session(file, texts, noises, pictures, rows):
     session = OnnxRuntimeBackend(Provider(static=True), threads=1).open(file, shapes)
     values = OrtValues(runtime())
     timeline = processor_place().timeline
-    return OnnxRuntimeStep(runtime(), session, shapes, values, timeline, graphs=False)
+    return open_step(runtime(), session, shapes, values, timeline, graphs=False)
 
 
 def on_the_host(unet, table, prediction_type, embeds, scale, weights, seed=5):

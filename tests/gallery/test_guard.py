@@ -6,7 +6,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from safelight.gallery.app import create_app
-from safelight.gallery.guard import HEADERS
+from safelight.gallery.guard import BEARER, HEADERS
 from tests.gallery.conftest import HOST
 
 RECORD = "0" * 32
@@ -26,6 +26,29 @@ def paths(app):
             yield route.path, method, path
 
 
+def refusal(path):
+    """Give the status of a browser's request that is refused; programs' paths know no browsers."""
+    return 403 if path.startswith(BEARER) else 401
+
+
+def test_every_route_for_programs_refuses_without_the_token(client, state):
+    state.api_token = "a-token-of-a-test"
+    for name in ("origin", "sec-fetch-site"):
+        del client.headers[name]  # a browser's session alone opens nothing here
+    seen = 0
+    for pattern, method, path in paths(client.app):
+        if pattern.startswith(BEARER):
+            seen += 1
+            for shown in ("", "Bearer ", "Bearer a-token-of-a-tes", "Basic !", "Basic eDp4", "ä"):
+                headers = {"authorization": shown.encode()}
+                answer = client.request(method, path, headers=headers)
+                assert answer.status_code == 401, (method, path, shown)
+    assert seen > 10
+    state.api_token = ""
+    headers = {"authorization": "Bearer "}
+    assert client.get("/v1/models", headers=headers).status_code == 401
+
+
 def test_every_route_refuses_without_a_session(visitor):
     seen = 0
     for pattern, method, path in paths(visitor.app):
@@ -33,7 +56,7 @@ def test_every_route_refuses_without_a_session(visitor):
             continue
         seen += 1
         answer = visitor.request(method, path)
-        assert answer.status_code == 401, (method, path)
+        assert answer.status_code == refusal(path), (method, path)
         assert answer.headers.get("set-cookie") is None
     assert seen > 10
 
@@ -43,7 +66,7 @@ def test_every_route_refuses_while_the_vault_is_locked(browser_session):
     for pattern, method, path in paths(browser_session.app):
         if not pattern.startswith(ways_in):
             answer = browser_session.request(method, path)
-            assert answer.status_code == 401, (method, path)
+            assert answer.status_code == refusal(path), (method, path)
 
 
 def test_every_change_needs_the_csrf_header_and_our_origin(client):

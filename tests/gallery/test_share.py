@@ -83,7 +83,7 @@ def test_a_lock_takes_the_tickets_with_it(client, state, ids):
 def test_sharing_as_a_person_does(gallery, state):
     (first, second) = (record.id for record in state.vault.list(limit=2))
     gallery.goto(f"{state.origin}/share/{first},{second}")
-    gallery.get_by_text("none: every lowest bit").wait_for()
+    gallery.get_by_text("every lowest bit is rewritten").wait_for()
     gallery.get_by_text("Prompt and settings").click()
     gallery.get_by_text("Sampler: DPM++ 2M").wait_for()
     gallery.get_by_label("Take these words out").fill("AUTUMN")

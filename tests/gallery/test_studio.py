@@ -83,30 +83,27 @@ def test_a_form_becomes_sealed_pictures_and_empty_fields_are_the_models_own(
     assert studio.get(f"/events/thumbnail/{ids[0]}").content[8:12] == b"WEBP"
 
 
-@pytest.mark.parametrize(
-    ("asked", "field", "says"),
-    [
-        ({"fields": FIELDS | {"width": "13"}}, "width", "multiple of 8"),
-        ({"fields": FIELDS | {"steps": "many"}}, "steps", "whole number"),
-        ({"fields": FIELDS | {"sampler": "eular"}}, "sampler", "did you mean 'euler'"),
-        ({"fields": FIELDS | {"sampler": "lcm", "steps": "60"}}, "steps", "50"),
-        ({"fields": {"prompt": "  "}}, "prompt", "empty"),
-        ({"fields": FIELDS | {"prompt": "a __fruit__"}}, "prompt", "no word list 'fruit'"),
-        ({"fields": FIELDS, "model": "poket"}, "model", "did you mean 'pocket'"),
-        ({"fields": FIELDS, "init": "0" * 32}, "init", "no longer in memory"),
-        ({"fields": FIELDS, "parent": "nothing"}, "init", "record's id"),
-    ],
-    ids=lambda each: each if isinstance(each, str) else "",
-)
-def test_a_refusal_is_the_engines_sentence_and_names_its_field(
-    studio, workshop, asked, field, says
-):
-    answer = post(studio, "/studio/submit", **({"model": "pocket"} | asked))
-    assert answer.status_code == 422
-    told = answer.json()
-    assert told["field"] == field
-    assert says in f"{told['message']} {told['hint']}"
-    assert "--" not in told["hint"]
+REFUSED = [
+    ({"fields": FIELDS | {"width": "13"}}, "width", "multiple of 8"),
+    ({"fields": FIELDS | {"steps": "many"}}, "steps", "whole number"),
+    ({"fields": FIELDS | {"sampler": "eular"}}, "sampler", "did you mean 'euler'"),
+    ({"fields": FIELDS | {"sampler": "lcm", "steps": "60"}}, "steps", "50"),
+    ({"fields": {"prompt": "  "}}, "prompt", "empty"),
+    ({"fields": FIELDS | {"prompt": "a __fruit__"}}, "prompt", "no word list 'fruit'"),
+    ({"fields": FIELDS, "model": "poket"}, "model", "did you mean 'pocket'"),
+    ({"fields": FIELDS, "init": "0" * 32}, "init", "no longer in memory"),
+    ({"fields": FIELDS, "parent": "nothing"}, "init", "record's id"),
+]
+
+
+def test_a_refusal_is_the_engines_sentence_and_names_its_field(studio, workshop):
+    for asked, field, says in REFUSED:
+        answer = post(studio, "/studio/submit", **({"model": "pocket"} | asked))
+        assert answer.status_code == 422, says
+        told = answer.json()
+        assert told["field"] == field, says
+        assert says in f"{told['message']} {told['hint']}"
+        assert "--" not in told["hint"]
     assert workshop.jobs == ()
 
 
@@ -319,21 +316,21 @@ def test_presets_styles_and_word_lists_are_sealed_used_and_removed(studio, works
     assert state.vault.get(made_).id == made_  # a picture is none of the kit
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "says"),
-    [
-        ("preset", {"name": ""}, "a name has"),
-        ("style", {"name": "x\ny"}, "a name has"),
-        ("wordlist", {"name": "x", "lines": "# none"}, "at least one line"),
-        ("wordlist", {"name": "x", "lines": "y" * 950_000}, "at most"),
-        ("hat", {"name": "x"}, "kept are"),
-        ("preset", ["x"], "JSON object"),
-    ],
-)
-def test_what_cannot_be_kept_is_refused(studio, path, body, says):
-    answer = studio.post(f"/studio/kit/{path}", json=body)
-    assert answer.status_code == 422
-    assert says in answer.text
+NOT_KEPT = [
+    ("preset", {"name": ""}, "a name has"),
+    ("style", {"name": "x\ny"}, "a name has"),
+    ("wordlist", {"name": "x", "lines": "# none"}, "at least one line"),
+    ("wordlist", {"name": "x", "lines": "y" * 950_000}, "at most"),
+    ("hat", {"name": "x"}, "kept are"),
+    ("preset", ["x"], "JSON object"),
+]
+
+
+def test_what_cannot_be_kept_is_refused(studio):
+    for path, body, says in NOT_KEPT:
+        answer = studio.post(f"/studio/kit/{path}", json=body)
+        assert answer.status_code == 422, says
+        assert says in answer.text
 
 
 def test_a_lost_device_fails_the_job_pauses_the_queue_and_says_why(client, state, shelf):

@@ -7,6 +7,7 @@ from safelight.gallery.pages.queue import LATELY
 from vault import Kind
 
 pytestmark = pytest.mark.browser
+PASSPHRASE = "correct horse battery staple"  # of conftest's vault
 LONG = 60_000  # milliseconds that nothing here takes
 
 
@@ -71,6 +72,12 @@ def test_from_a_prompt_to_a_painted_picture(gallery, state):
     mask = state.vault.read(painted.id, "mask")
     assert 0.005 < share_of_white(mask) < 0.2
 
+    # from a picture's own page
+    page.goto(f"{state.origin}/studio?from={newest.id}&as=remix")
+    page.locator(f"#shown[src$='{newest.id}']").wait_for()
+    page.locator(f"#begin-init[src$='{newest.id}']").wait_for()
+    expect(page.get_by_role("textbox", name="Prompt")).to_have_value("red apple")
+
 
 def paint_on_the_newest(page, state, number):
     """Paint a short line of mask in the middle, and give the picture made with it."""
@@ -117,7 +124,38 @@ def test_a_refusal_stands_beside_its_field_and_everything_fits_a_phone(gallery, 
         page.set_viewport_size({"width": width, "height": 800})
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width
+    drop_a_picture(page)
+    page.locator("#begin-init").wait_for()
+    page.get_by_role("button", name="Take away").click()
+
+    # a lock in the middle of the work: the page is dark, and the rest is offered afterwards
+    page.get_by_label("Pictures", exact=True).fill("200")
+    page.get_by_role("button", name="Make").click()
+    page.locator("#stage[data-preview]").wait_for(timeout=LONG)
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     page.get_by_label("Passphrase").wait_for()
     assert "blue house" not in page.content()
+    page.get_by_label("Passphrase").fill(PASSPHRASE)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    page.get_by_role("button", name="Go on with 1").wait_for()
+    page.get_by_role("button", name="Cancel all").click()
+    page.locator(".job").wait_for(state="detached")
+
+
+def drop_a_picture(page):
+    """Drop a picture on the page as a person does with a file."""
+    page.evaluate(
+        """() => {
+          const canvas = document.createElement("canvas");
+          canvas.width = canvas.height = 64;
+          canvas.getContext("2d").fillRect(0, 0, 32, 64);
+          canvas.toBlob((blob) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([blob], "x.png", { type: "image/png" }));
+            document.body.dispatchEvent(
+              new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }),
+            );
+          });
+        }"""
+    )

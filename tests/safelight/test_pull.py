@@ -125,6 +125,16 @@ def test_a_checkpoint_comes_whole_without_pickles_and_says_where_it_is_from(home
     assert left_behind(home) == [FOLDER]
 
 
+def test_a_pinned_commit_is_what_is_asked_for_and_noted(home, hub):
+    home.run("models", "pull", REPOSITORY, "--revision", COMMIT)
+    note = home.path / "checkpoints" / FOLDER / "safelight-source.json"
+    source = json.loads(note.read_text())
+    assert (source["revision"], source["commit"]) == (COMMIT, COMMIT)
+    paths = [path for _, path, _ in hub.requests]
+    assert f"/api/models/{REPOSITORY}/revision/{COMMIT}" in paths[0]
+    assert not any("main" in path for path in paths)
+
+
 def test_no_token_and_nothing_about_this_machine_goes_to_the_hub(home, hub):
     home.run("models", "pull", REPOSITORY)
     assert all("authorization" not in headers for _, _, headers in hub.requests)

@@ -81,7 +81,7 @@ def _overview(catalogue: "Catalogue", query: str) -> dict[str, Any]:
             [each.day.isoformat(), each.first, each.count] for each in catalogue.groups(query)
         ],
         "loading": None if loading.finished else [loading.done, loading.total],
-        "damaged": loading.damaged,
+        "damaged": loading.damaged or loading.stopped != "",
     }
 
 

@@ -5,7 +5,7 @@
 
 | what | value |
 |---|---|
-| tag, untag, album, unalbum | names, joined by commas |
+| tag, untag, album, unalbum | names, a line each |
 | rating | 0 (none) to 5 |
 | favourite | 1 or 0 |
 | note | the text |
@@ -130,7 +130,7 @@ def _putting(old: Mapping[str, Any]) -> Change:
 def _change(what: str, value: str) -> tuple[Change, str]:
     """Return a change and what it does in words. Raises UsageError."""
     if what in ("tag", "untag", "album", "unalbum"):
-        listed = [name.strip() for name in value.split(",") if name.strip()]
+        listed = [name.strip() for name in value.split("\n") if name.strip()]
         if not listed:
             raise UsageError("give at least one name")
         put, change = not what.startswith("un"), tagged if what.endswith("tag") else in_albums

@@ -130,7 +130,7 @@ async def upscale(request: Request) -> Response:
 
 def refused(error: Exception) -> Response:
     """Say why the form is not acceptable, and beside which of its fields to say so."""
-    message = str(error)
+    message = str(error).encode("utf-8", "replace").decode()  # it may quote half of a character
     hint = _OPTION.sub(lambda match: match[1].replace("-", " "), getattr(error, "hint", ""))
     body = {"message": message, "hint": hint, "field": field_of(message)}
     return JSONResponse(body, 422)
@@ -139,7 +139,7 @@ def refused(error: Exception) -> Response:
 def _submitted(making: Making, asked: Mapping[str, Any]) -> Any:
     fields = fields_from(_object(asked.get("fields", {})))
     chosen = asked.get("styles", [])
-    if not isinstance(chosen, list):
+    if not isinstance(chosen, list) or not all(isinstance(each, str) for each in chosen):
         raise UsageError("styles is a list of ids")
     if chosen:
         known = {style.id: style for style in making.kit.styles()}

@@ -45,6 +45,7 @@ def trash_page(request: Request) -> Response:
         others=_others(gallery),
         days=gallery.vault.retention.trash_days,
         loading=not gallery.catalogue.loading.finished,
+        waiting="" if gallery.expiring is None else gallery.expiring.waiting,
         **_part(gallery, 0),
     )
 

@@ -1,6 +1,11 @@
 // What can be done with pictures from any page: labels and trash with undo, names asked for, compare.
 import { ask, notice, send } from "./safelight.js";
 
+/** Names as people write them, with commas between, as they are sent: a line each. */
+export function named(text) {
+  return text.split(",").join("\n");
+}
+
 /** Change pictures: tag, untag, album, unalbum, rating, favourite, note, trash, restore.
  *  Says what was done, with a way back; gives success. ids: a list, or "all" for what the search
  *  finds. changed(undone): called after the change, and after it was taken back. */
@@ -75,7 +80,7 @@ export function askNames(kind, ids, changed = () => {}) {
   });
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (await label(event.submitter.value, ids, field.value, changed)) dialog.close();
+    if (await label(event.submitter.value, ids, named(field.value), changed)) dialog.close();
   });
   document.body.append(dialog);
   dialog.showModal();

@@ -1,5 +1,5 @@
 // One picture: its stage, its labels, and the way to the ones before and after it.
-import { label, suggest } from "./actions.js";
+import { label, named, suggest } from "./actions.js";
 import { bind } from "./keys.js";
 import { goDark, notice } from "./safelight.js";
 import { Stage } from "./stage.js";
@@ -47,7 +47,7 @@ function names(section) {
   field.addEventListener("focus", () => suggest(kind, section.querySelector("datalist")).catch(() => {}), { once: true });
   section.querySelector("form").addEventListener("submit", async (event) => {
     event.preventDefault();
-    if (field.value.trim() && (await label(kind, ids(), field.value, again))) await show(at().id, `[data-kind="${kind}"] input`);
+    if (field.value.trim() && (await label(kind, ids(), named(field.value), again))) await show(at().id, `[data-kind="${kind}"] input`);
   });
   for (const button of section.querySelectorAll(".remove")) {
     button.addEventListener("click", async () => {
@@ -70,7 +70,7 @@ async function show(id, focus = "") {
   if (zoom) Object.assign(stage, zoom), stage.place();
   if (same) document.querySelector(".about").scrollTop = scrolled;
   if (focus) document.querySelector(focus)?.focus();
-  else if (!same) document.getElementById("stage").focus({ preventScroll: true });
+  else main.focus({ preventScroll: true });
 }
 
 async function walk(way) {
@@ -130,10 +130,15 @@ bind(["f"], "Favourite", favourite);
 bind(["1", "2", "3", "4", "5"], "Rate; the same again: no rating", rateByKey);
 bind(["0"], "No rating", () => rate("0"));
 bind(["t"], "Tag", () => document.querySelector('[data-kind="tag"] input').focus());
-bind(["a"], "Album", () => document.querySelector('[data-kind="album"] input').focus());
+bind(["l"], "Album", () => document.querySelector('[data-kind="album"] input').focus());
 bind(["n"], "Note", () => document.getElementById("note").focus());
 bind(["c"], "Compare with what it was made of", () => follow("compare"));
 bind(["e"], "Share", () => follow("share"));
+bind(["a"], "Again, with a new seed", () => follow("again"));
+bind(["s"], "All that it had into the studio, with its seed", () => follow("same"));
+bind(["r"], "Remix: begin with it", () => follow("remix"));
+bind(["v"], "Variations", () => follow("variations"));
+bind(["u"], "Upscale", () => follow("upscale"));
 bind(["Delete"], "Move to the trash", trash);
 bind(["g", "Enter"], "Back to the grid", back);
 bind(["/"], "Search", back);
@@ -141,11 +146,10 @@ bind(["/"], "Search", back);
 // One Esc leaves a field, or goes back once it is sure that no second one locks.
 let escaping = 0;
 document.addEventListener("keydown", (event) => {
+  clearTimeout(escaping);
   if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
   const typing = document.activeElement?.closest("input:not([type=radio]), textarea");
   if (typing) return typing.blur();
-  clearTimeout(escaping);
   escaping = setTimeout(back, DOUBLE);
 });
 enter();
-document.getElementById("stage").focus({ preventScroll: true });

@@ -1,5 +1,5 @@
 // The grid: only the pictures that show exist in the page; the keyboard moves without an end.
-import { compare, label } from "./actions.js";
+import { askNames, compare, label } from "./actions.js";
 import { bind } from "./keys.js";
 import { Layout } from "./layout.js";
 import { Rows } from "./rows.js";
@@ -11,6 +11,7 @@ const AHEAD = 0.6; // screens above and below that are made ready
 const SETTLE = 90; // milliseconds without scrolling until pictures are fetched
 const LONG_PRESS = 450; // milliseconds
 const MOST = 1000; // pictures of one selection
+const MOST_SHARED = 400; // pictures whose ids fit into an address
 
 const element = (id) => document.getElementById(id);
 const [main, scroller, canvas, cells, days] = ["main", "scroller", "canvas", "cells", "days"].map(element);
@@ -18,13 +19,14 @@ const search = element("search");
 const timeline = new Timeline(element("timeline"), scroller);
 
 let found = { version: -1, count: 0, days: [], loading: null };
-let rows = new Rows("", draw);
+let rows = new Rows(search.value, draw);
 let layout = new Layout(1, 1, [], 0);
 let size = 1;
 let active = 0;
 let activeId = main.dataset.place;
 let anchor = 0;
 const selected = new Map(); // id -> row
+let isAll = false; // everything that is found is chosen, seen or not
 const shown = new Map(); // place -> element
 let isMoving = false;
 
@@ -47,6 +49,7 @@ async function look({ quiet = false, query = search.value } = {}) {
   if (isOther) {
     active = anchor = 0;
     activeId = "";
+    clear();
     scroller.scrollTop = 0;
   } else if (activeId) {
     const { place } = await ask("/api/place", { query, id: activeId }, quiet);
@@ -73,8 +76,9 @@ async function watch() {
   if (!document.hidden) {
     try {
       const { version, loading } = await ask("/api/version");
-      if (version !== found.version) await look({ quiet: true });
-      if (loading) pause = 400;
+      const isRead = found.loading && !loading;
+      if (version !== found.version || isRead) await look({ quiet: true });
+      if (loading) pause = found.count < 2000 ? 400 : 1500;
     } catch {
       pause = 5000;
     }
@@ -181,14 +185,17 @@ function mark() {
   for (const [index, cell] of shown) {
     const isActive = index === active;
     cell.classList.toggle("active", isActive);
-    cell.setAttribute("aria-selected", selected.has(cell.dataset.id));
+    cell.setAttribute("aria-selected", isAll || selected.has(cell.dataset.id));
   }
   if (shown.has(active)) cells.setAttribute("aria-activedescendant", `cell-${active}`);
   else cells.removeAttribute("aria-activedescendant");
   const bar = element("selection");
-  bar.hidden = selected.size === 0;
-  element("selection-count").textContent = `${selected.size} selected`;
-  document.body.classList.toggle("selecting", selected.size > 0);
+  bar.hidden = selected.size === 0 && !isAll;
+  element("selection-count").textContent = isAll
+    ? `All ${found.count.toLocaleString()} selected`
+    : `${selected.size} selected`;
+  element("do-compare").disabled = element("do-share").disabled = isAll;
+  document.body.classList.toggle("selecting", !bar.hidden);
 }
 
 // ---- moving ----
@@ -230,6 +237,7 @@ async function open(index = active) {
 function toggle(index) {
   const row = rows.get(index);
   if (!row) return;
+  isAll = false;
   if (selected.has(row.id)) selected.delete(row.id);
   else if (selected.size < MOST) selected.set(row.id, row);
   anchor = index;
@@ -240,6 +248,7 @@ async function selectTo(index) {
   const [from, to] = [Math.min(anchor, index), Math.max(anchor, index) + 1];
   const range = await rows.range(from, Math.min(to, from + MOST));
   selected.clear();
+  isAll = false;
   for (const row of range) selected.set(row.id, row);
   if (to - from > MOST) notice(`A selection holds ${MOST} pictures; the first ${MOST} are selected.`);
   mark();
@@ -247,6 +256,14 @@ async function selectTo(index) {
 
 function clear() {
   selected.clear();
+  isAll = false;
+  mark();
+}
+
+function selectAll() {
+  if (!found.count) return;
+  selected.clear();
+  isAll = true;
   mark();
 }
 
@@ -256,11 +273,11 @@ function chosen() {
   return row ? [row] : [];
 }
 
-const ids = () => chosen().map((row) => row.id);
+const ids = () => (isAll ? "all" : chosen().map((row) => row.id));
 const changed = () => look({ quiet: true });
 
 function favour() {
-  const all = chosen().every((row) => row.favourite);
+  const all = !isAll && chosen().every((row) => row.favourite);
   label("favourite", ids(), all ? "0" : "1", changed);
 }
 
@@ -271,20 +288,13 @@ function trash() {
   });
 }
 
-const tagging = element("tagging");
-function tag() {
-  if (!ids().length) return;
-  element("tag-name").value = "";
-  tagging.showModal();
-}
-tagging.addEventListener("close", () => {
-  const name = element("tag-name").value.trim();
-  if (tagging.returnValue === "tag" && name) label("tag", ids(), name, changed);
-  cells.focus({ preventScroll: true });
-});
+const tag = () => ids().length && askNames("tag", ids(), changed);
+const album = () => ids().length && askNames("album", ids(), changed);
 
 function share() {
-  if (ids().length) location.href = `/share/${ids().join(",")}`;
+  const some = isAll ? [] : ids();
+  if (isAll || some.length > MOST_SHARED) notice(`Share at most ${MOST_SHARED} pictures at once.`);
+  else if (some.length) location.href = `/share/${some.join(",")}`;
 }
 
 async function blur() {
@@ -377,7 +387,7 @@ search.addEventListener("keydown", (event) => {
   }
 });
 
-const buttons = { favour, tag, compare: () => compare(ids()), share, trash, clear };
+const buttons = { favour, tag, album, compare: () => isAll || compare(ids()), share, trash, clear };
 for (const [name, run] of Object.entries(buttons)) element(`do-${name}`).addEventListener("click", run);
 element("blur").addEventListener("click", blur);
 element("larger").addEventListener("click", () => resize(1));
@@ -398,8 +408,10 @@ bind(["x", " "], "Select, or no longer", () => toggle(active));
 bind(["Escape"], "Select nothing", clear);
 bind(["f"], "Favourite, or no longer", favour);
 bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
+bind(["A"], "Select everything that is found", selectAll);
 bind(["t"], "Tag", tag);
-bind(["c"], "Compare two to four", () => compare(ids()));
+bind(["l"], "Put into an album", album);
+bind(["c"], "Compare two to four", () => isAll || compare(ids()));
 bind(["e"], "Share: what leaves, and how", share);
 bind(["Delete"], "Move to the trash", trash);
 bind(["b"], "Blur until pointed at", blur);

@@ -77,7 +77,7 @@ export class Stage {
     this.x = Math.max(-limitX, Math.min(limitX, this.x));
     this.y = Math.max(-limitY, Math.min(limitY, this.y));
     this.image.style.transform = `translate(${this.x}px, ${this.y}px) scale(${this.zoom})`;
-    this.image.classList.toggle("crisp", this.zoom > this.natural * 3);
+    this.image.classList.toggle("crisp", !this.isFitting && this.zoom > this.natural * 4);
     this.stage.classList.toggle("zoomed", !this.isFitting);
     this.said(this.isFitting ? "Fit" : `${Math.round((this.zoom / this.natural) * 100)} %`);
   }

@@ -298,12 +298,30 @@ document.getElementById("swap").addEventListener("click", () => {
 
 document.getElementById("seed-random").addEventListener("click", () => put("seed", ""));
 
-document.getElementById("init-file").addEventListener("change", async (event) => {
-  const [file] = event.target.files;
-  event.target.value = "";
+async function beginWith(file) {
   const laid = file && (await layDown(file));
   if (laid) setBegin(laid.name);
   refresh();
+}
+
+document.getElementById("init-file").addEventListener("change", (event) => {
+  const [file] = event.target.files;
+  event.target.value = "";
+  beginWith(file);
+});
+
+// A picture may also be dropped on the page, or pasted.
+const pictureOf = (transfer) => [...(transfer?.files ?? [])].find((file) => file.type.startsWith("image/"));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  beginWith(pictureOf(event.dataTransfer));
+});
+addEventListener("paste", (event) => {
+  const file = pictureOf(event.clipboardData);
+  if (!file) return;
+  event.preventDefault();
+  beginWith(file);
 });
 
 document.getElementById("init-none").addEventListener("click", () => {

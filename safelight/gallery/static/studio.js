@@ -1,6 +1,6 @@
 // The studio: the form asks, the stage shows, and pictures lead on to others.
 import { bind } from "./keys.js";
-import { ask, notice, send } from "./safelight.js";
+import { ask, send } from "./safelight.js";
 import * as asked from "./studio-form.js";
 import "./studio-kit.js";
 import { paint } from "./studio-paint.js";
@@ -45,6 +45,9 @@ stage.whenShown((id) => {
   if (id) document.getElementById("open").href = `/detail/${id}`;
 });
 document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = true;
+
+const { from } = JSON.parse(document.getElementById("studio").dataset.filled);
+if (from) stage.show(from, true);
 
 document.getElementById("seed-last").addEventListener("click", async () => {
   const found = await ask(`/studio/from/${stage.currentPicture()}/same`);

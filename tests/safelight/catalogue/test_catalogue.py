@@ -330,3 +330,17 @@ def test_the_query_cache_does_not_keep_yesterdays_today(opened, catalogue):
     opened.clock.now = NOW - 86400
     assert catalogue.count("date:today") == 3
     assert Query.parse("date:today", date(2026, 1, 1)).terms[0].value == Range(739617, 739617)
+
+
+def test_a_fault_while_reading_ends_it_and_is_said_without_any_text_of_records():
+    class Broken:
+        def marks(self):
+            raise TypeError("a secret prompt")
+
+    made = Catalogue(Broken(), zone=UTC)
+    made.start()
+    assert not made.refresh(30)
+    assert "TypeError" in made.loading.stopped
+    assert "secret" not in made.loading.stopped
+    assert made.count() == 0
+    made.forget()

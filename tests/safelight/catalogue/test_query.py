@@ -1,9 +1,11 @@
 """The search line: what it says is what is looked for, and what it cannot say is an error."""
 
+import re
 from datetime import date
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safelight.catalogue.query import FLAGS, Query, QueryError, Range, Size, Term
@@ -93,6 +95,15 @@ def test_what_cannot_be_understood_is_said(text, message):
         parse(text)
 
 
+def test_every_search_that_the_readme_shows_is_understood():
+    text = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    table = text[text.index("| search | finds |") : text.index("- **Labels**")]
+    shown = re.findall(r"`([^`]{2,})`", table)
+    assert len(shown) > 20
+    for query in shown:
+        parse(query)
+
+
 def test_an_order_is_no_condition():
     assert parse("sort:rating apple") == Query((Term("words", "apple"),), "rating")
 
@@ -107,6 +118,7 @@ TOKENS = st.sampled_from(
 )
 
 
+@settings(max_examples=60)
 @given(st.one_of(st.text(max_size=60), st.lists(TOKENS, max_size=14).map("".join)))
 def test_every_line_parses_or_is_refused_in_a_sentence(text):
     try:

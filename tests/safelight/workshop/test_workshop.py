@@ -17,7 +17,7 @@ from safelight.upscalers import take_in_upscaler
 from safelight.workshop import Order, Pipelines, State, Workshop
 from safelight.workshop.job import Place
 from tests.engine.upscaler_graph import write_upscaler
-from vault import Draft, KeyStoreUnlock, Kind, MemoryKeyStore, create, open_vault
+from vault import Draft, KeyStoreUnlock, Kind, MemoryKeyStore, StorageError, create, open_vault
 
 LONG = 60.0  # seconds that nothing here takes
 
@@ -207,6 +207,62 @@ def test_a_lock_keeps_finished_pictures_and_offers_the_rest_again(place):
     made = [r for r in place.vault.list() if r.metadata["prompt"] == "red apple"]
     assert sorted(r.metadata["settings"]["seed"] for r in made) == list(range(5, 13))
     assert len(workshop.find(first.id).made) == 8
+
+
+def test_a_step_that_is_slower_than_the_lock_ends_quietly_and_its_job_is_offered(place):
+    workshop = place.workshop(FakeBackend(seconds_per_run=0.5))
+    with Ear(workshop) as ear:
+        workshop.submit(order(count=2))
+        ear.wait_for("step")
+        workshop.close(patience=0.0)
+        place.again()
+    workshop._thread.join(LONG)
+    assert not workshop._thread.is_alive()
+    assert workshop.jobs == ()
+    (job,) = place.workshop().jobs
+    assert job.state is State.OFFERED
+    with pytest.raises(UsageError, match="being locked"):
+        workshop.submit(order())
+
+
+class Refusing:
+    """A vault that seals no picture."""
+
+    def __init__(self, vault, error):
+        self._vault, self._error = vault, error
+
+    def __getattr__(self, name):
+        return getattr(self._vault, name)
+
+    def add(self, drafts):
+        if any(draft.kind is Kind.PICTURE for draft in drafts):
+            raise self._error
+        return self._vault.add(drafts)
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "paused"),
+    [
+        (StorageError("the disk is full"), "the disk is full", True),
+        (OSError(28, "red apple"), "the file system refused", True),
+        (TypeError("red apple"), "unexpected TypeError", False),
+    ],
+    ids=["vault", "system", "bug"],
+)
+def test_whatever_goes_wrong_ends_one_job_and_says_nothing_of_its_prompt(
+    place, error, says, paused
+):
+    vault = place.vault
+    place.vault = Refusing(vault, error)
+    workshop = place.workshop()
+    place.vault = vault
+    with Ear(workshop) as ear:
+        job = workshop.submit(order())
+        ear.wait_for("failed")
+    assert workshop.find(job.id).reason == says
+    assert bool(workshop.paused) is paused
+    (record,) = vault.list(kinds=(Kind.JOB,))
+    assert record.metadata["reason"] == says
 
 
 def test_a_picture_in_the_trash_is_not_made_again(place):

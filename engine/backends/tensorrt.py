@@ -1,0 +1,227 @@
+"""TensorRT: runs the plans of a bundle's form `tensorrt` on one card, the unet's by CUDA graphs.
+
+A plan fits one kind of card, one version of TensorRT and the sizes that it was built for: all are
+in the form's key. What has no plan (a safety checker, an upscaler) runs on the processor.
+`unverified on hardware`.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.backends import Array, Backend, Libraries, Session, Shapes
+from engine.backends.buffers import fill
+from engine.backends.cudadevice import CudaDevice
+from engine.backends.devicestep import DeviceStep, StepBuffers
+from engine.backends.tensorrtnetwork import CudaValues, Network
+from engine.derived import Derived, DerivedKey, fitting, listed
+from engine.errors import BundleError, DeviceError
+from engine.memory import room_for
+
+__all__ = ["TensorRtBackend", "TensorRtSession", "load_tensorrt"]
+
+LEAST_VERSION: Final = 11
+PIP: Final = "pip install 'safelight[tensorrt]', whose libraries come from NVIDIA's own index"
+PLAN: Final = "model.plan"
+STEP_PLAN: Final = "step.plan"
+TARGETS: Final = ("tensorrt", "tensorrt-refit")  # the second one is somewhat slower
+GRAPHED: Final = ("unet",)
+PIXELS: Final = 8  # a latent, as every manifest says
+
+
+def load_tensorrt() -> Any:
+    """Import `tensorrt`, 11 or later. Raises DeviceError with what installs it."""
+    try:
+        trt = importlib.import_module("tensorrt")
+    except Exception as error:  # a missing library shows as ImportError, OSError or RuntimeError
+        raise DeviceError(
+            f"TensorRT cannot be loaded: {type(error).__name__}: {str(error)[:200]}", hint=PIP
+        ) from error
+    version = str(getattr(trt, "__version__", "0"))
+    if int(version.partition(".")[0]) < LEAST_VERSION:
+        raise DeviceError(f"TensorRT {version} is too old; {LEAST_VERSION} is needed", hint=PIP)
+    return trt
+
+
+class TensorRtBackend:
+    """Runs plans. cache_dir: where derived forms are. rest: the back end for what has no plan."""
+
+    def __init__(self, trt: Any, card: CudaDevice, cache_dir: Path | None, rest: Backend) -> None:
+        self._trt = trt
+        self._card = card
+        self._cache_dir = cache_dir
+        self._rest = rest
+        self._logger = _logger(trt)
+        self.name: Final = "tensorrt"
+        self.device: Final = f"cuda:{card.number}"
+        self.precision: Final = "fp16"
+        self.libraries: Libraries = (("tensorrt", str(trt.__version__)), *rest.libraries)
+
+    @property
+    def how(self) -> str:
+        """Say how steps run."""
+        return "one plan a step, replayed as a CUDA graph"
+
+    def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> Session:
+        """Load a component's plan, or the component itself where the form has no plan of it."""
+        component = identity.partition("/")[2]
+        plan = self._plan(model, shapes, identity, PLAN) if component else None
+        if plan is None:
+            return self._rest.load(model, shapes, identity=identity)
+        place = f"{component}/{PLAN}"
+        with room_for("TensorRT", place, shapes):
+            network = self._network(plan, shapes, place)
+            return TensorRtSession(
+                self._card, network, CudaValues(self._card), place, graph=component in GRAPHED
+            )
+
+    def exact(self) -> Backend:
+        """Give the processor in fp32: no plan has another precision than its own."""
+        return self._rest.exact()
+
+    def step_model(self, model: Path, identity: str) -> Path | None:
+        """Give the plan of the step graph, or None where no form has one."""
+        return self._plan(model, {}, identity, STEP_PLAN)
+
+    def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> DeviceStep:
+        """Load the step's plan and capture both of its directions."""
+        plan = self._plan(model, shapes, identity, STEP_PLAN)
+        if plan is None:
+            raise BundleError(f"{model.parent.name} has no plan of whole steps")
+        place = f"{identity.partition('/')[2]}/{STEP_PLAN}"
+        with room_for("TensorRT", place, shapes):
+            network = self._network(plan, shapes, place)
+            dtypes = {name: kind for name, (_, kind) in network.inputs.items()}
+            buffers = StepBuffers(CudaValues(self._card), dtypes, shapes, place)
+            ways: list[Callable[[], None]] = []
+            for which in (0, 1):
+                buffers.clear()
+                inputs, outputs = buffers.bound(which)
+                buffers.rewind(which)
+                ways.append(network.captured(inputs | outputs))
+        return DeviceStep("TensorRT", buffers, lambda which: ways[which](), self._card, graphs=True)
+
+    def memory(self) -> tuple[int, int]:
+        """Give the card's free bytes and all of them."""
+        return self._card.memory()
+
+    def _network(self, plan: Path, shapes: Shapes, place: str) -> Network:
+        return Network(self._trt, self._logger, self._card, plan.read_bytes(), shapes, place)
+
+    def _plan(self, model: Path, shapes: Shapes, identity: str, name: str) -> Path | None:
+        """Find a plan among the bundle's forms that fit this card and version. Raises BundleError
+        where there is no form at all.
+        """
+        bundle, _, component = identity.partition("/")
+        forms = self._forms(bundle)
+        if not forms:
+            raise self._no_form(model, bundle)
+        file = f"{component}/{name}"
+        found = [form for form in forms if file in form.files]
+        wanted = _sizes(shapes)
+        fits = [form for form in found if wanted in _built_for(form) or not wanted]
+        chosen = next(iter(fits or found), None)
+        if chosen is None or self._cache_dir is None:
+            return None
+        chosen.verify(self._cache_dir)
+        return chosen.folder / file
+
+    def _forms(self, bundle: str) -> list[Derived]:
+        if self._cache_dir is None:
+            return []
+        keys = [_key(bundle, target, self._card.name, self._trt) for target in TARGETS]
+        return [form for key in keys for form in fitting(self._cache_dir, key)]
+
+    def _no_form(self, model: Path, bundle: str) -> BundleError:
+        key = _key(bundle, TARGETS[0], self._card.name, self._trt)
+        others = listed(self._cache_dir, bundle) if self._cache_dir else ()
+        differs = [key.differs(each.key) for each in others if each.key.target in TARGETS]
+        name = model.parents[1].name
+        return BundleError(
+            f"'{name}' has no TensorRT plan{f' that fits: its {differs[0]}' if differs else ''}",
+            hint=f"`safelight export {name} --target tensorrt` builds it",
+        )
+
+
+class TensorRtSession:
+    """One plan with memory for its inputs and outputs; graph: replayed as a CUDA graph."""
+
+    def __init__(
+        self, card: CudaDevice, network: Network, values: CudaValues, place: str, *, graph: bool
+    ) -> None:
+        self._card = card
+        self._values = values
+        self._place = place
+        self._staged: dict[str, Array] = {
+            name: np.zeros(shape, kind) for name, (shape, kind) in network.inputs.items()
+        }
+        self._inputs = {name: values.empty(*each) for name, each in network.inputs.items()}
+        self._outputs = {name: values.empty(*each) for name, each in network.outputs.items()}
+        every = self._inputs | self._outputs
+        self._run = network.captured(every) if graph else lambda: network.run(every)
+
+    def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
+        """Compute the first output f32."""
+        self._compute(inputs)
+        return self._values.get(next(iter(self._outputs.values()))).astype(np.float32, copy=False)
+
+    def run_all(self, inputs: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Compute every output f32."""
+        self._compute(inputs)
+        return {
+            name: self._values.get(value).astype(np.float32, copy=False)
+            for name, value in self._outputs.items()
+        }
+
+    def _compute(self, inputs: Mapping[str, Array]) -> None:
+        fill(self._staged, inputs)
+        for name, array in self._staged.items():
+            self._values.put(self._inputs[name], array)
+        shapes = {name: array.shape for name, array in self._staged.items()}
+        with room_for("TensorRT", self._place, shapes):
+            self._card.take()
+            self._run()
+            self._card.synchronise()
+
+
+def _key(bundle: str, target: str, card: str, trt: Any) -> DerivedKey:
+    return DerivedKey(
+        identity=bundle,
+        target=target,
+        precision="fp16",
+        device=card,
+        shapes=(),
+        libraries={"tensorrt": str(trt.__version__)},
+    )
+
+
+def _sizes(shapes: Shapes) -> str:
+    """Give WIDTHxHEIGHT in pixels of what is drawn, as keys name it; '' where there is none."""
+    for name in ("state", "sample", "latent_sample"):
+        if name in shapes:
+            height, width = shapes[name][-2:]
+            encodes = name == "sample" and "timestep" not in shapes  # a picture, not latents
+            pixels = 1 if encodes else PIXELS
+            return f"{width * pixels}x{height * pixels}"
+    return ""
+
+
+def _built_for(form: Derived) -> set[str]:
+    return {shape.rpartition("x")[0] for shape in form.key.shapes}
+
+
+def _logger(trt: Any) -> Any:
+    class Silent(trt.ILogger):
+        """Says nothing: what fails is raised."""
+
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, msg: str) -> None:
+            """Drop a message."""
+
+    return Silent()

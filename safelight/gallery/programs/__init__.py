@@ -1,0 +1,1 @@
+"""Drop-in interfaces for other programs: AUTOMATIC1111's `/sdapi/v1` and OpenAI's images."""

@@ -1,0 +1,101 @@
+"""The grid in a browser: moved through, searched and labelled by the keyboard alone."""
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+
+def active(page):
+    """Give the place of the picture that the keyboard stands on."""
+    return int(page.locator(".cell.active").get_attribute("data-index"))
+
+
+def press(page, *keys):
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def test_the_keyboard_moves_selects_labels_and_takes_back(gallery, state):
+    gallery.locator(".cell img").first.wait_for()
+    press(gallery, "j", "j", "ArrowRight", "k")
+    assert active(gallery) == 2
+    columns = gallery.evaluate(
+        "[...document.querySelectorAll('.cell')].filter((cell) => cell.style.transform.endsWith("
+        "document.querySelector('.cell').style.transform.split(',')[1])).length"
+    )
+    press(gallery, "ArrowDown")
+    assert active(gallery) == 2 + columns
+    press(gallery, "End")
+    assert active(gallery) == 23
+    press(gallery, "j", "Home", "k")
+    assert active(gallery) == 0
+    press(gallery, "x", "Shift+ArrowRight", "Shift+ArrowRight")
+    gallery.get_by_text("3 selected").wait_for()
+    press(gallery, "4")
+    gallery.get_by_role("button", name="Undo").wait_for()
+    ids = [row.id for row in state.catalogue.window("", 0, 3)]
+    before = [23 % 6, 22 % 6, 21 % 6]  # as the fixture rated them
+    assert [state.vault.get(each).metadata["rating"] for each in ids] == [4, 4, 4]
+    gallery.get_by_role("button", name="Undo").click()
+    gallery.get_by_text("Undone.").wait_for()
+    assert [state.vault.get(each).metadata["rating"] for each in ids] == before
+    press(gallery, "Escape")
+    assert gallery.locator("#selection").is_hidden()
+    press(gallery, "A")
+    gallery.get_by_text("All 24 selected").wait_for()
+    assert gallery.get_by_role("button", name="Compare").is_disabled()
+
+
+def test_search_by_key_open_and_come_back_to_the_same_place(gallery, state):
+    gallery.locator(".cell img").first.wait_for()
+    press(gallery, "/")
+    gallery.keyboard.type("apple rating:>=3")
+    gallery.keyboard.press("Enter")
+    gallery.get_by_text("4 pictures").wait_for()
+    assert gallery.url == state.origin + "/"  # the words are in no address
+    press(gallery, "j", "j")
+    assert active(gallery) == 2
+    gallery.locator(".cell.active img").wait_for()
+    press(gallery, "Enter")
+    gallery.wait_for_url("**/detail/*")
+    gallery.goto(state.origin)
+    gallery.get_by_text("4 pictures").wait_for()
+    gallery.locator(".cell.active").wait_for()
+    assert active(gallery) == 2
+    assert gallery.locator("#search").input_value() == "apple rating:>=3"
+    press(gallery, "/")
+    gallery.keyboard.type("rating:many")
+    gallery.get_by_text("rating").first.wait_for()
+    assert gallery.locator("#search").get_attribute("aria-invalid") == "true"
+
+
+def test_blur_hides_until_pointed_at_and_stays_over_pages(gallery, state):
+    gallery.locator(".cell img").first.wait_for()
+    press(gallery, "b")
+    with gallery.expect_response("**/api/blur"):
+        press(gallery, "b", "b")
+    gallery.mouse.move(1, 1)
+    picture = gallery.locator(".cell img").nth(5)
+    expect(picture).to_have_css("filter", "blur(22px) saturate(0.6)")
+    gallery.locator(".cell").nth(5).hover()
+    expect(picture).to_have_css("filter", "none")
+    gallery.reload()
+    gallery.locator(".cell img").first.wait_for()
+    assert "blurred" in gallery.locator("body").get_attribute("class")
+
+
+def test_only_what_shows_is_in_the_page(gallery, state):
+    from tests.gallery.conftest import picture_draft_of
+
+    for first in range(24, 264, 16):
+        state.vault.add([picture_draft_of(number) for number in range(first, first + 16)])
+    assert state.catalogue.refresh(30)
+    gallery.get_by_text("264 pictures").wait_for()
+    press(gallery, "Home")
+    assert gallery.locator(".cell").count() < 120
+    gallery.locator("#scroller").evaluate("(it) => { it.scrollTop = it.scrollHeight }")
+    last = gallery.locator(".cell[data-index='263'] img")
+    last.wait_for()
+    assert gallery.locator(".cell").count() < 120
+    assert last.evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 128
