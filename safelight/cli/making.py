@@ -72,7 +72,8 @@ def make(
     drawing: Drawing,
     sink: Sink,
 ) -> None:
-    from engine import Pipeline, choose
+    from engine import choose
+    from engine.replicas import pipeline_for
     from safelight.addons import open_beside
     from safelight.orders import requests
     from safelight.resume import marks_of
@@ -101,7 +102,7 @@ def make(
     choice = choose(settings["device"], settings["precision"], settings.cache)
     note(f"{bundle.name} on {choice.reason}")
     checked = settings["safety_checker"] == "on"
-    pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
+    pipeline = pipeline_for(bundle, choice, check_safety=checked, beside=beside)
     _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
     _end(sink)
     if sink.flagged:
