@@ -184,8 +184,8 @@ def _kernel() -> str:
 
     found, why = find()
     if found is None:
-        return f"none ({why}): attention by OpenVINO itself"
-    return f"attention on {found.name}, {found.threads} threads, in OpenVINO's bf16"
+        return f"none ({why}): OpenVINO computes it all"
+    return f"{found.name}, {found.threads} threads: attention and norms of bf16 in OpenVINO"
 
 
 def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:

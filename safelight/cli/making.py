@@ -1,6 +1,7 @@
 """What `generate` does once it knows what is asked: open, draw, seal, report."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,8 +165,13 @@ def _drain(
     from safelight.studio import Failed
 
     total = sum(each.count for each in ready)
-    with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, parts=lines):
+    with (
+        Interruption() as interrupted,
+        PictureProgress(total) as progress,
+        # closed at once, whatever ends this: finished pictures are sealed while the vault is open
+        closing(studio.run(ready, interrupted, keep_going=sink.keep_going, parts=lines)) as events,
+    ):
+        for event in events:
             if isinstance(event, Step):
                 progress.step(event)
             elif isinstance(event, Failed):
