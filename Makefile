@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests run offline in every sense; two threads are what the smallest machine has.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-long lint types unit bench bench-micro bench-micro-save bench-peers pocket accept-gpu clean
+.PHONY: demo test test-long lint types unit bench bench-micro bench-micro-save bench-peers pocket accept-gpu test-gpu-libs clean
 
 # The runtime alone: no torch. Python compiles what it imports; the rest would be 60 MB for nothing.
 $(VENV)/runtime: pyproject.toml
@@ -68,6 +68,13 @@ bench-peers: $(VENV)/dev
 pocket: $(VENV)/dev
 	set -e; for stage in data resume vae latents unet polish finish evaluate grid bundle; do \
 	  $(BIN)/python -m export.pocket $$stage --work pocket-work --threads 2; done
+
+# NVIDIA's libraries (2.5 GB) in an environment of their own, and no card: needs a C compiler.
+test-gpu-libs: $(VENV)/dev
+	test -x $(VENV)-cuda/bin/python || $(PYTHON) -m venv $(VENV)-cuda
+	$(VENV)-cuda/bin/python -m pip install --quiet --disable-pip-version-check --no-compile '.[cuda]'
+	$(VENV)-cuda/bin/python -m pip install --quiet --disable-pip-version-check --no-deps tensorrt-cu13-bindings
+	SAFELIGHT_CUDA_PYTHON=$(CURDIR)/$(VENV)-cuda/bin/python $(BIN)/python -m pytest -m gpu_libs
 
 # On a machine with an NVIDIA card, with any python that has torch or onnxruntime-gpu: GPU_PYTHON=...
 GPU_PYTHON ?= $(PYTHON)

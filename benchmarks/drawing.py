@@ -29,6 +29,9 @@ LOAD_ONCE: Final = "load"
 COMPILE: Final = "compile"
 PEER: Final = "peer"
 HOUR: Final = 3600.0
+ANSWER: Final = (
+    240.0  # seconds that a process has for one answer at least: some compile for minutes
+)
 # Caching loads: the first of a process' life compiles into an empty folder, the next one reads it.
 _LOADS: Final = ((True, LOAD_COLD), (False, LOAD_WARM))
 
@@ -189,7 +192,7 @@ class Drawing:
             stop=self._stop,
             folder=candidate.folder,
             environ=candidate.environ,
-            limit=self._limit,
+            limit=max(self._limit, ANSWER),
         )
 
     def _hello(self, candidate: Candidate, cache: Path) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _stages(canvas: Any, theme: Theme, entries: Sequence[Entry]) -> None:
     for row, each in enumerate(entries):
         whole = each.configuration.stages[PICTURE].p50
         axes.text(max(left[row], whole), row, f"  {_short(whole)}", va="center", color=theme.ink)
-    axes.set_xlim(0, 1.14 * max(*left, *(e.configuration.stages[PICTURE].p50 for e in entries)))
+    axes.set_xlim(0, 1.2 * max(*left, *(e.configuration.stages[PICTURE].p50 for e in entries)))
     axes.grid(axis="x", color=theme.line, linewidth=0.6)
     axes.set_xlabel("seconds; the number is the whole picture's median")
     axes.legend(ncols=len(STACKED), loc="lower left", bbox_to_anchor=(0, 1))
@@ -242,7 +242,7 @@ def _throughput(canvas: Any, theme: Theme, entries: Sequence[Entry]) -> None:
 
 
 def _quality(canvas: Any, theme: Theme, entries: Sequence[Entry]) -> None:
-    canvas.set_size_inches(WIDTH, 3.8)
+    canvas.set_size_inches(WIDTH, 3.4 + 0.26 * len(entries))
     axes = canvas.add_subplot()
     bounds: dict[str, float] = {}
     for place, each in enumerate(entries):
@@ -269,8 +269,8 @@ def _quality(canvas: Any, theme: Theme, entries: Sequence[Entry]) -> None:
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
     axes.grid(color=theme.line, linewidth=0.6)
     axes.set_xlabel("pictures an hour")
-    axes.set_ylabel(f"PSNR against fp32, dB (at most {ALIKE:.0f} is shown)")
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    axes.set_ylabel(f"PSNR against fp32, dB, up to {ALIKE:.0f}")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def _machines(canvas: Any, theme: Theme, entries: Sequence[Entry]) -> None:
@@ -281,7 +281,7 @@ def _machines(canvas: Any, theme: Theme, entries: Sequence[Entry]) -> None:
         place = machines.index(each.result.machine.id)
         axes.barh(row, figure.p50, color=theme.series[place % len(theme.series)], height=0.6)
         axes.text(figure.p50, row, f"  {_short(figure.p50)}", va="center", color=theme.ink)
-    axes.set_xlim(0, 1.14 * max(e.configuration.stages[PICTURE].p50 for e in entries))
+    axes.set_xlim(0, 1.2 * max(e.configuration.stages[PICTURE].p50 for e in entries))
     axes.grid(axis="x", color=theme.line, linewidth=0.6)
     axes.set_xlabel("seconds a picture, median; a colour a machine")
 

@@ -1,4 +1,4 @@
-"""The same pictures in the vault, in SQLCipher, under the `age` command, and in the clear.
+"""The same pictures in the vault, SQLCipher, gocryptfs, under `age`, and in the clear.
 
 usage: python -m benchmarks.vault_peers [--pictures 1000] [--folder F] [--rounds N] [--out JSON]
            [--sqlcipher-python PYTHON]   (one that can import sqlcipher3)
@@ -16,6 +16,7 @@ then lacks its cache of opened pages, and the vault what its last search opened.
   a rollback journal as the vault has and with a write-ahead log. A process of its own times it.
 - age: one X25519 recipient; picture, thumbnail and metadata are a file each and, as the command
   works, a process each. It has no index: a list or search opens every metadata file.
+- gocryptfs: the same files without a process each, in a folder that it mounts by FUSE.
 - raw: AES-256-GCM of `cryptography` in one piece, beside sealing and opening in memory.
 """
 
@@ -37,7 +38,16 @@ from typing import Any
 
 from benchmarks.measure import RESULTS, interleave, summary
 from benchmarks.vault_scale import file_system, keep, table
-from benchmarks.vault_stores import PICTURE, THUMBNAIL, Age, Plain, Sealed, Sqlcipher, perform
+from benchmarks.vault_stores import (
+    PICTURE,
+    THUMBNAIL,
+    Plain,
+    Sealed,
+    Sqlcipher,
+    age_files,
+    mounted_files,
+    perform,
+)
 
 __all__ = ["main"]
 
@@ -114,9 +124,20 @@ def open_stores(
     age, keygen = shutil.which("age"), shutil.which("age-keygen")
     if age and keygen:
         version = subprocess.check_output([age, "--version"], text=True).strip()
-        stores["age"], about["age"] = Age(folder / "age", age, keygen), {"version": version}
+        stores["age"], about["age"] = age_files(folder / "age", age, keygen), {"version": version}
     else:
         about["age"] = {"missing": "there are no commands `age` and `age-keygen`"}
+    gocryptfs, unmount = shutil.which("gocryptfs"), shutil.which("fusermount3")
+    try:
+        if not gocryptfs or not unmount:
+            raise FileNotFoundError("there are no commands `gocryptfs` and `fusermount3`")
+        mounted = mounted_files(folder / "gocryptfs", gocryptfs, unmount)
+        stores["gocryptfs"] = stack.enter_context(mounted)
+        said = subprocess.check_output([gocryptfs, "-version"], text=True)
+        about["gocryptfs"] = {"version": said.partition(";")[0].partition(" ")[2]}
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = "FUSE mounts nothing here" if gocryptfs and unmount else str(error)
+        about["gocryptfs"] = {"missing": reason}
     acts: dict[str, Act] = {}
     for name, store in stores.items():
         acts[name] = partial(perform, stack.enter_context(closing(store)))

@@ -1,4 +1,4 @@
-"""The stores of `benchmarks.vault_peers`: the vault, plain calls, age, SQLCipher; one interface.
+"""The stores of `benchmarks.vault_peers`: the vault, plain calls, files, SQLCipher; one interface.
 
 Each has `draft`, `write`, `read`, `newest`, `search`, `forget`, `close`; `perform` times one act
 and compares its answer with what was written.
@@ -11,17 +11,26 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from random import Random
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import vault
 from benchmarks.vault_scale import FRAGMENT, hits, settings
 
-__all__ = ["PICTURE", "THUMBNAIL", "Age", "Plain", "Sealed", "Sqlcipher", "perform"]
+__all__ = [
+    "PICTURE",
+    "THUMBNAIL",
+    "Plain",
+    "Sealed",
+    "Sqlcipher",
+    "age_files",
+    "mounted_files",
+    "perform",
+]
 
 PICTURE, THUMBNAIL = 450_000, 20_000  # bytes
 
@@ -141,15 +150,19 @@ def _row_bytes(size: int) -> int:
     return OVERHEAD_BYTES + metadata_size(LENGTH_BYTES + size)
 
 
-class Age:
-    """Files of the `age` command: NUMBER.picture, NUMBER.thumbnail, NUMBER.json in one folder."""
+class Files:
+    """NUMBER.picture, NUMBER.thumbnail, NUMBER.json in one folder, each durable by itself.
 
-    def __init__(self, folder: Path, age: str, keygen: str) -> None:
-        self._folder, self._age, self._key = folder / "files", age, folder / "identity"
-        self._folder.mkdir(parents=True)
-        subprocess.run([keygen, "-o", self._key], check=True, capture_output=True)
-        recipient = subprocess.check_output([keygen, "-y", self._key], text=True)
-        self._seal = [age, "-r", recipient.strip()]
+    seal: writes bytes sealed into an open file. unseal: gives a file's bytes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seal: Callable[[bytes, IO[bytes]], object],
+        unseal: Callable[[Path], bytes],
+    ) -> None:
+        self._folder, self._seal, self._unseal = folder, seal, unseal
 
     def draft(self, number: int) -> dict[str, bytes]:
         made = item(number)
@@ -163,7 +176,8 @@ class Age:
         for name, data in (file for draft in drafts for file in draft.items()):
             part = self._folder / f"{name}.part"
             with part.open("xb") as file:
-                subprocess.run(self._seal, input=data, stdout=file, check=True)
+                self._seal(data, file)
+                file.flush()
                 os.fsync(file.fileno())
             part.rename(self._folder / name)
         folder = os.open(self._folder, os.O_RDONLY)
@@ -171,23 +185,54 @@ class Age:
         os.close(folder)
 
     def read(self, number: int) -> bytes:
-        return self._open(self._folder / f"{number}.picture")
+        return self._unseal(self._folder / f"{number}.picture")
 
     def newest(self, count: int) -> list[dict[str, Any]]:
         files = sorted(self._folder.glob("*.json"), key=lambda path: -int(path.stem))
-        return [json.loads(self._open(path)) for path in files[:count]]
+        return [json.loads(self._unseal(path)) for path in files[:count]]
 
     def search(self, text: str) -> list[dict[str, Any]]:
         return [each for each in self.newest(sys.maxsize) if text in each["prompt"].lower()]
 
-    def _open(self, path: Path) -> bytes:
-        return subprocess.check_output([self._age, "-d", "-i", self._key, path])
-
     def forget(self) -> None:
-        """Do nothing: a process ends with each file."""
+        """Do nothing: it keeps nothing itself."""
 
     def close(self) -> None:
         """Do nothing, likewise."""
+
+
+def age_files(folder: Path, age: str, keygen: str) -> Files:
+    """Give files of the `age` command, a process each."""
+    place, key = folder / "files", folder / "identity"
+    place.mkdir(parents=True)
+    subprocess.run([keygen, "-o", key], check=True, capture_output=True)
+    recipient = subprocess.check_output([keygen, "-y", key], text=True).strip()
+
+    def seal(data: bytes, file: IO[bytes]) -> None:
+        subprocess.run([age, "-r", recipient], input=data, stdout=file, check=True)
+
+    return Files(place, seal, lambda path: subprocess.check_output([age, "-d", "-i", key, path]))
+
+
+@contextmanager
+def mounted_files(folder: Path, gocryptfs: str, unmount: str) -> Iterator[Files]:
+    """Give files in a folder that gocryptfs keeps sealed, mounted by FUSE until the block ends.
+
+    The passphrase is random and goes through a pipe. Raises CalledProcessError where FUSE refuses.
+    """
+    sealed, clear = folder / "sealed", folder / "clear"
+    sealed.mkdir(parents=True)
+    clear.mkdir()
+    passphrase = os.urandom(16).hex().encode() + b"\n"
+    for words in (["-init", "-scryptn", "10", sealed], ["-nosyslog", sealed, clear]):
+        # Not captured: the process that serves the mount would hold the pipes open.
+        quiet = subprocess.DEVNULL
+        command = [gocryptfs, "-q", *words]
+        subprocess.run(command, input=passphrase, check=True, stdout=quiet, stderr=quiet)
+    try:
+        yield Files(clear, lambda data, file: file.write(data), Path.read_bytes)
+    finally:
+        subprocess.run([unmount, "-u", clear], check=True, capture_output=True)
 
 
 class Sqlcipher:

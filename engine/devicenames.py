@@ -35,7 +35,7 @@ DEVICES: Final = (
 NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
 # Kind -> what may stand behind its colon; upper case for OpenVINO's own names.
 _PLACES: Final[Mapping[str, str]] = {
-    "cuda": r"\d{1,3}",
+    "cuda": r"\d{1,3}(,\d{1,3}){0,15}",
     "directml": r"\d{1,3}",
     "onnxruntime": "CPU",
     "openvino": r"CPU|GPU(\.\d{1,3}){0,2}|NPU",

@@ -39,20 +39,23 @@ PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32", "int8")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
-    """A back end and the reason for it, in one line that a user can read."""
+    """A back end and the reason for it, in one line that a user can read. others: the same on
+    further devices, which share the pictures of a request.
+    """
 
     backend: "Backend"
     reason: str
+    others: tuple["Backend", ...] = ()
 
 
 def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None = None) -> Choice:
     """Pick the back end for `device` and `precision`; nothing falls back silently.
 
     device: auto, cpu (the fastest for the processor), openvino[:CPU|:GPU|:GPU.n|:NPU],
-    onnxruntime[:CPU], coreml, directml[:n], cuda[:n], tensorrt[:n], torch. precision: auto, fp32,
-    bf16, fp16, int8 (a form made before; on OpenVINO's CPU). cache_dir: where compiled models and
-    derived forms are kept. Only `auto` and `cpu` pass over a library that does not work, and the
-    reason says which and why.
+    onnxruntime[:CPU], coreml, directml[:n], cuda[:n[,n...]], tensorrt[:n], torch. precision: auto,
+    fp32, bf16, fp16, int8 (a form made before; on OpenVINO's CPU). cache_dir: where compiled models
+    and derived forms are kept. Only `auto` and `cpu` pass over a library that does not work, and
+    the reason says which and why.
     Raises RequestError for unknown names and DeviceError for what cannot be used here.
     """
     asked = parse_device(device)
@@ -181,19 +184,23 @@ def _kernel() -> str:
 
     found, why = find()
     if found is None:
-        return f"none ({why}): attention by OpenVINO itself"
-    return f"attention on {found.name}, {found.threads} threads, in OpenVINO's bf16"
+        return f"none ({why}): OpenVINO computes it all"
+    return f"{found.name}, {found.threads} threads: attention and norms of bf16 in OpenVINO"
 
 
 def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
     check_packages(asked)
     from engine.backends.cuda import CudaBackend, cuda_place
 
-    place = cuda_place(int(asked.which or 0))
-    backend = CudaBackend("fp16" if precision == "auto" else precision, cache_dir, place)
+    numbers = dict.fromkeys(int(each) for each in (asked.which or "0").split(","))
+    places = [cuda_place(number) for number in numbers]
+    precision = "fp16" if precision == "auto" else precision
+    backend, *others = (CudaBackend(precision, cache_dir, place) for place in places)
+    place = places[0]
     why = "asked for; unverified on hardware when this was written"
-    reason = f"ONNX Runtime, {place.name} ({backend.device}), {backend.precision}: {why}"
-    return Choice(backend=backend, reason=reason)
+    devices = ", ".join(each.device for each in places)
+    reason = f"ONNX Runtime, {place.name} ({devices}), {backend.precision}: {why}"
+    return Choice(backend=backend, reason=reason, others=tuple(others))
 
 
 def _tensorrt(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:

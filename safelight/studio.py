@@ -13,6 +13,7 @@ from safelight.sealer import Sealed, Sealer
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
+    from engine.replicas import Replicas
     from vault import BlobDraft, Vault
 
 __all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
@@ -52,7 +53,7 @@ class Studio:
 
     def __init__(
         self,
-        pipeline: "Pipeline",
+        pipeline: "Pipeline | Replicas",
         vault: "Vault | None",
         inputs: "Inputs | None" = None,
         *,

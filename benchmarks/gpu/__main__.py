@@ -132,7 +132,12 @@ def _child(options: argparse.Namespace) -> int:
     model, count = MODELS[name], int(pictures)
     kept = options.work / f"{name}-{count}-fp32.npy"
     if not kept.exists():
-        np.save(kept, reference(model, count, options.work))
+        try:
+            np.save(kept, reference(model, count, options.work))
+        except Exception as error:  # noqa: BLE001  without it no row can be judged
+            for row in ROWS[runtime]:
+                _say(json.dumps({"row": row, "result": {"absent": _why(error)}}))
+            return 0
     order = Order(
         model=model,
         pictures=count,
@@ -146,11 +151,15 @@ def _child(options: argparse.Namespace) -> int:
         try:
             result = measure(order)
         except Exception as error:  # noqa: BLE001  whatever a runtime raises is why it is absent
-            hint = getattr(error, "hint", "")
-            why = " ".join(f"{error}{f' ({hint})' if hint else ''}".split())
-            result = {"absent": f"{type(error).__name__}: {why[:300]}"}
+            result = {"absent": _why(error)}
         _say(json.dumps({"row": row, "result": result}))
     return 0
+
+
+def _why(error: Exception) -> str:
+    hint = getattr(error, "hint", "")
+    why = " ".join(f"{error}{f' ({hint})' if hint else ''}".split())
+    return f"{type(error).__name__}: {why[:300]}"
 
 
 def _short(name: str, row: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from engine.backends.bf16 import as_bf16, as_f32
 from engine.kernels.library import Attention, Kernels, Tensor
 
 __all__ = ["attend_by_kernel", "operation"]
@@ -49,7 +50,7 @@ def operation(ov: Any, kernels: Kernels) -> type:
 
         def validate_and_infer_types(self) -> None:
             shape = [self.fields[name] for name in ("batches", "queries", "heads", "width")]
-            self.set_output_type(0, ov.Type.bf16, ov.PartialShape(shape))
+            self.set_output_type(0, ov.Type.bf16, ov.PartialShape([1, 1, 1, *shape]))
 
         def clone_with_new_inputs(self, inputs: Any) -> Any:
             return SafelightAttention(inputs, self.fields)
@@ -79,10 +80,11 @@ def attend_by_kernel(ov: Any, graph: Any, made: type) -> int:
     """Replace what the kernel takes; gives how many. made: what `operation` gave."""
     op, many = ov.opset13, 0
     for found in list(_attentions(graph)):
-        inputs = [op.convert(each, "bf16").output(0) for each in (found.q, found.k, found.v)]
+        inputs = [as_bf16(op, each) for each in (found.q, found.k, found.v)]
         fields = {name: getattr(found.sizes, name) for name in (*_FIELDS, "scale")}
         node = made(inputs, fields)
-        found.last.output(0).replace(op.convert(node, "f32").output(0))
+        result = as_f32(op, node, list(found.last.output(0).get_shape()))
+        found.last.output(0).replace(result.output(0))
         many += 1
     return many
 

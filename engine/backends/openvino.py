@@ -20,6 +20,7 @@ from engine.backends import Array, Libraries, Shapes
 from engine.backends.attention import attend_by_kernel, operation
 from engine.backends.blobs import BlobCache
 from engine.backends.buffers import fill
+from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.rewrites import VERSION, rewrite
 from engine.cores import core_limit
 from engine.devicenames import no_openvino_device
@@ -109,17 +110,20 @@ class OpenVinoBackend:
         if limit:
             self._options["INFERENCE_NUM_THREADS"] = limit
         # With bf16 alone: what is asked for in fp32 stays fp32 to the end.
-        self._attention, self.kernel = self._own_attention() if hint == "bf16" else (None, "none")
+        self._own: tuple[tuple[Any, type], ...] = ()
+        self.kernel = self._find_kernels() if hint == "bf16" and device == "CPU" else "none"
 
-    def _own_attention(self) -> tuple[type | None, str]:
-        if self.device != "CPU":
-            return None, "none"
+    def _find_kernels(self) -> str:
         found, name = kernels.find(self._threads or core_limit())
         if found is None:
-            return None, "none"
-        made = operation(runtime(), found)
-        self._core.add_extension(made)  # so that compiled models with it are read again
-        return made, f"{name} {kernels.VERSION}"
+            return "none"
+        self._own = (
+            (attend_by_kernel, operation(runtime(), found)),
+            (normalise_by_kernel, norm_operation(runtime(), found)),
+        )
+        for _, made in self._own:
+            self._core.add_extension(made)  # so that compiled models with it are read again
+        return f"{name} {kernels.VERSION}"
 
     def _check_device(self, device: str) -> None:
         there: list[str] = list(self._core.available_devices)
@@ -218,8 +222,8 @@ class OpenVinoBackend:
                 hint="multiples of 64 pixels fit every model",
             ) from error
         if rewritten and self.device == "CPU":  # a quantised form runs as it was measured
-            if self._attention is not None:
-                attend_by_kernel(runtime(), graph, self._attention)
+            for by_kernel, made in self._own:
+                by_kernel(runtime(), graph, made)
             rewrite(runtime(), graph)
         try:
             with room_for("OpenVINO", _place(model), shapes):

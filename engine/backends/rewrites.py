@@ -9,15 +9,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["VERSION", "rewrite"]
+from engine.backends.upsampling import fold_upsampling
 
-VERSION = 1  # stands in the key of compiled models: raise it with every change here
+__all__ = ["VERSION", "group_norm", "rewrite"]
+
+VERSION = 2  # stands in the key of compiled models: raise it with every change here
 
 
 def rewrite(ov: Any, graph: Any) -> int:
     """Rewrite a static graph in place; gives how many places changed. ov: the openvino module."""
     op = ov.opset13
-    places = [*_open_group_norms(op, graph), *_split_linears(op, graph)]
+    places = [
+        *fold_upsampling(op, graph),
+        *_open_group_norms(op, graph),
+        *_split_linears(op, graph),
+    ]
     if places:
         graph.validate_nodes_and_infer_types()
     return len(places)
@@ -30,7 +36,7 @@ def _open_group_norms(op: Any, graph: Any) -> Iterator[str]:
     in memory, where convolutions keep them last: the plugin copies all pixels there and back.
     """
     for node in list(graph.get_ordered_ops()):
-        found = _group_norm(node)
+        found = group_norm(node)
         if found is None:
             continue
         x, (batch, channels), groups = found
@@ -57,7 +63,7 @@ def _open_group_norms(op: Any, graph: Any) -> Iterator[str]:
         yield node.get_friendly_name()
 
 
-def _group_norm(node: Any) -> tuple[Any, tuple[int, int], int] | None:
+def group_norm(node: Any) -> tuple[Any, tuple[int, int], int] | None:
     """Give x f[B, C, H, W], (B, C) and G where `node` normalises its groups."""
     if node.get_type_name() != "MVN" or not node.get_attributes()["normalize_variance"]:
         return None

@@ -22,6 +22,7 @@ SOURCES = {
     "blocks.c": (*_VECTORS, "-mavx512bf16"),
     "attention_avx512.c": (*_VECTORS, "-mavx512bf16"),
     "attention_amx.c": (*_VECTORS, "-mavx512bf16"),
+    "norm.c": (*_VECTORS, "-mavx512bf16"),
 }
 # In a process of its own: a library that ends the process that loads it is no library.
 _LOADS = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).safelight_path()"

@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from engine.cores import physical_cores
 
-__all__ = ["FILE", "PATHS", "VERSION", "Attention", "Kernels", "Tensor", "find"]
+__all__ = ["FILE", "PATHS", "VERSION", "Attention", "Kernels", "Norm", "Tensor", "find"]
 
-VERSION: Final = 1  # of the calls; the library gives its own
+VERSION: Final = 2  # of the calls; the library gives its own
 FILE: Final = Path(__file__).with_name("safelight_kernels.so")
 # What `safelight_path` gives -> its name.
 PATHS: Final = ("none", "AVX512_BF16", "AMX bf16")
@@ -48,6 +48,36 @@ class _Call(ctypes.Structure):
         ("cpus", ctypes.c_void_p),
         ("cpus_size", ctypes.c_uint64),
     )
+
+
+class _NormCall(ctypes.Structure):
+    _fields_ = (
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("gain", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("batches", ctypes.c_int64),
+        ("pixels", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("groups", ctypes.c_int64),
+        ("epsilon", ctypes.c_double),
+        ("silu", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("cpus", ctypes.c_void_p),
+        ("cpus_size", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm:
+    """Sizes of one group normalisation of x[batches, pixels, channels]; silu: what follows it."""
+
+    batches: int
+    pixels: int
+    channels: int
+    groups: int
+    epsilon: float
+    silu: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,14 +131,32 @@ class Kernels:
             sizes.scale,
             self.path,
             self.threads,
-            ctypes.cast(self._cpus, ctypes.c_void_p) if self._cpus else None,
-            len(self._cpus) if self._cpus else 0,
+            *self._where(),
         )
-        state: int = self._library.safelight_attention(ctypes.byref(call))
-        if state == 2:
-            raise MemoryError("attention: no memory for packed keys and values")
-        if state:
-            raise ValueError(f"attention: sizes that the kernel does not take: {sizes}")
+        _judge(self._library.safelight_attention(ctypes.byref(call)), sizes)
+
+    def normalise(self, sizes: Norm, addresses: tuple[int, int, int, int]) -> None:
+        """Normalise bf16 x into y, at addresses (x, y, gain f32[channels], bias f32[channels]).
+
+        Raises as `attend` does.
+        """
+        call = _NormCall(
+            *addresses,
+            sizes.batches,
+            sizes.pixels,
+            sizes.channels,
+            sizes.groups,
+            sizes.epsilon,
+            sizes.silu,
+            self.threads,
+            *self._where(),
+        )
+        _judge(self._library.safelight_norm(ctypes.byref(call)), sizes)
+
+    def _where(self) -> tuple[Any, int]:
+        if not self._cpus:
+            return None, 0
+        return ctypes.cast(self._cpus, ctypes.c_void_p), len(self._cpus)
 
 
 def find(threads: int = 0) -> tuple[Kernels | None, str]:
@@ -120,6 +168,13 @@ def find(threads: int = 0) -> tuple[Kernels | None, str]:
     except (OSError, AttributeError) as error:  # damaged, another version's, another processor's
         return None, str(error)
     return kernels, kernels.name
+
+
+def _judge(state: int, sizes: object) -> None:
+    if state == 2:
+        raise MemoryError(f"no memory for {sizes}")
+    if state:
+        raise ValueError(f"sizes that the kernel does not take: {sizes}")
 
 
 def _cpus() -> Any:

@@ -1,6 +1,7 @@
 """What `generate` does once it knows what is asked: open, draw, seal, report."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ def make(
     drawing: Drawing,
     sink: Sink,
 ) -> None:
-    from engine import Pipeline, choose
+    from engine import choose
+    from engine.replicas import pipeline_for
     from safelight.addons import open_beside
     from safelight.orders import requests
     from safelight.resume import marks_of
@@ -100,7 +102,7 @@ def make(
     choice = choose(settings["device"], settings["precision"], settings.cache)
     note(f"{bundle.name} on {choice.reason}")
     checked = settings["safety_checker"] == "on"
-    pipeline = Pipeline(bundle, choice, check_safety=checked, beside=beside)
+    pipeline = pipeline_for(bundle, choice, check_safety=checked, beside=beside)
     _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
     _end(sink)
     if sink.flagged:
@@ -163,8 +165,13 @@ def _drain(
     from safelight.studio import Failed
 
     total = sum(each.count for each in ready)
-    with Interruption() as interrupted, PictureProgress(total) as progress:
-        for event in studio.run(ready, interrupted, keep_going=sink.keep_going, parts=lines):
+    with (
+        Interruption() as interrupted,
+        PictureProgress(total) as progress,
+        # closed at once, whatever ends this: finished pictures are sealed while the vault is open
+        closing(studio.run(ready, interrupted, keep_going=sink.keep_going, parts=lines)) as events,
+    ):
+        for event in events:
             if isinstance(event, Step):
                 progress.step(event)
             elif isinstance(event, Failed):

@@ -100,7 +100,7 @@ def doctor(
     settings = load_settings()
     fields = dict(describe(settings["device"], settings["precision"], settings.cache))
     if network:
-        _draw_one(settings)
+        fields["drawn by"] = _draw_one(settings)
         watch: NetworkWatch = context.obj
         fields["network"] = {
             "this process refused": watch.refused,
@@ -109,15 +109,18 @@ def doctor(
     _print(fields, json=json)
 
 
-def _draw_one(settings: "Settings") -> None:
-    """Draw one picture and forget it: the whole engine runs, and nothing is written."""
-    from engine import Pipeline, choose
+def _draw_one(settings: "Settings") -> str:
+    """Draw one picture and forget it: the whole engine runs, and nothing is written. Gives what
+    really ran: on a card also whether a step was one graph, and whether it was captured.
+    """
+    from engine import Picture, Pipeline, choose
     from safelight.shelf import Shelf
 
     bundle = Shelf(settings.models, settings.cache).open(settings["model"])
     choice = choose(settings["device"], settings["precision"], settings.cache)
-    for _ in Pipeline(bundle, choice).generate(bundle.request(prompt="", seed=0, steps=2)):
-        pass
+    events = Pipeline(bundle, choice).generate(bundle.request(prompt="", seed=0, steps=2))
+    reasons = [event.reason for event in events if isinstance(event, Picture)]
+    return reasons[-1]
 
 
 def config(

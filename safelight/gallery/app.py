@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -71,6 +72,9 @@ def create_app(gallery: "Gallery", pages: Sequence[str] = PAGES) -> Starlette:
         lifespan=_lifespan,
     )
     app.state.gallery = gallery
+    # Pictures are opened one after another, since the vault opens one at a time: threads that wait
+    # for each other there would cost a third more.
+    app.state.reader = CapacityLimiter(1)
     return app
 
 

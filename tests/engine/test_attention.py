@@ -28,14 +28,20 @@ def heads(x, batch, length, count, width):
     return OP.transpose(apart, whole(0, 2, 1, 3))
 
 
+def linear(x, seed):
+    size = x.get_output_partial_shape(0).to_shape()[-1]
+    weight = np.random.default_rng(seed).standard_normal((size, size)) / size**0.5
+    return OP.matmul(x, OP.constant(weight.astype(np.float32)), False, True)
+
+
 def attention(batch, queries, keys, count, width, *, form="dynamo", order=(0, 2, 1, 3)):
     """Give the graph that an exporter writes; `dynamo` is ours, `plain` turns the key at once."""
     x = OP.parameter([batch, queries, count * width], np.float32, name="x")
     y = OP.parameter([batch, keys, count * width], np.float32, name="y")
     root = OP.constant(np.float32(width**-0.25))
     q, k, v = (
-        heads(each, batch, length, count, width)
-        for each, length in ((x, queries), (y, keys), (y, keys))
+        heads(linear(each, place), batch, length, count, width)
+        for place, (each, length) in enumerate(((x, queries), (y, keys), (y, keys)))
     )
     if form == "dynamo":
         flat = OP.reshape(k, whole(batch * count, keys, width), False)
@@ -79,7 +85,7 @@ def test_it_is_as_near_to_fp32_as_openvino_itself(form, batch, queries, keys, co
     assert replaced(model) == 1
     assert not any(node.get_type_name() == "Softmax" for node in model.get_ordered_ops())
     ours = computed(model, "bf16", given)
-    assert error(ours, right) < max(1.1 * error(stock, right), 0.0035)
+    assert error(ours, right) < 1.1 * error(stock, right)
 
 
 def test_what_does_not_match_is_left_alone():

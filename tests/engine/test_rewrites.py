@@ -91,6 +91,51 @@ def test_a_linear_layer_in_two_keeps_its_values(dtype, transposed):
     assert np.abs(ours - stock).max() < TOLERANCE * np.abs(stock).max()
 
 
+def doubled(x, mode="asymmetric", nearest="floor", scale=2, pads=1):
+    size = [scale * each for each in x.get_partial_shape().to_shape()[2:]]
+    larger = OP.interpolate(
+        x,
+        OP.constant(np.array(size)),
+        "nearest",
+        "sizes",
+        [0, 0],
+        [0, 0],
+        mode,
+        nearest,
+        axes=OP.constant(np.array([2, 3])),
+    )
+    weight = OP.convert(OP.constant(constant(5, 12, 3, 3, dtype=np.float16)), "f32")
+    return OP.convolution(larger, weight, [1, 1], [pads] * 2, [pads] * 2, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "nearest"),
+    [
+        ("asymmetric", "floor"),
+        ("half_pixel", "round_prefer_floor"),
+        ("half_pixel", "round_prefer_ceil"),
+    ],
+)
+def test_doubling_within_a_convolution_keeps_each_value_and_the_border(mode, nearest):
+    x = OP.parameter([2, 12, 5, 7], np.float32, name="x")
+    given = constant(2, 12, 5, 7)
+    model = OV.Model([doubled(x, mode, nearest)], [x])
+    stock, _ = computed(model, given)
+    assert rewrite(OV, model) == 1
+    ours, nodes = computed(model, given)
+    assert layers(nodes, "Interpolate") == 0
+    assert np.abs(ours - stock).max() < TOLERANCE * np.abs(stock).max()
+
+
+def test_other_enlargements_are_left_alone():
+    x = OP.parameter([2, 12, 5, 7], np.float32, name="x")
+    for made in (doubled(x, scale=3), doubled(x, pads=0), doubled(x, "align_corners", "floor")):
+        assert rewrite(OV, OV.Model([made], [x])) == 0
+    read_twice = doubled(x)
+    larger = read_twice.input_value(0)
+    assert rewrite(OV, OV.Model([read_twice.output(0), larger], [x])) == 0
+
+
 def test_what_does_not_match_is_left_alone():
     x = OP.parameter([2, 12, 4, 6], np.float32, name="x")
     along_channels = OV.Model([group_norm(x, 4, axis=1)], [x])

@@ -62,15 +62,12 @@ def test_lineage_shows_parents_and_children_and_what_is_gone(client, state, ids)
     assert f'href="/detail/{ids[0]}"' in client.get(f"/detail/{ids[1]}").text
 
 
-@pytest.mark.parametrize("record_id", ["ab" * 16, "x", "ab" * 200])
-def test_what_is_no_picture_is_not_found(client, record_id):
-    for path in (f"/detail/{record_id}", f"/input/{record_id}/init"):
-        assert client.get(path).status_code in (404, 422), path
-
-
-def test_a_record_of_another_kind_is_no_picture(client, state):
+def test_what_is_no_picture_is_not_found(client, state):
     from vault import Draft
 
+    for record_id in ("ab" * 16, "x", "ab" * 200):
+        for path in (f"/detail/{record_id}", f"/input/{record_id}/init"):
+            assert client.get(path).status_code in (404, 422), path
     (job,) = state.vault.add([Draft(Kind.JOB, {"prompt": "secret"})])
     answer = client.get(f"/detail/{job.id}")
     assert answer.status_code == 404
@@ -103,27 +100,24 @@ LABELS = [
 ]
 
 
-@pytest.mark.parametrize(("what", "value", "expected"), LABELS)
-def test_labels_are_sealed_found_and_taken_back(client, state, ids, what, value, expected):
+def test_labels_are_sealed_found_and_taken_back(client, state, ids):
     chosen = [ids[2], ids[8]]  # odd ones: without tags
-    before = [metadata(state, each) for each in chosen]
-    answer = post(client, f"/labels/{what}", ids=",".join(chosen), value=value).json()
-    assert answer["done"] == 2
-    for each in chosen:
-        found = metadata(state, each)
-        assert all(found[name] == wanted for name, wanted in expected.items())
-    state.vault.edit(chosen[0], lambda m: m | {"score": 7.5})
-    assert post(client, "/labels/undo", token=answer["undo"]).json() == {"text": "Undone."}
-    fields = ("tags", "albums", "rating", "favourite", "note")
-    for each, old in zip(chosen, before, strict=True):
-        new = metadata(state, each)
-        unset = {"tags": [], "albums": [], "rating": 0, "favourite": False, "note": ""}
-        assert {f: new.get(f, unset[f]) for f in fields} == {
-            f: old.get(f, unset[f]) for f in fields
-        }
-    assert metadata(state, chosen[0])["score"] == 7.5  # what came after stays
-    again = post(client, "/labels/undo", token=answer["undo"])
-    assert (again.status_code, again.text) == (422, "this cannot be undone any more")
+    unset = {"tags": [], "albums": [], "rating": 0, "favourite": False, "note": ""}
+    for what, value, expected in LABELS:
+        before = [unset | metadata(state, each) for each in chosen]
+        answer = post(client, f"/labels/{what}", ids=",".join(chosen), value=value).json()
+        assert answer["done"] == 2
+        for each, old in zip(chosen, before, strict=True):
+            assert unset | metadata(state, each) == old | expected
+        state.vault.edit(chosen[0], lambda m: m | {"score": 7.5})
+        assert post(client, "/labels/undo", token=answer["undo"]).json() == {"text": "Undone."}
+        for each, old in zip(chosen, before, strict=True):
+            assert {n: (unset | metadata(state, each))[n] for n in unset} == {
+                n: old[n] for n in unset
+            }
+        assert metadata(state, chosen[0])["score"] == 7.5  # what came after stays
+        again = post(client, "/labels/undo", token=answer["undo"])
+        assert (again.status_code, again.text) == (422, "this cannot be undone any more")
 
 
 def test_all_that_the_search_finds_is_labelled_at_once(client, state, ids):
@@ -136,25 +130,24 @@ def test_all_that_the_search_finds_is_labelled_at_once(client, state, ids):
     assert names == {"even": 12}
 
 
-@pytest.mark.parametrize(
-    ("what", "fields"),
-    [
-        ("tag", {"value": ""}),
-        ("tag", {"value": "x" * 65}),
-        ("rating", {"value": "6"}),
-        ("rating", {"value": "٣"}),
-        ("favourite", {"value": "yes"}),
-        ("colour", {"value": "red"}),
-        ("tag", {"value": "red", "ids": ""}),
-        ("tag", {"value": "red", "ids": "nonsense"}),
-        ("trash", {"ids": "ab,cd"}),
-    ],
-)
-def test_a_label_that_is_wrong_changes_nothing(client, state, ids, what, fields):
+WRONG = [
+    ("tag", {"value": ""}),
+    ("tag", {"value": "x" * 65}),
+    ("rating", {"value": "6"}),
+    ("rating", {"value": "٣"}),
+    ("favourite", {"value": "yes"}),
+    ("colour", {"value": "red"}),
+    ("tag", {"value": "red", "ids": ""}),
+    ("tag", {"value": "red", "ids": "nonsense"}),
+    ("trash", {"ids": "ab,cd"}),
+]
+
+
+def test_a_label_that_is_wrong_changes_nothing(client, state, ids):
     before = state.vault.status().generation
-    answer = post(client, f"/labels/{what}", **({"ids": ids[0]} | fields))
-    assert answer.status_code == 422
-    assert answer.text
+    for what, fields in WRONG:
+        answer = post(client, f"/labels/{what}", **({"ids": ids[0]} | fields))
+        assert (answer.status_code, bool(answer.text)) == (422, True), what
     assert state.vault.status().generation == before
 
 
@@ -245,9 +238,9 @@ def test_two_pictures_are_compared_pixel_by_pixel_and_setting_by_setting(client,
     assert "PSNR" not in client.get(f"/compare/{','.join(ids[:4])}").text
 
 
-@pytest.mark.parametrize("count", [1, 5])
-def test_two_to_four_are_compared(client, ids, count):
-    assert client.get(f"/compare/{','.join(ids[:count])}").status_code == 422
+def test_two_to_four_are_compared(client, ids):
+    for count in (1, 5):
+        assert client.get(f"/compare/{','.join(ids[:count])}").status_code == 422
     assert client.get(f"/compare/{','.join(ids[:3])}/difference").status_code == 422
 
 

@@ -22,7 +22,7 @@ def detail_id(page):
 def grid(gallery, state):
     """Give a page before the grid, with all pictures there."""
     state.catalogue.refresh(30)
-    gallery.locator(".cell").first.wait_for()
+    gallery.locator(".cell[data-id]").first.wait_for()
     gallery.locator("#cells:focus").wait_for()
     return gallery
 
@@ -35,7 +35,10 @@ def test_search_label_undo_and_trash_by_the_keyboard(grid, state):
     press(page, "/")
     page.keyboard.type("apple")
     page.get_by_text("8 pictures").wait_for()
-    press(page, "Enter", "Enter")
+    press(page, "Enter")
+    page.locator(f'.cell.active[data-id="{ids[0]}"]').wait_for()
+    page.locator("#cells:focus").wait_for()
+    press(page, "Enter")
     page.locator("#look").wait_for()
     assert detail_id(page) == ids[0]
     assert "apple" not in page.url

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -12,14 +13,14 @@ from vault import BadValueError, NotFoundError
 __all__ = ["media_type", "routes"]
 
 
-def thumbnail(request: Request) -> Response:
+async def thumbnail(request: Request) -> Response:
     """Give a picture's thumbnail."""
-    return _opened(request, "thumbnail")
+    return await run_sync(_opened, request, "thumbnail", limiter=request.app.state.reader)
 
 
-def picture(request: Request) -> Response:
+async def picture(request: Request) -> Response:
     """Give a picture as it is sealed."""
-    return _opened(request, "picture")
+    return await run_sync(_opened, request, "picture", limiter=request.app.state.reader)
 
 
 def media_type(head: bytes) -> str:
