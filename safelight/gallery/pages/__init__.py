@@ -2,3 +2,5 @@
 
 Neither a search nor a word of a prompt is ever part of an address: browsers write those down.
 """
+
+__all__: list[str] = []
