@@ -1,25 +1,39 @@
-"""Stable Diffusion 1.5's architecture, random weights, 512x512, guidance: seconds a step.
+"""Stable Diffusion 1.5's architecture, random weights, 512x512, guidance: steps, decode, picture.
 
-usage: python -m benchmarks.sd15 WORK   (a folder for checkpoint and bundle: 5 GB, kept)
+usage: python -m benchmarks.sd15 WORK [--compile]   (a folder for checkpoint and bundle: 5 GB, kept)
+
+"stock" is the same graph in OpenVINO alone, static shapes, without our rewrites and kernels.
+--compile: diffusers under torch.compile as well, which compiles for over a minute.
 """
 
+import argparse
+import gc
+import json
+import resource
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.measure import interleave, save, summary
-from engine import Bundle, Event, Pipeline, Step, choose
+from engine import Bundle, Event, Picture, Pipeline, Step, choose
+from engine.backends import Session
 from engine.backends.openvino import runtime
 
 __all__ = ["main"]
 
-ROUNDS = 5
+ROUNDS = 7
 WARMUP = 1
+STEPS = 20  # of a whole picture
 SIDE = 512
 SHAPES = ([2, 4, SIDE // 8, SIDE // 8], [], [2, 77, 768])  # sample, timestep, prompt embeddings
+LATENTS = (1, 4, SIDE // 8, SIDE // 8)
+HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def prepared(work: Path) -> Bundle:
@@ -58,28 +72,93 @@ def steps_of(bundle: Bundle, device: str, precision: str, cache: Path) -> Callab
     return run
 
 
-def raw(bundle: Bundle, precision: str, cache: Path) -> Callable[[], None]:
-    """Give a call of the same graph in OpenVINO alone, at the same static shapes."""
+def stock(bundle: Bundle, component: str, hint: str) -> Any:
+    """Give an infer request of the same graph in OpenVINO alone, at the same static shapes."""
     core = runtime().Core()
-    model = core.read_model(bundle.model("unet"))
-    model.reshape(dict(zip(model.inputs, SHAPES, strict=True)))
-    options = {
-        "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
-        "PERFORMANCE_HINT": "LATENCY",
-        "CACHE_DIR": str(cache / "raw"),
-    }
+    model = core.read_model(bundle.model(component))
+    shapes = SHAPES if component == "unet" else (list(LATENTS),)
+    model.reshape(dict(zip(model.inputs, shapes, strict=True)))
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(model, "CPU", options).create_infer_request()
-    draw = np.random.default_rng(0)
     for tensor in request.input_tensors:
-        tensor.data[...] = draw.standard_normal(tensor.data.shape) if tensor.data.ndim else 500
+        fixed = _draw(tensor.data.shape)
+        tensor.data[...] = fixed if tensor.data.ndim else 500
+    return request
 
-    def run() -> None:
+
+def ours(bundle: Bundle, component: str, cache: Path) -> tuple[Session, dict[str, NDArray[Any]]]:
+    """Give the engine's session of a component, and the inputs that `stock` has."""
+    inputs: dict[str, NDArray[Any]] = {"latent_sample": _draw(LATENTS)}
+    if component == "unet":
+        sample, _, embeds = SHAPES
+        inputs = {
+            "sample": _draw(sample),
+            "timestep": np.array(500),
+            "encoder_hidden_states": _draw(embeds),
+        }
+    shapes = {name: each.shape for name, each in inputs.items()}
+    backend = choose("openvino", "auto", cache).backend
+    identity = f"{bundle.hash}/{component}"
+    return backend.load(bundle.model(component), shapes, identity=identity), inputs
+
+
+def _draw(shape: Any) -> NDArray[Any]:
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+def errors(bundle: Bundle, component: str, cache: Path) -> dict[str, float]:
+    """Give the error in bf16, ours and stock's, against f32: norms, relative."""
+
+    def of_stock(hint: str) -> NDArray[Any]:
+        request = stock(bundle, component, hint)
         request.infer()
+        return request.get_output_tensor(0).data.astype(np.float64)
 
-    return run
+    exact = of_stock("f32")
+    gc.collect()
+    session, inputs = ours(bundle, component, cache)
+    found = {"safelight": session.run(inputs).astype(np.float64), "stock": of_stock("bf16")}
+    size = np.linalg.norm(exact)
+    return {name: round(float(np.linalg.norm(v - exact) / size), 5) for name, v in found.items()}
 
 
-def torch_step(work: Path) -> Callable[[], object]:
+def decodes(bundle: Bundle, cache: Path, hint: str) -> dict[str, list[float]]:
+    """Time the decoder, ours and stock, in turn."""
+    session, inputs = ours(bundle, "vae_decoder", cache)
+    request = stock(bundle, "vae_decoder", hint)
+    calls = {"safelight": lambda: session.run(inputs), "stock": request.infer}
+    return interleave(calls, rounds=ROUNDS, warmup=WARMUP)
+
+
+def picture(work: Path) -> dict[str, Any]:
+    """Start, draw one picture of 20 steps and another; for a process of its own.
+
+    The graphs must be compiled already: what is measured is a second start.
+    """
+    start = time.perf_counter()
+    bundle = Bundle.open(work / "sd15-random", hash_cache=work / "hashes.json")
+    pipeline = Pipeline(bundle, choose("openvino", "auto", work / "cache"))
+    request = bundle.request(prompt="a lighthouse", seed=1, steps=STEPS)
+    first, walls, parts = 0.0, [], []
+    for number in range(2):
+        began = time.perf_counter()
+        steps: list[float] = []
+        for event in pipeline.generate(request):
+            if isinstance(event, Step):
+                first = first or time.perf_counter() - start - event.seconds
+                steps.append(event.seconds)
+            elif isinstance(event, Picture) and number:
+                parts.append(sum(steps) + event.seconds.text + event.seconds.decode)
+        walls.append(time.perf_counter() - began)
+    return {
+        "seconds from start to first step": round(first, 3),
+        "seconds of a warm picture": round(walls[1], 3),
+        "whole picture / its parts": round(walls[1] / parts[0], 4),
+        "peak_rss_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
+    }
+
+
+def torch_step(work: Path, *, compiled: bool) -> Callable[[], object]:
     """Give a call of diffusers' UNet in bf16, channels_last, without gradients."""
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -88,6 +167,7 @@ def torch_step(work: Path) -> Callable[[], object]:
         work / "checkpoint" / "unet", torch_dtype=torch.bfloat16, local_files_only=True
     )
     unet = unet.to(memory_format=torch.channels_last).eval()
+    unet = torch.compile(unet) if compiled else unet
     sample, _, embeds = (torch.randn(shape, dtype=torch.bfloat16) for shape in SHAPES)
     sample = sample.to(memory_format=torch.channels_last)
 
@@ -98,33 +178,66 @@ def torch_step(work: Path) -> Callable[[], object]:
     return run
 
 
+def steps(bundle: Bundle, work: Path, precision: str, *, compiled: bool) -> dict[str, Any]:
+    """Time a guided step of everybody, in turn."""
+    cache = work / "cache"
+    request = stock(bundle, "unet", HINTS[precision])
+    calls: dict[str, Callable[[], object]] = {
+        f"safelight openvino {precision}": steps_of(bundle, "openvino", "auto", cache),
+        f"stock openvino {precision}": request.infer,
+        "safelight onnxruntime fp32": steps_of(bundle, "onnxruntime", "fp32", cache),
+        "diffusers torch bf16 channels_last": torch_step(work, compiled=False),
+    }
+    if compiled:
+        calls["diffusers torch bf16 torch.compile"] = torch_step(work, compiled=True)
+    times = interleave(calls, rounds=ROUNDS, warmup=WARMUP)
+    return {name: summary(each) for name, each in times.items()}
+
+
 def main() -> None:
     """Measure and save benchmarks/results/sd15.json."""
-    work = Path(sys.argv[1]).absolute()
+    parser = argparse.ArgumentParser(prog="benchmarks.sd15")
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--picture", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    work: Path = options.work.absolute()
+    if options.picture:
+        sys.stdout.write(json.dumps(picture(work)))
+        return
     work.mkdir(parents=True, exist_ok=True)
     bundle, cache = prepared(work), work / "cache"
     precision = choose("cpu", "auto", cache).backend.precision
-    calls: dict[str, Callable[[], object]] = {
-        f"safelight openvino {precision}": steps_of(bundle, "openvino", "auto", cache),
-        f"raw openvino {precision}": raw(bundle, precision, cache),
-        "safelight onnxruntime fp32": steps_of(bundle, "onnxruntime", "fp32", cache),
-        "diffusers torch bf16 channels_last": torch_step(work),
-    }
-    medians = {
-        name: summary(times)
-        for name, times in interleave(calls, rounds=ROUNDS, warmup=WARMUP).items()
-    }
-    mine, plain, ort, torch_bf16 = (float(each["median"]) for each in medians.values())
+    found = {}
+    if precision == "bf16":
+        found = {name: errors(bundle, name, cache) for name in ("unet", "vae_decoder")}
+        gc.collect()
+    decoded = {name: summary(t) for name, t in decodes(bundle, cache, HINTS[precision]).items()}
+    medians = steps(bundle, work, precision, compiled=options.compile)
+    mine, *others = medians
+    gc.collect()
+    _, alone = (_picture_alone(work) for _ in range(2))  # the first compiles what is not there yet
     results: dict[str, Any] = {
         "seconds a guided step": medians,
+        "seconds a decode": decoded,
+        "error against f32": found,
+        f"one picture of {STEPS} steps, second start": alone,
         "ratios": {
-            "safelight openvino / raw openvino": round(mine / plain, 3),
-            "onnxruntime fp32 / safelight openvino": round(ort / mine, 3),
-            "diffusers bf16 / safelight openvino": round(torch_bf16 / mine, 3),
+            **{f"{each} / {mine}": _ratio(medians, each, mine) for each in others},
+            "decode, stock / safelight": _ratio(decoded, "stock", "safelight"),
         },
     }
     path = save("sd15", f"SD 1.5 architecture, random weights, {SIDE}x{SIDE}, guidance", results)
-    sys.stdout.write(f"{path}\n{results}\n")
+    sys.stdout.write(f"{path}\n{json.dumps(results, indent=1)}\n")
+
+
+def _picture_alone(work: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.sd15", str(work), "--picture"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _ratio(medians: dict[str, Any], above: str, below: str) -> float:
+    return round(float(medians[above]["median"]) / float(medians[below]["median"]), 3)
 
 
 if __name__ == "__main__":

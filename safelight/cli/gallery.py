@@ -1,5 +1,6 @@
 """`safelight gallery`: serve the private gallery and studio, and open the browser on it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,12 +100,12 @@ def gallery(
         if not no_browser and not launcher.open(address_of(state)):
             note("There is no browser to open here: open the address yourself.")
         try:
-            server.run(sockets=[listener])
-        except KeyboardInterrupt:
-            note("The gallery is closed, and the vault is locked.")
+            with suppress(KeyboardInterrupt):  # handed on by the server, which has ended in order
+                server.run(sockets=[listener])
         finally:
             launcher.forget()
             state.lock()
+        note("The gallery is closed, and the vault is locked.")
 
 
 def _api_token(file: Path | None) -> str:

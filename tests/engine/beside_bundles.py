@@ -43,7 +43,7 @@ def controlnet(bundle: Bundle, name: str) -> Bundle:
 
 def xl(bundle: Bundle) -> Bundle:
     """Give the bundle as one of family sdxl."""
-    return replace(bundle, manifest=replace(bundle.manifest, family="sdxl"))
+    return replace(bundle, manifest=replace(bundle.manifest, family="sdxl"), zero_empty=True)
 
 
 def refiner(bundle: Bundle, folder, name: str = "finish") -> Bundle:
@@ -51,7 +51,7 @@ def refiner(bundle: Bundle, folder, name: str = "finish") -> Bundle:
     folder.mkdir()
     (folder / "tokenizer").symlink_to(bundle.path / "tokenizer")
     manifest = replace(bundle.manifest, name=name, family="sdxl-refiner")
-    return replace(bundle, path=folder, manifest=manifest, hash=f"hash of {name}")
+    return replace(bundle, path=folder, manifest=manifest, hash=f"hash of {name}", zero_empty=False)
 
 
 class CountingBackend:

@@ -141,7 +141,7 @@ def _count(value: Any) -> int:
 
 
 def _size(value: Any) -> dict[str, int]:
-    if value in {None, "auto", ""}:
+    if value is None or (isinstance(value, str) and value in {"auto", ""}):
         return {}
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", value) if isinstance(value, str) else None
     if not found:
