@@ -126,7 +126,7 @@ def decodes(bundle: Bundle, cache: Path, hint: str) -> dict[str, list[float]]:
     """Time the decoder, ours and stock, in turn."""
     session, inputs = ours(bundle, "vae_decoder", cache)
     request = stock(bundle, "vae_decoder", hint)
-    calls = {"safelight": lambda: session.run(inputs), "stock": request.infer}
+    calls = {"stock": request.infer, "safelight": lambda: session.run(inputs)}
     return interleave(calls, rounds=ROUNDS, warmup=WARMUP)
 
 
@@ -178,20 +178,37 @@ def torch_step(work: Path, *, compiled: bool) -> Callable[[], object]:
     return run
 
 
-def steps(bundle: Bundle, work: Path, precision: str, *, compiled: bool) -> dict[str, Any]:
-    """Time a guided step of everybody, in turn."""
+def steps(bundle: Bundle, work: Path, *, compiled: bool) -> dict[str, list[float]]:
+    """Time a guided step in turn: ours and everybody's, or ours and torch.compile's."""
     cache = work / "cache"
-    request = stock(bundle, "unet", HINTS[precision])
+    precision = choose("cpu", "auto", cache).backend.precision
     calls: dict[str, Callable[[], object]] = {
-        f"safelight openvino {precision}": steps_of(bundle, "openvino", "auto", cache),
-        f"stock openvino {precision}": request.infer,
-        "safelight onnxruntime fp32": steps_of(bundle, "onnxruntime", "fp32", cache),
-        "diffusers torch bf16 channels_last": torch_step(work, compiled=False),
+        f"safelight openvino {precision}": steps_of(bundle, "openvino", "auto", cache)
     }
     if compiled:
         calls["diffusers torch bf16 torch.compile"] = torch_step(work, compiled=True)
-    times = interleave(calls, rounds=ROUNDS, warmup=WARMUP)
-    return {name: summary(each) for name, each in times.items()}
+    else:
+        calls |= {
+            f"stock openvino {precision}": stock(bundle, "unet", HINTS[precision]).infer,
+            "safelight onnxruntime fp32": steps_of(bundle, "onnxruntime", "fp32", cache),
+            "diffusers torch bf16 channels_last": torch_step(work, compiled=False),
+        }
+    return interleave(calls, rounds=ROUNDS, warmup=WARMUP)
+
+
+def part(name: str, work: Path) -> Any:
+    """Measure one part; each has a process of its own, since a network is held several times."""
+    bundle, cache = prepared(work), work / "cache"
+    precision = choose("cpu", "auto", cache).backend.precision
+    parts: dict[str, Callable[[], Any]] = {
+        "steps": lambda: steps(bundle, work, compiled=False),
+        "compiled": lambda: steps(bundle, work, compiled=True),
+        "decodes": lambda: decodes(bundle, cache, HINTS[precision]),
+        "unet": lambda: errors(bundle, "unet", cache),
+        "vae_decoder": lambda: errors(bundle, "vae_decoder", cache),
+        "picture": lambda: picture(work),
+    }
+    return parts[name]()
 
 
 def main() -> None:
@@ -199,40 +216,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.sd15")
     parser.add_argument("work", type=Path)
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--picture", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args()
     work: Path = options.work.absolute()
-    if options.picture:
-        sys.stdout.write(json.dumps(picture(work)))
+    if options.part:
+        sys.stdout.write(json.dumps(part(options.part, work)))
         return
     work.mkdir(parents=True, exist_ok=True)
-    bundle, cache = prepared(work), work / "cache"
-    precision = choose("cpu", "auto", cache).backend.precision
-    found = {}
-    if precision == "bf16":
-        found = {name: errors(bundle, name, cache) for name in ("unet", "vae_decoder")}
-        gc.collect()
-    decoded = {name: summary(t) for name, t in decodes(bundle, cache, HINTS[precision]).items()}
-    medians = steps(bundle, work, precision, compiled=options.compile)
+    prepared(work)
+    precision = choose("cpu", "auto", work / "cache").backend.precision
+    medians = {name: summary(times) for name, times in _alone("steps", work).items()}
+    decoded = {name: summary(times) for name, times in _alone("decodes", work).items()}
+    wrong = ("unet", "vae_decoder") if precision == "bf16" else ()
+    found = {name: _alone(name, work) for name in wrong}
+    _, alone = (_alone("picture", work) for _ in range(2))  # the first compiles what is not there
     mine, *others = medians
-    gc.collect()
-    _, alone = (_picture_alone(work) for _ in range(2))  # the first compiles what is not there yet
+    ratios = {f"{each} / {mine}": _ratio(medians, each, mine) for each in others}
     results: dict[str, Any] = {
         "seconds a guided step": medians,
         "seconds a decode": decoded,
         "error against f32": found,
         f"one picture of {STEPS} steps, second start": alone,
-        "ratios": {
-            **{f"{each} / {mine}": _ratio(medians, each, mine) for each in others},
-            "decode, stock / safelight": _ratio(decoded, "stock", "safelight"),
-        },
     }
+    if options.compile:
+        pair = {name: summary(times) for name, times in _alone("compiled", work).items()}
+        results["seconds a guided step, beside torch.compile"] = pair
+        ratios |= {f"{each} / {mine}": _ratio(pair, each, mine) for each in pair if each != mine}
+    results["ratios"] = ratios | {"decode, stock / safelight": _ratio(decoded, *decoded)}
     path = save("sd15", f"SD 1.5 architecture, random weights, {SIDE}x{SIDE}, guidance", results)
     sys.stdout.write(f"{path}\n{json.dumps(results, indent=1)}\n")
 
 
-def _picture_alone(work: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.sd15", str(work), "--picture"]
+def _alone(name: str, work: Path) -> Any:
+    sys.stderr.write(f"{name}\n")
+    command = [sys.executable, "-m", "benchmarks.sd15", str(work), "--part", name]
     return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
 
 
