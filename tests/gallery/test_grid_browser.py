@@ -1,5 +1,7 @@
 """The grid in a browser: moved through, searched and labelled by the keyboard alone."""
 
+import time
+
 import pytest
 from playwright.sync_api import expect
 
@@ -68,6 +70,38 @@ def test_search_by_key_open_and_come_back_to_the_same_place(gallery, state):
     gallery.keyboard.type("rating:many")
     gallery.get_by_text("rating").first.wait_for()
     assert gallery.locator("#search").get_attribute("aria-invalid") == "true"
+
+
+def late(route):
+    """Answer as a busy machine does."""
+    time.sleep(0.7)
+    route.continue_()
+
+
+def test_a_hand_that_is_faster_than_the_answers_is_obeyed(gallery, state):
+    gallery.locator(".cell img").first.wait_for()
+    gallery.route("**/api/window", late)
+    press(gallery, "/")
+    gallery.keyboard.type("apple rating:>=3")
+    press(gallery, "Enter", "Enter")  # opens the first of what was asked for, not of what stood there
+    gallery.wait_for_url("**/detail/*")
+    first = next(iter(state.catalogue.window("apple rating:>=3", 0, 1)))
+    assert gallery.url.endswith(first.id)
+
+
+def test_an_answer_that_comes_late_does_not_move_the_keyboard_back(gallery, state):
+    from tests.gallery.conftest import picture_draft_of
+
+    gallery.locator(".cell img").first.wait_for()
+    press(gallery, "j", "j")
+    gallery.route("**/api/place", late)
+    with gallery.expect_request("**/api/place", timeout=10_000):
+        state.vault.add([picture_draft_of(24)])
+        assert state.catalogue.refresh(30)
+    with gallery.expect_response("**/api/place"):
+        press(gallery, "j", "j", "j")
+    gallery.get_by_text("25 pictures").wait_for()
+    assert active(gallery) == 5
 
 
 def test_blur_hides_until_pointed_at_and_stays_over_pages(gallery, state):

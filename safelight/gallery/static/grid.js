@@ -32,7 +32,14 @@ let isMoving = false;
 
 // ---- what is found ----
 
-async function look({ quiet = false, query = search.value } = {}) {
+let looking = null; // the search under way, or the last one
+
+function look(options) {
+  looking = find(options);
+  return looking;
+}
+
+async function find({ quiet = false, query = search.value } = {}) {
   let answer;
   try {
     answer = await ask("/api/search", { query }, quiet);
@@ -52,8 +59,10 @@ async function look({ quiet = false, query = search.value } = {}) {
     clear();
     scroller.scrollTop = 0;
   } else if (activeId) {
-    const { place } = await ask("/api/place", { query, id: activeId }, quiet);
-    if (place !== null) active = place;
+    const id = activeId;
+    const { place } = await ask("/api/place", { query, id }, quiet);
+    if (query !== search.value) return;
+    if (place !== null && id === activeId) active = place; // else the keyboard moved on meanwhile
   }
   active = Math.max(0, Math.min(active, found.count - 1));
   say();
@@ -225,8 +234,13 @@ function down(step, event) {
   go(index, event);
 }
 
-async function open(index = active) {
-  const row = rows.get(index);
+/** The row that the keyboard stands on, fetched if it is not here yet: a fast hand is not ignored. */
+async function activeRow() {
+  for (let seen = null; seen !== looking; ) await (seen = looking);
+  return rows.get(active) ?? (found.count ? (await rows.range(active, active + 1))[0] : undefined);
+}
+
+async function open(row) {
   if (!row) return;
   await send("/api/here", { id: row.id });
   location.href = `/detail/${row.id}`;
@@ -234,8 +248,7 @@ async function open(index = active) {
 
 // ---- choosing ----
 
-function toggle(index) {
-  const row = rows.get(index);
+function toggle(index, row = rows.get(index)) {
   if (!row) return;
   isAll = false;
   if (selected.has(row.id)) selected.delete(row.id);
@@ -360,7 +373,7 @@ cells.addEventListener("click", (event) => {
     draw();
   } else {
     go(index);
-    open(index);
+    open(rows.get(index));
   }
 });
 
@@ -403,8 +416,10 @@ bind(["PageDown", "PageUp"], "A screen on, a screen back", (event) => {
   down(event.key === "PageDown" ? screen() : -screen(), event);
 });
 bind(["Home", "End"], "First, last picture", (event) => go(event.key === "Home" ? 0 : found.count - 1, event));
-bind(["Enter"], "Open", () => open());
-bind(["x", " "], "Select, or no longer", () => toggle(active));
+bind(["Enter"], "Open", async () => open(await activeRow()));
+bind(["x", " "], "Select, or no longer", async () => {
+  toggle(active, rows.get(active) ?? (await activeRow()));
+});
 bind(["Escape"], "Select nothing", clear);
 bind(["f"], "Favourite, or no longer", favour);
 bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
