@@ -63,7 +63,7 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing while it measures.")] = False,
 ) -> None:
-    """Measure one scenario: loading, each stage of a picture, memory, and the picture itself.
+    """Measure one scenario: loading, stages, memory, the picture.
 
     Warm, side by side, in processes of their own; with the state of the machine before and after.
     A configuration that draws other pictures than fp32 has failed (status 6). A first Ctrl-C keeps
@@ -144,7 +144,7 @@ def report(
         Format | None, typer.Option("--format", help="One form only; md without --to.")
     ] = None,
 ) -> None:
-    """Report results as Markdown and as one HTML page with plots that needs nothing else."""
+    """Report results as Markdown and as one HTML page with plots."""
     from benchmarks.page import page
     from benchmarks.report import csv_rows, json_lines, markdown
     from benchmarks.signed import read_signed
@@ -170,7 +170,10 @@ def report(
 def verify(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT.json...", help="Results.")],
 ) -> None:
-    """Check results against the schema and their signatures; status 4 for one that was changed."""
+    """Check results against the schema and their signatures.
+
+    Ends with status 4 for one that was changed.
+    """
     from benchmarks.signed import read_signed
     from safelight.console import result
 

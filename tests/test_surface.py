@@ -55,4 +55,4 @@ def test_help_imports_nothing_heavy(tmp_path):
     out = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
     )
-    assert not (HEAVY | {"cryptography", "sqlite3"}) & set(out.stderr.split())
+    assert not (HEAVY | {"cryptography", "sqlite3", "rich"}) & set(out.stderr.split())

@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Fast, private Stable Diffusion on your own machine. Nothing leaves it; all is sealed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -56,6 +56,6 @@ def _load(name: str) -> MutableMapping[str, Any]:
 
 bench = typer.Typer(
     cls=Beside,
-    help="Measure this machine, compare results, report them: `bench run`, `compare`, `report`.",
+    help="Measure this machine, compare results, report them.",
     no_args_is_help=True,
 )

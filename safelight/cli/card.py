@@ -27,7 +27,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model on the shelf.")],
     json: Json = False,
 ) -> None:
-    """Show what a model is: source, sizes, components, how it was proven, and its targets."""
+    """Show what a model is: source, sizes, proof, targets."""
     settings = load_settings()
     shelf = Shelf(settings.models, settings.cache)
     entry = shelf.find(name)

@@ -35,8 +35,9 @@ def backup(
     phrase_file: PhraseFile = None,
     json: Json = False,
 ) -> None:
-    """Copy the vault, sealed as it is, while it may be in use; again later copies only what is new.
+    """Copy the vault, sealed as it is, while it may be in use.
 
+    Again later copies only what is new.
     A backup is a vault itself: it opens with the recovery phrase or the passphrase on any machine.
     What the vault deleted goes from the backup, too.
     """
@@ -95,8 +96,9 @@ def restore(
     phrase_file: PhraseFile = None,
     json: Json = False,
 ) -> None:
-    """Make a vault from a backup, at the vault's own place; the backup is not changed.
+    """Make a vault from a backup, at the vault's own place.
 
+    The backup is not changed.
     It opens with what opened the backup. On a new machine, `vault recover` comes next.
     """
     target = access.settings.vault

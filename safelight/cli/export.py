@@ -118,7 +118,7 @@ def export(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Turn a checkpoint into a bundle: ONNX graphs, hashes, and a parity report against torch.
+    """Turn a checkpoint into a bundle of ONNX graphs, and prove it.
 
     With --target, derive what one runtime runs, into the cache: of that bundle, or, without --to,
     of one that is on the shelf.

@@ -54,7 +54,7 @@ def gallery(
         ),
     ] = None,
 ) -> None:
-    """Look at your pictures and make new ones, in a browser on this machine alone.
+    """Look at your pictures and make new ones, in a browser.
 
     The address that it prints works once. Ctrl-C locks the vault and stops.
     """

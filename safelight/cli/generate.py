@@ -168,8 +168,8 @@ def generate(
 ) -> None:
     r"""Make pictures and seal them. A prompt on the command line stays in your shell's history.
 
-    In prompts (red:1.3) weighs words, \[day:night:0.5] changes half-way,
-    \[cat|dog] takes turns, BREAK begins a new chunk of the text encoder,
+    In prompts (red:1.3) weighs words, [day:night:0.5] changes half-way,
+    [cat|dog] takes turns, BREAK begins a new chunk of the text encoder,
     and `cat AND dog :0.5` joins two prompts.
     """
     from safelight.addons import read_controls

@@ -36,8 +36,9 @@ def import_folder(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Seal the pictures of a folder, with what A1111, ComfyUI, InvokeAI, Fooocus, SwarmUI or
-    SD.Next wrote into them.
+    """Seal the pictures of a folder, with what made them.
+
+    Reads what A1111, ComfyUI, InvokeAI, Fooocus, SwarmUI or SD.Next wrote into them.
 
     The files stay as they are. Each record is opened again and compared with its file; a file that
     the vault has already is passed over, so that an import that was stopped goes on.

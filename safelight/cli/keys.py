@@ -46,9 +46,9 @@ def recover(
     retire: Retire = False,
     json: Json = False,
 ) -> None:
-    """Open with the recovery phrase, and keep the vault's key in this machine's key store again.
+    """Open with the recovery phrase, and keep the key here again.
 
-    Without a secure key store, give a new passphrase.
+    The key goes into this machine's key store. Without a secure key store, give a new passphrase.
     """
     secret = new_passphrase(new_file, nothing=_SAME) if ask_passphrase or new_file else None
     with access.open_with_phrase(phrase_file) as vault:
@@ -71,7 +71,10 @@ def set_(
     retire: Retire = False,
     json: Json = False,
 ) -> None:
-    """Let a passphrase open the vault: besides the key store, or with --both only together."""
+    """Let a passphrase open the vault.
+
+    It does so besides the key store, or with --both only together with it.
+    """
     with access.open_somehow(phrase_file, ask_phrase=phrase) as vault:
         _refuse_unless(vault, has=False)
         secret = new_passphrase(new_file, nothing=_SAME)
@@ -93,7 +96,10 @@ def change(
     retire: Retire = False,
     json: Json = False,
 ) -> None:
-    """Put a new passphrase in the place of the old one; --phrase when the old one is forgotten."""
+    """Put a new passphrase in the place of the old one.
+
+    --phrase when the old one is forgotten.
+    """
     with access.open_somehow(phrase_file, ask_phrase=phrase) as vault:
         _refuse_unless(vault, has=True)
         now = any(slot.type == "both" for slot in vault.status().slots)

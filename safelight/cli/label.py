@@ -42,7 +42,7 @@ def tag(
     ],
     json: Json = False,
 ) -> None:
-    """Add tags to pictures and remove them: `safelight tag 3f2a +sea -draft`."""
+    """Add tags to pictures, remove them: `safelight tag 3f2a +sea`."""
     from safelight.labels import tagged
 
     ids, add, remove = _sorted(words, "tag")
@@ -58,7 +58,7 @@ def album(
     ],
     json: Json = False,
 ) -> None:
-    """Put pictures into albums and take them out: `safelight album 3f2a "+Summer walks"`."""
+    """Put pictures into albums, take them out: `album 3f2a +Walks`."""
     from safelight.labels import in_albums
 
     ids, add, remove = _sorted(words, "album")
@@ -85,7 +85,7 @@ def favourite(
     off: Annotated[bool, typer.Option("--off", help="No favourites any more.")] = False,
     json: Json = False,
 ) -> None:
-    """Make pictures favourites, which `vault retention` never touches."""
+    """Make pictures favourites. `vault retention` never touches them."""
     from safelight.labels import favoured
 
     _label(access, ids, favoured(not off), json=json)
@@ -100,7 +100,7 @@ def note_on(
     ],
     json: Json = False,
 ) -> None:
-    """Write a note on a picture; `-` keeps it out of the shell's history."""
+    """Write a note on a picture. `-` keeps it out of the shell's history."""
     from safelight.labels import noted
     from safelight.orders import read_bounded
 

@@ -65,7 +65,7 @@ def archive(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write all records into one sealed file that opens with a passphrase of its own."""
+    """Write all into one sealed file with its own passphrase."""
     from safelight.interrupt import Interruption
     from safelight.progress import StageProgress
     from vault.archive import require_free, write_archive
@@ -109,7 +109,7 @@ def takeout(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Write every record in the clear: files that any program reads, and nothing protects."""
+    """Write every record in the clear: nothing protects the files."""
     if not yes and not is_interactive():
         raise UsageError(
             "takeout writes the whole vault in the clear, and nobody is there to confirm it",

@@ -79,7 +79,7 @@ def show(
     record_id: Annotated[str, typer.Argument(metavar="ID", help="An id, or its first digits.")],
     json: Json = False,
 ) -> None:
-    """Show all that a record holds: prompts, settings, what made it, what left the vault."""
+    """Show a record: prompts, settings, what made it, what left."""
     with access.open() as vault:
         fields = shown_line(vault.get(vault.resolve(record_id)))
     if json:

@@ -26,8 +26,10 @@ app = typer.Typer(help="The shelf of model bundles.", no_args_is_help=True)
 
 @app.command("ls")
 def ls(json: Json = False) -> None:
-    """List the bundles on the shelf: what they are, the worst PSNR of their parity reports in dB,
-    the targets that were derived of them.
+    """List the bundles on the shelf.
+
+    Says what they are, the worst PSNR of their parity reports in dB, and the targets that were
+    derived of them.
     """
     from engine import EngineError
     from engine.manifest import UPSCALER
@@ -96,7 +98,7 @@ def rm(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A model of yours on the shelf.")],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove a model of yours and its targets from the disk; the shipped one stays."""
+    """Remove a model of yours and its targets from the disk."""
     settings = load_settings()
     shelf = Shelf(settings.models, settings.cache)
     shelf.removable(name)  # before anybody is asked

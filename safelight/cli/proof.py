@@ -27,7 +27,7 @@ def verify(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Read every file of a model again, compare its hashes, and compare its graphs with torch."""
+    """Compare a model's files with its hashes, its graphs with torch."""
     from safelight.progress import StageProgress
 
     settings = load_settings()

@@ -48,7 +48,7 @@ def reproduce(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Make a picture again and say whether it is equal, or by how much and why it is not.
+    """Make a picture again and say whether it is equal, or why not.
 
     The exit status is 0 whenever it could be made and compared; --at-least is for scripts.
     """

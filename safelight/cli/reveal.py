@@ -58,7 +58,7 @@ def reveal(
         bool, typer.Option("--dry-run", help="Say what would leave, and write nothing.")
     ] = False,
 ) -> None:
-    """Write pictures in the clear, as sealed or made anew; the record notes that they left.
+    """Write pictures in the clear. The record notes that they left.
 
     What was drawn here is sealed without a word in it, and so leaves; what was imported leaves as
     the file that it was. With --profile, --format or --redact the file is made anew (strip, png).

@@ -28,7 +28,7 @@ def status(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say what protects the vault now, what opens it, and what does not protect it."""
+    """Say what protects the vault now, what opens it, what does not."""
     from vault import VaultError
 
     summary = access.summary()
@@ -94,7 +94,7 @@ def doctor(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Say which devices and libraries there are, what would compute, and why."""
+    """Say what would compute here, and why: devices, libraries."""
     from engine import describe
 
     settings = load_settings()
@@ -129,7 +129,10 @@ def config(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Show the settings in force: flags over environment over file over built-in."""
+    """Show the settings in force, and where each comes from.
+
+    Flags go over environment over file over built-in.
+    """
     settings = load_settings()
     for setting in settings.values.values():
         if json:

@@ -40,7 +40,10 @@ def add(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Copy a ready bundle onto the shelf, verified; `safelight export` takes checkpoints."""
+    """Copy a ready bundle onto the shelf, verified.
+
+    `safelight export` takes checkpoints.
+    """
     from safelight.intake import take_in
     from safelight.progress import StageProgress
 
@@ -112,7 +115,7 @@ def pull(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Fetch a checkpoint from a hub of models: the one verb that uses the network.
+    """Fetch a checkpoint from a hub: the one verb with network.
 
     Safetensors only; every hash is compared; a broken download goes on where it stopped.
     """

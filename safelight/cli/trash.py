@@ -34,7 +34,7 @@ def trash(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Move records to the trash: hidden, sealed as before, and restorable with `untrash`."""
+    """Move records to the trash. `untrash` brings them back."""
     if [bool(ids), ls, empty].count(True) != 1:
         raise UsageError("give the ids to trash, or --ls, or --empty")
     with access.open() as vault:
@@ -85,7 +85,10 @@ def purge(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Shred the trash and the residue of all that was deleted; the receipt says what remains."""
+    """Shred the trash and what is left of all that was deleted.
+
+    The receipt says what remains.
+    """
     if not strict and (recovery_file or new_file):
         raise UsageError("--recovery-file and --new-passphrase-file go with --strict")
     with access.open_somehow(phrase_file, ask_phrase=phrase) as vault:

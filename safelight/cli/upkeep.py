@@ -35,7 +35,7 @@ def verify(
     phrase_file: PhraseFile = None,
     json: Json = False,
 ) -> None:
-    """Check the whole vault: keys, records, sealed files, and what does not belong there.
+    """Check the whole vault: keys, records, files, strays.
 
     Ends with status 4 when something is wrong, after all of it was looked at.
     """
@@ -91,7 +91,9 @@ def repair(
     phrase_file: PhraseFile = None,
     json: Json = False,
 ) -> None:
-    """Mend what can be mended without losing anything: VAULT, folders, files of no record.
+    """Mend what can be mended without losing anything.
+
+    That is VAULT, folders, and files of no record.
 
     What is damaged otherwise is listed, and stays: `vault restore` has it from a backup.
     """
@@ -155,7 +157,7 @@ def files(
     phrase_file: PhraseFile = None,
     json: Json = False,
 ) -> None:
-    """List every file that safelight keeps: what it is for, and what it gives away without keys."""
+    """List every file that safelight keeps, and what it gives away."""
     with access.open_somehow(phrase_file, ask_phrase=phrase) as vault:
         entries = vault.care.inventory(every=every)
     rows = [*map(_entry_line, entries), *_outside(access.settings)]

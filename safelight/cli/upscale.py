@@ -35,7 +35,7 @@ def upscale(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Enlarge a picture; the result is sealed in a record of its own that names its parent."""
+    """Enlarge a picture. The result is sealed in a record that names its parent."""
     from engine import choose
     from engine.upscale import read_scale
     from safelight.settings import load_settings

@@ -67,6 +67,12 @@ def test_help_of_each_verb(tmp_path, verb):
     assert len(out.splitlines()) > 5
 
 
+@pytest.mark.parametrize("group", ["", "models", "bench", "vault", "vault passphrase"])
+def test_no_line_of_a_list_of_verbs_is_cut(tmp_path, group):
+    out = Home(tmp_path).run(*group.split(), "--help").stdout
+    assert not [row for row in out.splitlines() if row.endswith("...") and "ARGS]" not in row]
+
+
 def test_completion_scripts_exist_for_the_three_shells(tmp_path):
     for shell in ("bash", "zsh", "fish"):
         done = Home(tmp_path, {"_SAFELIGHT_COMPLETE": f"source_{shell}"}).run()
