@@ -110,7 +110,9 @@ class Stages:
         """Say how the request ran, behind a choice's reason. why: as `row_by_row` gave it."""
         if not isinstance(self._backend, StepBackend):
             return ""
-        return f"; the host runs each step: {why}" if why else f"; {self._backend.how}"
+        mixed = f"; {self._backend.mixed}" if self._backend.mixed else ""
+        steps = f"the host runs each step: {why}" if why else self._backend.how
+        return f"; {steps}{mixed}"
 
     def steps(self, this: "Pass", halves: int, tokens: int) -> "StepSession":
         """Give the step graph for a pass, loaded; ControlNets are given back."""

@@ -102,6 +102,11 @@ class StepBackend(Protocol):
         """Say how the step graph runs, for the reason in a picture's record."""
         ...
 
+    @property
+    def mixed(self) -> str:
+        """Say what runs otherwise than `precision` says, for the same reason; '' for nothing."""
+        ...
+
     def step_model(self, model: Path, identity: str) -> Path | None:
         """Give the step graph for a unet, or None where there is none; raises BundleError."""
         ...

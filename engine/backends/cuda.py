@@ -119,7 +119,8 @@ class CudaBackend:
     precision: fp16 takes the form `cuda` from cache_dir (BundleError where there is none), and of
     components that the form has not, the bundle's own graph in fp32; fp32 takes the bundle's graphs
     alone. DeviceError for another one, or where ONNX Runtime has no such provider. captured:
-    whether the step graph became CUDA graphs; None before one was loaded.
+    whether the step graph became CUDA graphs; None before one was loaded. aside: the components
+    that were loaded in fp32 since the form has them not.
     """
 
     def __init__(self, precision: str, cache_dir: Path | None, place: Place) -> None:
@@ -139,12 +140,20 @@ class CudaBackend:
         self.precision: Final = precision
         self.libraries: Libraries = self._plain.libraries
         self.captured: bool | None = None
+        self.aside: set[str] = set()
+        self._refusal = ""  # why the step graph was not captured
 
     @property
     def how(self) -> str:
         """Say how steps run."""
-        graph = "replayed as a CUDA graph" if self.captured else "without CUDA graphs"
+        refusal = f" ({self._refusal})" if self._refusal else ""
+        graph = "replayed as a CUDA graph" if self.captured else f"without CUDA graphs{refusal}"
         return f"one graph a step, {graph}"
+
+    @property
+    def mixed(self) -> str:
+        """Say what runs in another precision than this one."""
+        return f"{', '.join(sorted(self.aside))}, where used, in fp32" if self.aside else ""
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> "DeviceSession":
         """Open a component's graph on the card, its buffers with it."""
@@ -168,9 +177,10 @@ class CudaBackend:
             raise BundleError(f"{_name(model)} has no step graph")
         try:
             step = self._open_step(file, shapes, graphs=self._place.values == "cuda")
-        except DeviceError:
+        except DeviceError as error:
             if self._place.values != "cuda":
                 raise
+            self._refusal = str(error)
             step = self._open_step(file, shapes, graphs=False)
         self.captured = step.graphs
         return step
@@ -202,8 +212,12 @@ class CudaBackend:
         if self.precision == "fp32" or not identity:
             return model
         form = self._form(model, identity)
-        file = f"{identity.partition('/')[2]}/model.onnx"
-        return form.folder / file if file in form.files else model
+        component = identity.partition("/")[2]
+        file = f"{component}/model.onnx"
+        if file in form.files:
+            return form.folder / file
+        self.aside.add(component)
+        return model
 
     def _form(self, model: Path, identity: str) -> Derived:
         key = key_for(identity.partition("/")[0])

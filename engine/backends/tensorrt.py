@@ -60,17 +60,27 @@ class TensorRtBackend:
         self.device: Final = f"cuda:{card.number}"
         self.precision: Final = "fp16"
         self.libraries: Libraries = (("tensorrt", str(trt.__version__)), *rest.libraries)
+        self._aside: set[str] = set()
 
     @property
     def how(self) -> str:
         """Say how steps run."""
         return "one plan a step, replayed as a CUDA graph"
 
+    @property
+    def mixed(self) -> str:
+        """Say what has no plan, and so runs beside."""
+        names = ", ".join(sorted(self._aside))
+        if not names:
+            return ""
+        return f"{names}, where used, without a plan by {self._rest.name} {self._rest.precision}"
+
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> Session:
         """Load a component's plan, or the component itself where the form has no plan of it."""
         component = identity.partition("/")[2]
         plan = self._plan(model, shapes, identity, PLAN) if component else None
         if plan is None:
+            self._aside.add(component or model.parent.name)
             return self._rest.load(model, shapes, identity=identity)
         place = f"{component}/{PLAN}"
         with room_for("TensorRT", place, shapes):

@@ -207,6 +207,9 @@ def _bundle(given: dict[str, Any], shelf: Shelf, name: str, licence: str | None)
                 progress=progress.stage,
                 options=Options(hash_cache=hashes),
             )
+            # What lies on the disk now is what was proven; and its hashes are known from here on.
+            progress.stage("read back", 1.0)
+            shelf.open(name)
         runtimes = " and ".join(dict.fromkeys(m.runtime for m in manifest.parity.measures))
         note(f"Bundle '{name}' is on the shelf and matches torch in {runtimes}.")
         if not manifest.add_on:

@@ -23,6 +23,7 @@ from engine import (
 from engine.backends.cuda import CudaBackend, DeviceSession, key_for, processor_place
 from engine.backends.devicestep import WARM_UPS
 from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
+from engine.backends.ortvalues import OrtValues
 from engine.courses import AT_ONCE, Steps, why_row_by_row
 from engine.derived import write
 from engine.modes import passes_of
@@ -83,6 +84,24 @@ def test_whole_steps_draw_what_the_loop_draws(bundle, stepped, plain, sampler):
     assert "one graph a step" in got.reason
 
 
+class Refusing(CudaBackend):
+    """A card whose driver does not capture; its values are the processor's."""
+
+    def _values(self):
+        return OrtValues(self._ort, "cpu", 0)
+
+    def _open_step(self, file, shapes, *, graphs):
+        if graphs:
+            raise DeviceError("the capture failed")
+        return super()._open_step(file, shapes, graphs=False)
+
+
+def test_why_nothing_was_captured_is_told(bundle, cache):
+    place = replace(processor_place(), values="cuda")
+    (got,), _ = draw(Pipeline(bundle, Refusing("fp16", cache, place)), request(bundle))
+    assert got.reason.endswith("one graph a step, without CUDA graphs (the capture failed)")
+
+
 @pytest.mark.parametrize("given", [
     {"guidance_scale": 1.0},
     {"prompt": "red apple AND blue cat :0.4"},
@@ -112,6 +131,7 @@ def test_an_init_picture_is_drawn_on_in_whole_steps(bundle, stepped, plain):
     (wanted,), _ = draw(plain, made, inputs=Inputs(init=init))
     assert np.abs(got.pixels.astype(int) - wanted.pixels).max() <= 1
     assert "one graph a step" in got.reason
+    assert got.reason.endswith("; vae_encoder, where used, in fp32")
 
 
 @pytest.mark.parametrize(
@@ -136,7 +156,7 @@ def test_what_the_step_graph_cannot_draw_the_loop_does_and_says_so(
     made = request(bundle, **given)
     (got,), _ = draw(stepped, made, inputs=inputs)
     (wanted,), _ = draw(plain, made, inputs=inputs)
-    assert got.reason.endswith(f"the host runs each step: {why}")
+    assert f"; the host runs each step: {why}" in got.reason
     assert np.abs(got.pixels.astype(int) - wanted.pixels).max() <= 1
 
 
