@@ -17,6 +17,7 @@ app = typer.Typer(
     help="Measure this machine, compare results, and report them. Nothing names you or it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
