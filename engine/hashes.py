@@ -47,25 +47,26 @@ class HashCache:
         try:
             with path.open("rb") as file:
                 state = os.fstat(file.fileno())
-                key = ":".join(
-                    str(value)
-                    for value in (
-                        state.st_dev,
-                        state.st_ino,
-                        state.st_size,
-                        state.st_mtime_ns,
-                        state.st_ctime_ns,
-                    )
-                )
+                key = _identity(state)
                 if key in self._known:
                     return self._known[key]
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise BundleError(f"{path.name} cannot be read: {error.strerror}") from error
-        if self._now() - max(state.st_mtime, state.st_ctime) > SETTLED:
+        if self._is_settled(state):
             self._known[key] = digest
             self._changed = True
         return digest
+
+    def verify(self, state: os.stat_result, check: Callable[[], None]) -> None:
+        """Call `check` unless it went well before for the file of this state, as it is now."""
+        if self._is_settled(state):
+            self.once(_identity(state), check)
+        else:
+            check()
+
+    def _is_settled(self, state: os.stat_result) -> bool:
+        return self._now() - max(state.st_mtime, state.st_ctime) > SETTLED
 
     def once(self, key: str, check: Callable[[], None]) -> None:
         """Call `check` unless it went well before for the same `key`, which names all it reads."""
@@ -73,6 +74,11 @@ class HashCache:
             check()
             self._known[key] = "good"
             self._changed = True
+
+
+def _identity(state: os.stat_result) -> str:
+    times = (state.st_mtime_ns, state.st_ctime_ns)
+    return ":".join(map(str, (state.st_dev, state.st_ino, state.st_size, *times)))
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.attention import attend_by_kernel, operation
-from engine.backends.blobs import BlobCache
+from engine.backends.blobs import Blob, BlobCache
 from engine.backends.buffers import fill
 from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.rewrites import VERSION, rewrite
@@ -178,7 +178,10 @@ class OpenVinoBackend:
         self._check(compiled)
         place = _place(source.model)
         with room_for("OpenVINO", place, shapes):
-            return OpenVinoSession(compiled, tuple(shapes), place, blob)
+            session = OpenVinoSession(compiled, tuple(shapes), place, blob)
+        if blob is not None:
+            blob.unload()  # the plugin computes with copies, in the layout that is fast
+        return session
 
     def _parts(self, shapes: Shapes, identity: str) -> dict[str, object]:
         return {
@@ -192,10 +195,11 @@ class OpenVinoBackend:
             "kernel": self.kernel,
         }
 
-    def _import(self, blob: NDArray[np.uint8], key: str) -> Any | None:
+    def _import(self, blob: Blob, key: str) -> Any | None:
         try:
-            tensor = runtime().Tensor(blob, shared_memory=True)
-            return self._core.import_model(tensor, self.device, self._options)
+            tensor = runtime().Tensor(blob.data, shared_memory=True)
+            with blob.passing():
+                return self._core.import_model(tensor, self.device, self._options)
         except RuntimeError as error:
             if self._blobs and requested_bytes(error) < 0:  # verified, and refused: compile anew
                 self._blobs.drop(key)
@@ -251,7 +255,7 @@ class OpenVinoSession:
         compiled: Any,
         names: tuple[str, ...],
         place: str,
-        blob: NDArray[np.uint8] | None = None,
+        blob: Blob | None = None,
     ) -> None:
         self._place = place
         self._blob = blob  # the compiled model may point into it

@@ -1,5 +1,6 @@
 """Both real back ends on small graphs: numbers, shapes, errors, buffers, and what they keep."""
 
+import json
 import os
 import stat
 import subprocess
@@ -260,13 +261,31 @@ def test_a_verified_blob_that_openvino_refuses_is_compiled_anew(tmp_path):
     assert np.array_equal(backend.load(model, SHAPES, identity="a").run({"x": X}), expected)
 
 
+def test_a_blob_that_was_verified_is_hashed_again_once_it_changed(tmp_path):
+    cache = BlobCache(tmp_path, now=lambda: time.time() + 60)
+    cache.put("k", b"weights")
+    (path,) = tmp_path.glob("*.blob")
+    found = cache.get("k")
+    assert found is not None
+    found.unload()
+    assert bytes(found.data) == b"weights"
+    known = json.loads((tmp_path / "verified.json").read_text())
+    assert len(known) == 1
+    assert cache.get("k") is not None
+    assert json.loads((tmp_path / "verified.json").read_text()) == known
+    state = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"z")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))  # as if it were the old one
+    assert cache.get("k") is None
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 def test_the_cache_is_the_users_alone(tmp_path):
     cache = BlobCache(tmp_path / "cache")
     cache.put("k", b"weights")
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "cache" / "k.blob").stat().st_mode) == 0o600
-    assert bytes(cache.get("k")) == b"weights"
+    assert bytes(cache.get("k").data) == b"weights"
     (tmp_path / "cache").chmod(0o770)  # now somebody else may have put it there
     assert cache.get("k") is None
     cache.put("l", b"more")
@@ -280,7 +299,7 @@ def test_the_cache_is_bounded_and_keeps_what_was_used_last(tmp_path):
         os.utime(tmp_path / f"{key}.blob", (age, age))
     assert cache.get("a") is not None  # used: now the youngest
     cache.put("d", bytes(100))
-    assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "c", "d"]
+    assert sorted(path.stem for path in tmp_path.glob("*.blob")) == ["a", "c", "d"]
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path):
