@@ -14,6 +14,7 @@ def active(page):
 
 
 def press(page, *keys):
+    page.wait_for_load_state()  # a page's scripts take its keys
     for key in keys:
         page.keyboard.press(key)
 

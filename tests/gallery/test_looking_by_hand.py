@@ -6,6 +6,7 @@ pytestmark = pytest.mark.browser
 
 
 def press(page, *keys):
+    page.wait_for_load_state()  # a page's scripts take its keys
     for key in keys:
         page.keyboard.press(key)
 
