@@ -99,12 +99,14 @@ def test_row_by_row_the_unet_is_a_graph_too(bundle, cache):
 
 
 def test_what_has_no_plan_runs_on_the_processor(bundle, cache):
-    session = backend_over(cache).load(
+    backend = backend_over(cache)
+    session = backend.load(
         bundle.model("vae_encoder"),
         {"sample": (1, 3, SIDE, SIDE)},
         identity=f"{bundle.hash}/vae_encoder",
     )
     assert type(session).__name__ == "OnnxRuntimeSession"
+    assert backend.mixed == "vae_encoder, where used, without a plan by onnxruntime fp32"
     assert backend_over(cache).exact().precision == "fp32"
 
 

@@ -236,14 +236,14 @@ function down(step, event) {
 
 /** The row that the keyboard stands on, fetched if it is not here yet: a fast hand is not ignored. */
 async function activeRow() {
-  for (let seen = null; seen !== looking; ) await (seen = looking);
+  for (let seen = null; seen !== looking; ) await (seen = looking).catch(() => {});
   return rows.get(active) ?? (found.count ? (await rows.range(active, active + 1))[0] : undefined);
 }
 
-async function open(row) {
-  if (!row) return;
-  await send("/api/here", { id: row.id });
-  location.href = `/detail/${row.id}`;
+async function open(id) {
+  if (!id) return;
+  await send("/api/here", { id });
+  location.href = `/detail/${id}`;
 }
 
 // ---- choosing ----
@@ -373,7 +373,7 @@ cells.addEventListener("click", (event) => {
     draw();
   } else {
     go(index);
-    open(rows.get(index));
+    open(event.target.closest(".cell").dataset.id); // what it shows, also while rows come anew
   }
 });
 
@@ -416,7 +416,7 @@ bind(["PageDown", "PageUp"], "A screen on, a screen back", (event) => {
   down(event.key === "PageDown" ? screen() : -screen(), event);
 });
 bind(["Home", "End"], "First, last picture", (event) => go(event.key === "Home" ? 0 : found.count - 1, event));
-bind(["Enter"], "Open", async () => open(await activeRow()));
+bind(["Enter"], "Open", async () => open((await activeRow())?.id));
 bind(["x", " "], "Select, or no longer", async () => {
   toggle(active, rows.get(active) ?? (await activeRow()));
 });
