@@ -23,7 +23,7 @@ __all__ = ["CSRF_HEADER", "HEADERS", "Guard", "is_navigation"]
 CSRF_HEADER = "x-safelight-csrf"
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "img-src 'self'; connect-src 'self'; form-action 'none'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",

@@ -4,6 +4,7 @@ import os
 import shutil
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from random import Random
 
@@ -25,6 +26,7 @@ PASSPHRASE = "correct horse battery staple"
 HOST = "127.3.2.1:4455"
 PROMPTS = ("red apple on a table", "blue house in the snow", "green tree, autumn light")
 COUNT = 24
+FAILED = pytest.StashKey[bool]()
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
     "--headless",
@@ -154,15 +156,37 @@ def chromium():
         browser.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Keep how a test went, for fixtures that say more of a failed one."""
+    report = yield
+    item.stash.setdefault(FAILED, False)
+    item.stash[FAILED] |= report.failed
+    return report
+
+
 @pytest.fixture
-def page(chromium):
-    """Give a page of a fresh profile; a script's error or a refused resource fails the test."""
+def page(chromium, request):
+    """Give a page of a fresh profile; a script's error or a refused resource fails the test.
+
+    A test that fails says what the page asked for lately, and what stands on it.
+    """
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, color_scheme="dark")
     found = context.new_page()
-    faults = []
+    faults, began = [], time.monotonic()
+    asked: deque[str] = deque(maxlen=40)
+    found.on(
+        "request",
+        lambda sent: asked.append(
+            f"{time.monotonic() - began:7.2f} {sent.method} {sent.resource_type} {sent.url}"
+        ),
+    )
     found.on("pageerror", lambda error: faults.append(str(error)))
     found.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
     yield found
+    if request.node.stash.get(FAILED, False):
+        lines = (*asked, f"at {found.url}", found.inner_text("body"))
+        print(*lines, sep="\n")  # noqa: T201 - pytest shows it below the failure
     context.close()
     # A locked or unknown answer is no fault of the page.
     assert [fault for fault in faults if "status of 4" not in fault] == []

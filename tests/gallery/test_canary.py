@@ -78,7 +78,7 @@ def _visit(chromium, profile, address):
     page.keyboard.press("/")
     page.keyboard.type("zebra qx7f3a91")
     page.keyboard.press("Enter")
-    page.get_by_text("1 picture").wait_for()
+    page.get_by_text("1 picture", exact=True).wait_for()
     page.keyboard.press("Enter")
     page.wait_for_url("**/detail/*")
     page.get_by_text(CANARY).first.wait_for()

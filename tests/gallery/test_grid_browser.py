@@ -55,7 +55,7 @@ def test_search_by_key_open_and_come_back_to_the_same_place(gallery, state):
     press(gallery, "/")
     gallery.keyboard.type("apple rating:>=3")
     gallery.keyboard.press("Enter")
-    gallery.get_by_text("4 pictures").wait_for()
+    gallery.get_by_text("4 pictures", exact=True).wait_for()
     assert gallery.url == state.origin + "/"  # the words are in no address
     press(gallery, "j", "j")
     assert active(gallery) == 2
@@ -63,7 +63,7 @@ def test_search_by_key_open_and_come_back_to_the_same_place(gallery, state):
     press(gallery, "Enter")
     gallery.wait_for_url("**/detail/*")
     gallery.goto(state.origin)
-    gallery.get_by_text("4 pictures").wait_for()
+    gallery.get_by_text("4 pictures", exact=True).wait_for()
     gallery.locator(".cell.active").wait_for()
     assert active(gallery) == 2
     assert gallery.locator("#search").input_value() == "apple rating:>=3"
@@ -101,7 +101,7 @@ def test_an_answer_that_comes_late_does_not_move_the_keyboard_back(gallery, stat
         assert state.catalogue.refresh(30)
     with gallery.expect_response("**/api/place"):
         press(gallery, "j", "j", "j")
-    gallery.get_by_text("25 pictures").wait_for()
+    gallery.get_by_text("25 pictures", exact=True).wait_for()
     assert active(gallery) == 5
 
 
@@ -126,7 +126,7 @@ def test_only_what_shows_is_in_the_page(gallery, state):
     for first in range(24, 264, 16):
         state.vault.add([picture_draft_of(number) for number in range(first, first + 16)])
     assert state.catalogue.refresh(30)
-    gallery.get_by_text("264 pictures").wait_for()
+    gallery.get_by_text("264 pictures", exact=True).wait_for()
     press(gallery, "Home")
     assert gallery.locator(".cell").count() < 120
     gallery.locator("#scroller").evaluate("(it) => { it.scrollTop = it.scrollHeight }")

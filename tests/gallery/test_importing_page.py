@@ -53,4 +53,4 @@ def test_importing_as_a_person_does(gallery, state, tmp_path):
     gallery.get_by_text("The originals are where they were").wait_for()
     gallery.goto(f"{state.origin}/")
     gallery.get_by_label("Search the gallery").fill("lighthouse")
-    gallery.get_by_text("2 pictures").wait_for()
+    gallery.get_by_text("2 pictures", exact=True).wait_for()

@@ -35,7 +35,7 @@ def test_search_label_undo_and_trash_by_the_keyboard(grid, state):
     # Search, and open the first that is found.
     press(page, "/")
     page.keyboard.type("apple")
-    page.get_by_text("8 pictures").wait_for()
+    page.get_by_text("8 pictures", exact=True).wait_for()
     press(page, "Enter")
     page.locator(f'.cell.active[data-id="{ids[0]}"]').wait_for()
     page.locator("#cells:focus").wait_for()
@@ -68,7 +68,7 @@ def test_search_label_undo_and_trash_by_the_keyboard(grid, state):
     press(page, "Delete")
     shown(page, ids[2])
     press(page, "Escape")
-    page.get_by_text("7 pictures").wait_for()
+    page.get_by_text("7 pictures", exact=True).wait_for()
     assert page.locator("#search").input_value() == "apple"
 
 
@@ -120,7 +120,7 @@ def test_albums_kept_searches_slides_settings_and_light(grid):
     # A kept search.
     press(page, "/")
     page.keyboard.type("rating:5")
-    page.get_by_text("4 pictures").wait_for()
+    page.get_by_text("4 pictures", exact=True).wait_for()
     press(page, "Enter", "s")
     page.get_by_label("Name", exact=True).fill("Five stars")
     press(page, "Enter")

@@ -53,8 +53,6 @@ async def preview(request: Request) -> Response:
         "share_part.html",
         parcel=parcel,
         record_id=leaving.ids[place],
-        place=place,
-        count=len(leaving.ids),
     )
 
 

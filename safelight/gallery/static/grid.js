@@ -48,9 +48,11 @@ async function find({ quiet = false, query = search.value } = {}) {
     search.setAttribute("aria-invalid", "true");
     return;
   }
+  const isOther = query !== rows.query;
+  const id = isOther ? "" : activeId;
+  const place = id ? (await ask("/api/place", { query, id }, quiet)).place : null;
   if (query !== search.value) return; // typed on meanwhile
   search.removeAttribute("aria-invalid");
-  const isOther = query !== rows.query;
   found = answer;
   rows = new Rows(query, draw);
   if (isOther) {
@@ -58,11 +60,8 @@ async function find({ quiet = false, query = search.value } = {}) {
     activeId = "";
     clear();
     scroller.scrollTop = 0;
-  } else if (activeId) {
-    const id = activeId;
-    const { place } = await ask("/api/place", { query, id }, quiet);
-    if (query !== search.value) return;
-    if (place !== null && id === activeId) active = place; // else the keyboard moved on meanwhile
+  } else if (place !== null && id === activeId) {
+    active = place; // else the keyboard moved on meanwhile
   }
   active = Math.max(0, Math.min(active, found.count - 1));
   say();

@@ -109,7 +109,7 @@ function showHelp() {
 }
 document.getElementById("help-button").addEventListener("click", showHelp);
 
-let escaped = 0;
+let escaped = -Infinity;
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape" || event.repeat) return;
   const now = performance.now();

@@ -329,5 +329,16 @@ document.getElementById("init-none").addEventListener("click", () => {
   refresh();
 });
 
+function isTouched(element) {
+  if (!element.name) return false;
+  if (element.type === "checkbox" || element.type === "radio") return element.checked !== element.defaultChecked;
+  if (element.options) return [...element.options].some((each) => each.defaultSelected && !each.selected);
+  return element.value !== element.defaultValue;
+}
+
+// A hand may have been faster than this script: what it typed stays.
+const touched = [...form.elements].filter(isTouched).map((each) => [each, each.value, each.checked]);
 const filled = JSON.parse(root.dataset.filled);
 fill(filled.model ? filled : { ...filled, model: root.dataset.usual });
+for (const [element, value, checked] of touched) Object.assign(element, { value, checked });
+if (touched.length) refresh(), keep();
