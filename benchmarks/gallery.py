@@ -30,7 +30,17 @@ from urllib.parse import urlencode, urlsplit
 from benchmarks.measure import RESULTS, summary
 from benchmarks.vault_scale import RARE, file_system, keep, settings, table
 
-__all__ = ["main"]
+__all__ = [
+    "CONNECTIONS",
+    "SCREEN",
+    "WINDOW",
+    "Connections",
+    "main",
+    "processor_seconds",
+    "resident_mb",
+    "show",
+    "thumbnail_files",
+]
 
 BATCH = 16  # records a transaction
 CUTS = 256  # different thumbnails
@@ -58,7 +68,7 @@ def build(home: Path, size: int) -> dict[str, Any]:
 
     os.fsync = lambda _: None  # nothing to lose here
     now = [time.time() - YEARS * 365 * 86_400.0]
-    thumbnails = _thumbnails()
+    thumbnails = thumbnail_files()
     start = time.perf_counter()
     with vault.create(
         home / "vault",
@@ -74,7 +84,7 @@ def build(home: Path, size: int) -> dict[str, Any]:
     return {"seconds": round(time.perf_counter() - start, 1)}
 
 
-def _thumbnails() -> list[bytes]:
+def thumbnail_files() -> list[bytes]:
     from PIL import Image
 
     choose = Random(7)  # noqa: S311 - where to cut
@@ -135,22 +145,15 @@ def serve(home: Path) -> None:
         thread.join()
 
 
-class Browser:
-    """A session with the gallery, and as many open connections as threads that ask."""
+class Connections:
+    """As many open connections to one host as threads that ask, as a browser has."""
 
-    def __init__(self, address: str) -> None:
-        """Give the token of the address for a session."""
-        parts = urlsplit(address)
-        self._host = parts.netloc
-        self._headers = {"Origin": f"http://{self._host}", "Sec-Fetch-Site": "same-origin"}
+    def __init__(self, host: str, headers: Mapping[str, str]) -> None:
+        """host: name and port. headers: sent with each request."""
+        self.headers = dict(headers)
+        self._host = host
         self._open = threading.local()
         self._pool = ThreadPoolExecutor(CONNECTIONS)
-        head, _ = self.ask("/session", {"token": parts.fragment.removeprefix("token=")})
-        self._headers["Cookie"] = str(head["set-cookie"]).split(";", 1)[0]
-        _, page = self.ask("/unlock")
-        mark = b'name="safelight-csrf" content="'
-        csrf = page[page.index(mark) + len(mark) :].split(b'"', 1)[0].decode()
-        self._headers["X-Safelight-CSRF"] = csrf
 
     def ask(self, path: str, fields: Mapping[str, Any] | None = None) -> tuple[Any, bytes]:
         """Ask once over this thread's connection; gives the headers and the body."""
@@ -164,11 +167,17 @@ class Browser:
             raise RuntimeError(f"{path} was answered with {answer.status}")
         return answer.headers, body
 
+    def pictures(self, paths: Sequence[str]) -> None:
+        """Ask for the thumbnails of a screen, over all connections."""
+        for _, body in self._pool.map(self.ask, paths):
+            if body[8:12] != b"WEBP":
+                raise RuntimeError("no thumbnail came back")
+
     def _answer(self, path: str, fields: Mapping[str, Any] | None) -> http.client.HTTPResponse:
         connection = getattr(self._open, "connection", None)
         if connection is None:
             connection = self._open.connection = http.client.HTTPConnection(self._host, timeout=60)
-        headers = dict(self._headers)
+        headers = dict(self.headers)
         if fields is None:
             connection.request("GET", path, headers=headers)
         else:
@@ -176,17 +185,30 @@ class Browser:
             connection.request("POST", path, urlencode(fields).encode(), headers)  # one packet
         return connection.getresponse()
 
+
+class Browser(Connections):
+    """A session with the gallery."""
+
+    def __init__(self, address: str) -> None:
+        """Give the token of the address for a session."""
+        parts = urlsplit(address)
+        origin = {"Origin": f"http://{parts.netloc}", "Sec-Fetch-Site": "same-origin"}
+        super().__init__(parts.netloc, origin)
+        head, _ = self.ask("/session", {"token": parts.fragment.removeprefix("token=")})
+        self.headers["Cookie"] = str(head["set-cookie"]).split(";", 1)[0]
+        _, page = self.ask("/unlock")
+        mark = b'name="safelight-csrf" content="'
+        csrf = page[page.index(mark) + len(mark) :].split(b'"', 1)[0].decode()
+        self.headers["X-Safelight-CSRF"] = csrf
+
     def window(self, query: str, start: int) -> list[dict[str, Any]]:
         """Ask for a window of rows."""
         fields = {"query": query, "start": start, "count": WINDOW}
         return json.loads(self.ask("/api/window", fields)[1])["rows"]
 
-    def pictures(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Ask for the thumbnails of a screen, over all connections."""
-        paths = [f"/thumbnail/{row['id']}" for row in rows[:SCREEN]]
-        for _, body in self._pool.map(self.ask, paths):
-            if body[8:12] != b"WEBP":
-                raise RuntimeError("no thumbnail came back")
+    def screen(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Ask for the thumbnails of the rows that a screen shows."""
+        self.pictures([f"/thumbnail/{row['id']}" for row in rows[:SCREEN]])
 
     def search(self, query: str) -> dict[str, Any]:
         """Ask what a query finds."""
@@ -196,7 +218,7 @@ class Browser:
 def measure(browser: Browser, pid: int, size: int, rounds: int) -> dict[str, Any]:
     """Give seconds of each step, and the memory of the server after it."""
     seconds: dict[str, Any] = {}
-    memory: dict[str, float] = {"locked": _resident(pid)}
+    memory: dict[str, float] = {"locked": resident_mb(pid)}
     first, whole = [], []
     for number in range(rounds + 1):
         browser.ask("/lock", {})
@@ -205,24 +227,28 @@ def measure(browser: Browser, pid: int, size: int, rounds: int) -> dict[str, Any
         browser.ask("/")
         while not browser.search("")["count"]:
             pass
-        browser.pictures(browser.window("", 0))
+        browser.screen(browser.window("", 0))
         first.append(time.perf_counter() - start)
-        memory.setdefault("first screen", _resident(pid))
+        memory.setdefault("first screen", resident_mb(pid))
         if number < 2:  # reading everything takes the time of many first screens
             while json.loads(browser.ask("/api/version")[1])["loading"]:
                 time.sleep(0.2)
             whole.append(time.perf_counter() - start)
     while json.loads(browser.ask("/api/version")[1])["loading"]:
         time.sleep(0.2)
-    memory["everything read"] = _resident(pid)
+    memory["everything read"] = resident_mb(pid)
     seconds["unlock to first screen"] = summary(first[1:])
     seconds["unlock to everything read"] = summary(whole)
     seconds |= _scroll(browser, pid, size, rounds)
-    memory["scrolled"] = _resident(pid)
+    memory["scrolled"] = resident_mb(pid)
     for query in SEARCHES:
         seconds[f"search {query}"] = _search(browser, query, size, rounds)
-    memory["searched"] = _resident(pid)
-    return {"seconds": seconds, "resident_mb": memory, "peak_resident_mb": _resident(pid, "VmHWM")}
+    memory["searched"] = resident_mb(pid)
+    return {
+        "seconds": seconds,
+        "resident_mb": memory,
+        "peak_resident_mb": resident_mb(pid, "VmHWM"),
+    }
 
 
 def _scroll(browser: Browser, pid: int, size: int, rounds: int) -> dict[str, Any]:
@@ -230,12 +256,12 @@ def _scroll(browser: Browser, pid: int, size: int, rounds: int) -> dict[str, Any
     rows, pictures, one, server = [], [], [], []
     for _ in range(20 * rounds):
         at = choose.randrange(max(1, size - WINDOW))
-        start, before = time.perf_counter(), _processor(pid)
+        start, before = time.perf_counter(), processor_seconds(pid)
         found = browser.window("", at)
         rows.append(time.perf_counter() - start)
-        browser.pictures(found)
+        browser.screen(found)
         pictures.append(time.perf_counter() - start)
-        server.append(_processor(pid) - before)
+        server.append(processor_seconds(pid) - before)
         start = time.perf_counter()
         browser.ask(f"/thumbnail/{found[-1]['id']}")
         one.append(time.perf_counter() - start)
@@ -266,19 +292,19 @@ def _search(browser: Browser, query: str, size: int, rounds: int) -> dict[str, A
     return {**summary(times), "found": count}
 
 
-def _processor(pid: int) -> float:
+def processor_seconds(pid: int) -> float:
     """Give the seconds that a process computed so far, in its own code and for it in the kernel."""
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _resident(pid: int, name: str = "VmRSS") -> float:
+def resident_mb(pid: int, name: str = "VmRSS") -> float:
     lines = Path(f"/proc/{pid}/status").read_text("utf-8").splitlines()
     line = next(line for line in lines if line.startswith(f"{name}:"))
     return round(int(line.split()[1]) * 1024 / 1e6, 1)
 
 
-def _show(results: Mapping[str, Any]) -> str:
+def show(results: Mapping[str, Any]) -> str:
     rows = {
         f"{name}, ms": [f"{figure['median'] * 1e3:.1f}", f"{figure['p90'] * 1e3:.1f}"]
         for name, figure in results["seconds"].items()
@@ -326,7 +352,7 @@ def main() -> None:
         "built": json.loads((home / "built.json").read_text("utf-8")),
     }
     path = keep(options.out, _SCENARIO, results)
-    sys.stdout.write(f"{_show(results)}\n{path}\n")
+    sys.stdout.write(f"{show(results)}\n{path}\n")
 
 
 if __name__ == "__main__":

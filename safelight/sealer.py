@@ -3,22 +3,39 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safelight.drafts import picture_draft
 from safelight.records import generated_line
 
 if TYPE_CHECKING:
     from engine import Picture
-    from vault import BlobDraft, Draft, Vault
+    from vault import BlobDraft, Draft
 
-__all__ = ["BATCH", "PATIENCE", "Sealed", "Sealer"]
+__all__ = ["BATCH", "PATIENCE", "Keeper", "Sealed", "Sealer"]
 
 BATCH = 16  # pictures a transaction at most (VAULT.md 5)
 PATIENCE = 1.0  # seconds that a finished picture waits for company before it is committed
 ROOM = 32  # pictures that wait to be encoded; beyond, making them is faster than the disk
+
+
+class Named(Protocol):
+    """What is kept has an id."""
+
+    @property
+    def id(self) -> str:
+        """Give the id."""
+        ...
+
+
+class Keeper(Protocol):
+    """Where finished pictures go: the vault, or memory alone."""
+
+    def add(self, drafts: "Sequence[Draft]", /) -> "Sequence[Named]":
+        """Keep all of them or none, and give what each is found by, in their order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +72,7 @@ class Sealer:
 
     def __init__(
         self,
-        vault: "Vault",
+        vault: Keeper,
         inputs: "Callable[[], tuple[BlobDraft, ...]]",
         *,
         clock: Callable[[], float] = time.monotonic,

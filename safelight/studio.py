@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 from safelight.drafts import input_blobs
 from safelight.pixels import encode_picture
 from safelight.records import attempt_metadata, generated_line, picture_metadata
-from safelight.sealer import Sealed, Sealer
+from safelight.sealer import Keeper, Sealed, Sealer
 
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
     from engine.replicas import Replicas
-    from vault import BlobDraft, Vault
+    from vault import BlobDraft
 
 __all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
 
@@ -54,7 +54,7 @@ class Studio:
     def __init__(
         self,
         pipeline: "Pipeline | Replicas",
-        vault: "Vault | None",
+        vault: Keeper | None,
         inputs: "Inputs | None" = None,
         *,
         parent: str = "",

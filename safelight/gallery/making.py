@@ -59,6 +59,11 @@ class MakingHolder:
             return self._making
 
     @property
+    def made(self) -> Making | None:
+        """Return it where something was made since the vault was opened."""
+        return self._making
+
+    @property
     def keeps_open(self) -> bool:
         """Say whether the vault shall not lock itself by rest yet, since the queue is at work."""
         making = self._making

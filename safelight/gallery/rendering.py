@@ -49,6 +49,7 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
             navigation=[entry for entry in NAVIGATION if entry[1] in known],
             path=request.url.path,
             blur=session is not None and session.view.blur,
+            incognito=session is not None and session.view.incognito,
             idle_seconds=round(gallery.idle_seconds),
             **values,
         )

@@ -17,12 +17,13 @@ class View:
     """What a browser is looking at. It lies here since addresses and storage end up on its disk.
 
     query: the search, forgotten when the vault is locked. place: id of the picture last opened.
-    blur: pictures show when pointed at.
+    blur: pictures show when pointed at. incognito: what the studio makes is not sealed.
     """
 
     query: str = field(default="", repr=False)
     place: str = ""
     blur: bool = False
+    incognito: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,8 @@ class Job:
 
     requests: to draw, in order; none for a job that enlarges `parent` with the upscaler `model`.
     inputs: pictures that go in with every request. parent: the record that it was made of, or
-    empty. template: the prompt before wildcards were filled in, or empty. reason: why it failed.
+    empty. template: the prompt before wildcards were filled in, or empty. incognito: neither it nor
+    its pictures are sealed; its id is of no record. reason: why it failed.
     made: ids of the pictures that are sealed, as far as this process made them. done: pictures that
     are sealed, of `count`. behind: pictures that are drawn, some of which may be about to be
     sealed. step, steps: of the picture in hand; 0 of 0 before its first.
@@ -70,6 +71,7 @@ class Job:
     inputs: "Inputs" = field(repr=False)
     parent: str = ""
     template: str = field(default="", repr=False)
+    incognito: bool = False
     state: State = State.WAITING
     reason: str = ""
     made: tuple[str, ...] = ()

@@ -25,7 +25,8 @@ class Order:
     --request` takes them; what is left out comes from the preset named there, and the bundle.
 
     canvas: what is painted on, brought to size here. parent: the record that it is made of, where
-    the canvas does not say. lists: word lists for wildcards, by name.
+    the canvas does not say. lists: word lists for wildcards, by name. incognito: nothing of it is
+    sealed.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Order:
     canvas: "Canvas | None" = field(default=None, repr=False)
     parent: str = ""
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
+    incognito: bool = False
 
 
 def job_of(order: Order, bundle: "Bundle") -> Job:
@@ -48,7 +50,14 @@ def job_of(order: Order, bundle: "Bundle") -> Job:
     (request,) = requests(bundle, [fields], {})
     template = request.prompt if any(wildcards_of(getattr(request, n)) for n in TEXTS) else ""
     made = tuple(_filled(request, order.lists)) if template else (request,)
-    return Job(model=order.model, requests=made, inputs=inputs, parent=parent, template=template)
+    return Job(
+        model=order.model,
+        requests=made,
+        inputs=inputs,
+        parent=parent,
+        template=template,
+        incognito=order.incognito,
+    )
 
 
 def _filled(

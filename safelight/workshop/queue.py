@@ -1,5 +1,6 @@
 """The queue of jobs, sealed as they wait, and the one thread that works them off."""
 
+import secrets
 import threading
 import time
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from safelight.workshop.job import Job, State, read_job
 from safelight.workshop.order import Order, job_of
 from safelight.workshop.pace import Pace
 from safelight.workshop.runner import FAILED_ALIKE, Runner
+from safelight.workshop.unsealed import Unsealed
 
 if TYPE_CHECKING:
     from safelight.workshop.pipelines import Pipelines
@@ -30,7 +32,8 @@ class Workshop:
 
     Safe to use from several threads. `feed` tells what happens. Jobs that wait are sealed records:
     those found at the start are offered again. `close` ends the work after the step in hand, and
-    what was not made waits sealed.
+    what was not made waits sealed. Of incognito jobs nothing is written; `unsealed` has their
+    pictures until then.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Workshop:
         self.feed = Feed()
         self.pipelines = pipelines
         self.pace = Pace()
+        self.unsealed = Unsealed()
         self._vault = vault
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
@@ -112,14 +116,42 @@ class Workshop:
         self.pipelines.check(job.model, job.requests, job.inputs)
         return self._enter(job)
 
-    def submit_upscale(self, record_id: str, upscaler: str) -> Job:
+    def submit_upscale(self, record_id: str, upscaler: str, *, incognito: bool = False) -> Job:
         """Put a job into the queue that enlarges a sealed picture."""
         from engine.inputs import NO_INPUTS
         from engine.upscale import read_scale
 
         read_scale(self.pipelines.bundle(upscaler))  # is it one at all?
         parent = self._vault.get(record_id)
-        return self._enter(Job(model=upscaler, requests=(), inputs=NO_INPUTS, parent=parent.id))
+        job = Job(model=upscaler, requests=(), inputs=NO_INPUTS, parent=parent.id)
+        return self._enter(replace(job, incognito=incognito))
+
+    def keep(self, name: str) -> str:
+        """Seal an incognito picture after all; gives its record's id. Raises UsageError where it
+        is no longer in memory, and what the vault raises; then it stays there.
+        """
+        draft = self.unsealed.take(name)
+        try:
+            (record,) = self._vault.add([draft])
+        except BaseException:
+            self.unsealed.put_back(name, draft)
+            raise
+        self._rename(name, record.id)
+        return record.id
+
+    def forget(self, name: str) -> None:
+        """Drop an incognito picture. Raises UsageError where it is no longer in memory."""
+        self.unsealed.take(name)
+        self._rename(name, "")
+
+    def _rename(self, old: str, new: str) -> None:
+        """Let jobs no longer speak of a picture by its incognito name."""
+        with self._changed:
+            for jobs in (self._jobs, self._ended):
+                for job in jobs.values():
+                    if old in job.made:
+                        made = tuple(new if each == old else each for each in job.made)
+                        jobs[job.id] = replace(job, made=tuple(each for each in made if each))
 
     def cancel(self, job_id: str) -> None:
         """Take a job out of the queue; one that runs ends after its step and keeps its pictures."""
@@ -131,7 +163,8 @@ class Workshop:
                 self._cancelled.add(job_id)
                 self._changed.notify_all()
                 return
-            self._vault.delete([job_id])
+            if not job.incognito:
+                self._vault.delete([job_id])
             self._end(job, State.CANCELLED)
         self.tell()
 
@@ -194,6 +227,7 @@ class Workshop:
             self._jobs.clear()
             self._ended.clear()
             self._preview = (0, b"")
+        self.unsealed.clear()
         self.pipelines.forget()
         self.feed.tell("closed")
 
@@ -207,8 +241,11 @@ class Workshop:
                 raise UsageError("the vault is being locked")
             if len(self._jobs) >= MOST_JOBS:
                 raise UsageError(f"the queue holds {MOST_JOBS} jobs already; wait, or cancel some")
-            (record,) = self._vault.add([job.draft()])
-            job = replace(job, id=record.id)
+            if job.incognito:
+                job = replace(job, id=secrets.token_hex(16))
+            else:
+                (record,) = self._vault.add([job.draft()])
+                job = replace(job, id=record.id)
             self._jobs[job.id] = job
             self._start()
         self.tell()
@@ -256,7 +293,7 @@ class Workshop:
                 self._write(job, state, reason)
                 self._jobs[job_id] = replace(job, state=state, reason=reason, step=0, steps=0)
             else:
-                self._delete(job_id)
+                self._delete(job)
                 self._end(job, state)
             self._stays = self._stays and any(each.is_alive for each in self._jobs.values())
             self._changed.notify_all()
@@ -274,6 +311,9 @@ class Workshop:
         """Seal how a job stands. Where the disk refuses it is only offered again later."""
         from vault import VaultError
 
+        if job.incognito:
+            return
+
         def written(metadata: dict[str, Any]) -> dict[str, Any]:
             return metadata | {"state": str(state), "reason": reason}
 
@@ -282,11 +322,13 @@ class Workshop:
         except VaultError:
             return
 
-    def _delete(self, job_id: str) -> None:
+    def _delete(self, job: Job) -> None:
         from vault import VaultError
 
+        if job.incognito:
+            return
         try:
-            self._vault.delete([job_id])
+            self._vault.delete([job.id])
         except VaultError:
             return  # its pictures are sealed: gone on with later, there is nothing left to make
 

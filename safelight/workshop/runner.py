@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from safelight.workshop.feed import Feed
     from safelight.workshop.pace import Pace
     from safelight.workshop.pipelines import Pipelines
+    from safelight.workshop.unsealed import Unsealed
     from vault import Vault
 
 __all__ = ["FAILED_ALIKE", "Floor", "Runner"]
@@ -28,6 +29,7 @@ class Floor(Protocol):
 
     feed: "Feed"
     pace: "Pace"
+    unsealed: "Unsealed"
 
     @property
     def is_closing(self) -> bool:
@@ -116,7 +118,7 @@ class Runner:
         from safelight.studio import Sealed, Studio
 
         job = self._job
-        sealed = sealed_places(self._vault, job.id)
+        sealed = self._kept()
         requests, places = what_is_left(job, sealed)
         job = self._job = self._floor.update(
             job.id,
@@ -127,7 +129,7 @@ class Runner:
         if not requests:
             return State.DONE, ""
         pipeline = self._pipelines.load(job.model, requests)
-        studio = Studio(pipeline, self._vault, job.inputs, parent=job.parent)
+        studio = Studio(pipeline, self._keeper, job.inputs, parent=job.parent)
         events = studio.run(requests, self._is_cancelled, parts=places)
         for event in events:
             if isinstance(event, Step):
@@ -146,7 +148,7 @@ class Runner:
         from safelight.drafts import enlarged_draft
 
         job = self._job
-        if sealed := sealed_places(self._vault, job.id):  # before a crash
+        if sealed := self._kept():  # before a crash
             self._floor.update(job.id, done=1, made=tuple(sealed.values()))
             return State.DONE, ""
         bundle = self._pipelines.bundle(job.model)
@@ -167,11 +169,25 @@ class Runner:
             return (State.WAITING if self._floor.is_closing else State.CANCELLED), ""
         draft = enlarged_draft(result, bundle, choice, parent, self._clock() - start)
         draft = replace(draft, metadata={**draft.metadata, **Place(job.id, 0).metadata(0)})
-        (record,) = self._vault.add([draft])
+        (record,) = self._keeper.add([draft])
         self._floor.update(job.id, made=(record.id,), done=1)
         height, width = result.shape[:2]
-        self._floor.feed.tell("sealed", job=job.id, id=record.id, width=width, height=height)
+        self._tell_kept(record.id, width=width, height=height)
         return State.DONE, ""
+
+    @property
+    def _keeper(self) -> "Vault | Unsealed":
+        return self._floor.unsealed if self._job.incognito else self._vault
+
+    def _kept(self) -> dict[int, str]:
+        """Give which of the job's pictures there are already: place -> id."""
+        if self._job.incognito:  # made one after another, by this process
+            return dict(enumerate(self._job.made))
+        return sealed_places(self._vault, self._job.id)
+
+    def _tell_kept(self, picture: str, **told: Any) -> None:
+        job = self._job
+        self._floor.feed.tell("sealed", job=job.id, id=picture, unsealed=job.incognito, **told)
 
     def _is_cancelled(self) -> bool:
         return self._floor.is_cancelled(self._job.id)
@@ -204,7 +220,7 @@ class Runner:
             self._drawn = False
             self._job = self._floor.update(job.id, behind=done, step=0, steps=0)
         told = {name: event.line[name] for name in ("seed", "width", "height", "flagged")}
-        self._floor.feed.tell("sealed", job=job.id, id=event.record_id, **told)
+        self._tell_kept(event.record_id, **told)
 
     def _rested(self, now: float) -> None:
         """Measure what a picture took beside its steps."""

@@ -159,3 +159,108 @@ def drop_a_picture(page):
           });
         }"""
     )
+
+
+def test_a_mask_is_painted_by_the_keyboard_alone(gallery, state):
+    page = gallery
+    page.goto(f"{state.origin}/studio")
+    newest = drawn_from(page)
+    page.keyboard.press("p")
+    page.locator("#paint-mask:focus").wait_for()
+    page.keyboard.press("Space")  # a stroke to the right, from the middle
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    page.keyboard.press("Shift+ArrowDown")  # lifted: this paints nothing
+    told = page.locator("#brush-text").inner_text()
+    assert told.startswith("Not painting, 5")  # percent from the left: right of the middle
+    columns = painted_columns(page)
+    assert min(columns) < 50 < max(columns)
+    assert 100 - max(columns) < min(columns)  # more of it lies to the right
+    page.keyboard.press("Space")
+    page.keyboard.press("Control+z")
+    assert painted_columns(page) == columns
+    for _ in range(20):  # to Done, as a keyboard gets there
+        page.keyboard.press("Shift+Tab")
+        if page.evaluate("document.activeElement.id") == "paint-done":
+            break
+    page.keyboard.press("Enter")
+    page.locator("#begin-mask").wait_for()
+    assert page.locator("#begin-init").get_attribute("src").endswith(newest)
+
+
+def drawn_from(page):
+    """Wait for the picture on the stage; give its id, with the focus on nothing."""
+    shown = page.locator("#shown[src]")
+    shown.wait_for()
+    page.wait_for_load_state()
+    page.evaluate("document.activeElement.blur()")
+    return shown.get_attribute("src").rsplit("/", 1)[1]
+
+
+def painted_columns(page):
+    """Give where the mask is painted, in percent from the left."""
+    return page.evaluate(
+        """() => {
+          const mask = document.getElementById("paint-mask");
+          const data = mask.getContext("2d").getImageData(0, 0, mask.width, mask.height).data;
+          const found = new Set();
+          for (let at = 0; at < data.length; at += 4) {
+            const column = (at / 4) % mask.width;
+            if (data[at + 3] >= 128) found.add(Math.floor((100 * column) / mask.width));
+          }
+          return [...found].sort((a, b) => a - b);
+        }"""
+    )
+
+
+def test_incognito_leaves_nothing_until_a_picture_is_kept(gallery, state):
+    page, before = gallery, files_of(state)
+    page.goto(f"{state.origin}/studio")
+    assert page.locator("#incognito-badge").is_hidden()
+    page.get_by_label("Incognito").check()
+    page.locator("#incognito-badge").wait_for()
+    page.get_by_role("textbox", name="Prompt").fill("secret fox")
+    page.get_by_label("Steps", exact=True).fill("2")
+    page.get_by_label("Pictures", exact=True).fill("2")
+    page.get_by_role("button", name="Make", exact=True).click()
+    page.locator("#strip button[data-unsealed]").nth(1).wait_for(timeout=LONG)
+    page.locator("#run").wait_for(state="hidden", timeout=LONG)
+    expect(page.get_by_role("button", name="Again")).to_be_hidden()
+    assert files_of(state) == before
+    assert drawn(state) == []
+    assert page.locator("#shown").evaluate("it => it.decode().then(() => it.naturalWidth)") == 128
+
+    # the badge stands on every page, and the pictures are still there on the way back
+    page.get_by_role("link", name="Gallery").click()
+    page.locator("#incognito-badge").wait_for()
+    page.get_by_role("link", name="Studio").click()
+    page.locator("#strip button[data-unsealed]").nth(1).click()
+    page.get_by_role("button", name="Forget").click()
+    page.locator("#strip button[data-unsealed]").nth(1).wait_for(state="detached")
+    page.locator("#strip button[data-unsealed]").click()
+    page.get_by_role("button", name="Keep", exact=True).click()
+    page.get_by_text("Sealed in your vault.", exact=True).wait_for()
+    (kept,) = drawn(state)
+    assert kept.metadata["prompt"] == "secret fox"
+    page.get_by_role("button", name="Again").wait_for()
+
+    # what is not kept is gone with the lock
+    page.get_by_label("Pictures", exact=True).fill("1")
+    page.get_by_role("button", name="Make", exact=True).click()
+    page.locator("#strip button[data-unsealed]").wait_for(timeout=LONG)
+    name = page.locator("#strip button[data-unsealed]").get_attribute("data-id")
+    state.lock()
+    page.get_by_label("Passphrase").wait_for()
+    page.get_by_label("Passphrase").fill(PASSPHRASE)
+    page.get_by_role("button", name="Unlock", exact=True).click()
+    page.locator("#strip button").first.wait_for()
+    assert page.locator("#strip button[data-unsealed]").count() == 0
+    assert page.evaluate(f"fetch('/events/picture/{name}').then((it) => it.status)") == 404
+    assert len(drawn(state)) == 1
+
+
+def files_of(state):
+    """Give all files of the vault, with what they hold."""
+    places = (each for each in state.settings.vault.rglob("*") if each.is_file())
+    return {place: place.read_bytes() for place in places}

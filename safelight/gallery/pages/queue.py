@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from safelight.gallery.making import making_of
-from safelight.gallery.pages.pictures import picture, thumbnail
+from safelight.gallery.pages.pictures import media_type, picture, thumbnail
 from safelight.gallery.rendering import gallery_of, page
 from safelight.workshop.job import Job, State
 
@@ -65,12 +65,14 @@ def standing(request: Request) -> Response:
     if not made:
         lately = making_of(gallery_of(request)).vault.list(limit=LATELY)
         made = [record.id for record in lately][::-1]
+    unsealed = workshop.unsealed
     return JSONResponse(
         {
             "running": None if running is None else _step(running, left),
             "waiting": sum(job.state is State.WAITING for job in workshop.jobs),
             "paused": workshop.paused,
             "made": made[-SHOWN:],
+            "unsealed": [each for each in made[-SHOWN:] if unsealed.find(each)],
         }
     )
 
@@ -81,6 +83,26 @@ def preview(request: Request) -> Response:
     if not number:
         raise HTTPException(404)
     return Response(data, media_type="image/webp")
+
+
+async def made_thumbnail(request: Request) -> Response:
+    """Give the thumbnail of a picture that was made, sealed or not."""
+    return _unsealed(request, "thumbnail") or await thumbnail(request)
+
+
+async def made_picture(request: Request) -> Response:
+    """Give a picture that was made, sealed or not."""
+    return _unsealed(request, "picture") or await picture(request)
+
+
+def _unsealed(request: Request, name: str) -> Response | None:
+    making = gallery_of(request).making.made
+    draft = making and making.workshop.unsealed.find(request.path_params["record_id"])
+    if not draft:
+        return None
+    blob = next(each for each in draft.blobs if each.name == name)
+    data = bytes(blob.data)
+    return Response(data, media_type=media_type(data[:12]))
 
 
 def change_queue(request: Request) -> Response:
@@ -173,8 +195,8 @@ routes: Sequence[BaseRoute] = (
     Route("/events/queue", queue),
     Route("/events/standing", standing),
     Route("/events/preview/{number:int}", preview),
-    Route("/events/thumbnail/{record_id}", thumbnail),
-    Route("/events/picture/{record_id}", picture),
+    Route("/events/thumbnail/{record_id}", made_thumbnail),
+    Route("/events/picture/{record_id}", made_picture),
     Route("/studio/queue/{verb}", change_queue, methods=["POST"]),
     Route("/studio/job/{job_id}/{verb}", change_job, methods=["POST"]),
 )

@@ -4,9 +4,11 @@ import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -14,9 +16,9 @@ from starlette.routing import BaseRoute, Route
 from engine.errors import EngineError, RequestError
 from engine.request import SAMPLERS, SCHEDULES, UPSCALERS, VAE_TILINGS
 from safelight.exits import ApplicationError, UsageError
-from safelight.gallery.bodies import read_json
+from safelight.gallery.bodies import read_form, read_json
 from safelight.gallery.making import Making, making_of
-from safelight.gallery.rendering import gallery_of, page
+from safelight.gallery.rendering import gallery_of, page, view_of
 from safelight.orders import RANDOM_SEEDS
 from safelight.pixels import PICTURE_TYPE, encode_picture
 from safelight.workshop.cards import Card, cards
@@ -122,10 +124,30 @@ async def upscale(request: Request) -> Response:
     asked = _object(await read_json(request))
     record, upscaler = _text(asked, "record"), _text(asked, "upscaler")
     try:
-        job = await run_in_threadpool(making.workshop.submit_upscale, record, upscaler)
+        incognito = asked.get("incognito") is True
+        submit_upscale = partial(making.workshop.submit_upscale, incognito=incognito)
+        job = await run_in_threadpool(submit_upscale, record, upscaler)
     except (EngineError, ApplicationError) as error:
         return refused(error)
     return JSONResponse({"job": job.id, "count": job.count})
+
+
+async def incognito(request: Request) -> Response:
+    """Remember whether what this browser makes is kept in memory alone (`on=1`) or sealed."""
+    view_of(request).incognito = dict(await read_form(request)).get("on") == "1"
+    return Response(status_code=204)
+
+
+def unsealed(request: Request) -> Response:
+    """Seal an incognito picture after all (`keep`), or forget it (`forget`)."""
+    workshop = making_of(gallery_of(request)).workshop
+    name, verb = request.path_params["name"], request.path_params["verb"]
+    if verb == "keep":
+        return JSONResponse({"id": workshop.keep(name)})
+    if verb != "forget":
+        raise HTTPException(404)
+    workshop.forget(name)
+    return JSONResponse({"id": ""})
 
 
 def refused(error: Exception) -> Response:
@@ -153,6 +175,7 @@ def _submitted(making: Making, asked: Mapping[str, Any]) -> Any:
         canvas=_canvas(making, asked),
         parent=_parent(making, asked),
         lists=lists,
+        incognito=asked.get("incognito") is True,
     )
     return making.workshop.submit(order)
 
@@ -264,4 +287,6 @@ routes: Sequence[BaseRoute] = (
     Route("/studio/picture", lay_down, methods=["POST"]),
     Route("/studio/picture/{name}", laid_down),
     Route("/studio/upscale", upscale, methods=["POST"]),
+    Route("/studio/incognito", incognito, methods=["POST"]),
+    Route("/studio/unsealed/{name}/{verb}", unsealed, methods=["POST"]),
 )

@@ -18,6 +18,8 @@ export function card() {
   return cards.find((each) => each.name === field("model").value) ?? cards[0];
 }
 
+const isIncognito = () => document.getElementById("incognito").checked;
+
 /** Give what the form asks for, as the server takes it: fields that are empty are left out. */
 export function read() {
   const fields = {};
@@ -25,7 +27,7 @@ export function read() {
     if (value !== "" && name !== "model" && name !== "style" && !(value instanceof File)) fields[name] = value;
   }
   const styles = [...form.querySelectorAll('input[name="style"]:checked')].map((each) => each.value);
-  return { model: field("model").value, fields, styles, ...begin };
+  return { model: field("model").value, fields, styles, incognito: isIncognito(), ...begin };
 }
 
 /** Fill the form: {fields, model, init, mask, parent, note}. */
@@ -54,7 +56,7 @@ export function fill(filled) {
 
 /** Enlarge a sealed picture as it is, with an upscaler of the shelf. */
 export async function enlarge(record, upscaler) {
-  const body = JSON.stringify({ record, upscaler });
+  const body = JSON.stringify({ record, upscaler, incognito: isIncognito() });
   const answer = await send("/studio/upscale", body, { "Content-Type": "application/json" });
   refuse(answer.ok ? null : { ...(await told_(answer)), field: "" });
 }

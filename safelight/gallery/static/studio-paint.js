@@ -4,6 +4,8 @@ const picture = document.getElementById("paint-picture");
 const mask = document.getElementById("paint-mask");
 const size = document.getElementById("brush-size");
 const colour = document.getElementById("brush-colour");
+const ring = document.getElementById("brush-ring");
+const ringText = document.getElementById("brush-text");
 const SHOWN = [30, 200, 255, 255]; // how painted areas look; pictures seldom have this colour
 const MASK = `rgb(${SHOWN.slice(0, 3)})`;
 const UNDOS = 12;
@@ -13,7 +15,9 @@ const onPicture = picture.getContext("2d", { willReadFrequently: true });
 const onMask = mask.getContext("2d", { willReadFrequently: true });
 let undos = [];
 let coloured = false;
-let last = null;
+let last = null; // of the pointer, while it is down
+let at = [0, 0]; // where the keyboard's ring is, in pixels of the picture
+let isDown = false; // the ring paints where it goes
 let finish = () => {};
 
 /** Paint on the picture at `source`, or on a blank one of this size; gives
@@ -32,6 +36,7 @@ export async function paint(source, width, height, maskSource = "") {
   brush(image ? "mask" : "colour");
   size.value = String(Math.round(Math.max(...sides) * scale * 0.08));
   size.max = String(Math.round(Math.max(...sides) * scale * 0.4));
+  at = [mask.width / 2, mask.height / 2];
   dialog.showModal();
   mask.focus();
   return new Promise((resolve) => {
@@ -62,13 +67,17 @@ function brush(name) {
   return dialog.querySelector('input[name="brush"]:checked').value;
 }
 
-/** Where the pointer is, in pixels of the picture: it is fitted into its box, with margins. */
-function place(event) {
+/** How the picture is fitted into its box, with margins: a pixel's size, and its corner there. */
+function fitted() {
   const box = mask.getBoundingClientRect();
   const scale = Math.min(box.width / mask.width, box.height / mask.height);
-  const left = box.left + (box.width - mask.width * scale) / 2;
-  const top = box.top + (box.height - mask.height * scale) / 2;
-  return [(event.clientX - left) / scale, (event.clientY - top) / scale];
+  return { box, scale, left: (box.width - mask.width * scale) / 2, top: (box.height - mask.height * scale) / 2 };
+}
+
+/** Where the pointer is, in pixels of the picture. */
+function place(event) {
+  const { box, scale, left, top } = fitted();
+  return [(event.clientX - box.left - left) / scale, (event.clientY - box.top - top) / scale];
 }
 
 function stroke(from, to) {
@@ -102,8 +111,60 @@ function undo() {
   coloured = before[2];
 }
 
+// ---- by the keyboard: arrows move a ring, Space paints with it ----
+
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const FAR = 4; // times as far with Shift
+const GROW = 1.25; // times as large with ]
+
+function showRing() {
+  const { scale, left, top } = fitted();
+  const wide = Number(size.value) * scale;
+  ring.hidden = false;
+  ring.classList.toggle("down", isDown);
+  Object.assign(ring.style, {
+    width: `${wide}px`, height: `${wide}px`,
+    left: `${left + at[0] * scale - wide / 2}px`, top: `${top + at[1] * scale - wide / 2}px`,
+  });
+  const share = (value, whole) => Math.round((100 * value) / whole);
+  ringText.textContent = `${isDown ? "Painting" : "Not painting"}, ${share(at[0], mask.width)} % from the left,`
+    + ` ${share(at[1], mask.height)} % from the top`;
+}
+
+function lift() {
+  isDown = false;
+  ring.hidden = true;
+  ringText.textContent = "";
+}
+
+function move([x, y], isFar) {
+  const step = Math.max(1, Number(size.value) / 4) * (isFar ? FAR : 1);
+  const next = [at[0] + x * step, at[1] + y * step].map((value, axis) => (
+    Math.max(0, Math.min(value, axis ? mask.height : mask.width))
+  ));
+  if (isDown) stroke(at, next);
+  at = next;
+}
+
+mask.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const { key } = event;
+  if (key in ARROWS) move(ARROWS[key], event.shiftKey);
+  else if (key === "[" || key === "]") size.value = String(Number(size.value) * (key === "]" ? GROW : 1 / GROW));
+  else if (key === " " && !event.repeat) {
+    isDown = !isDown;
+    if (isDown) remember(), stroke(at, at);
+  } else if (key !== " ") return;
+  event.preventDefault();
+  showRing();
+});
+mask.addEventListener("blur", lift);
+
+// ---- by the pointer ----
+
 mask.addEventListener("pointerdown", (event) => {
   if (event.button !== 0) return;
+  lift();
   mask.setPointerCapture(event.pointerId);
   remember();
   last = place(event);

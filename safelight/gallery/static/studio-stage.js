@@ -17,6 +17,7 @@ let current = ""; // the record that is shown, or nothing while a preview is
 let chosen = 0; // when somebody chose a picture of the strip, by the page's clock
 let running = "";
 let onShow = () => {};
+const unsealed = new Set(); // ids of incognito pictures
 
 /** Call back whenever another picture is shown: its id, or nothing. */
 export function whenShown(call) {
@@ -28,7 +29,40 @@ export function currentPicture() {
   return current;
 }
 
-/** Show a sealed picture. */
+/** Say whether a picture is an incognito one: nothing but memory has it. */
+export function isUnsealed(id) {
+  return unsealed.has(id);
+}
+
+/** Seal an incognito picture after all (verb: keep), or forget it (forget). */
+export async function settle(id, verb) {
+  const answer = await send(`/studio/unsealed/${id}/${verb}`);
+  if (!answer.ok) return notice(await answer.text());
+  const { id: sealed } = await answer.json();
+  unsealed.delete(id);
+  const old = strip.querySelector(`[data-id="${id}"]`)?.closest("li");
+  if (sealed) {
+    old?.replaceWith(made(sealed));
+    show(sealed, true);
+    notice("Sealed in your vault.");
+  } else {
+    const next = old?.nextElementSibling ?? old?.previousElementSibling;
+    old?.remove();
+    if (next) show(next.firstElementChild.dataset.id, true);
+    else clear();
+  }
+}
+
+function clear() {
+  current = "";
+  shown.hidden = true;
+  shown.removeAttribute("src");
+  stage.setAttribute("data-empty", "");
+  hint.hidden = false;
+  onShow("");
+}
+
+/** Show a picture that was made. */
 export function show(id, byHand = false) {
   current = id;
   if (byHand) chosen = performance.now();
@@ -54,21 +88,26 @@ export function showNext(by) {
   next.scrollIntoView({ block: "nearest", inline: "nearest" });
 }
 
-/** Put a picture to the front of the strip. */
-function add(id) {
-  if (strip.querySelector(`[data-id="${id}"]`)) return;
+function made(id) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
   button.dataset.id = id;
   const image = document.createElement("img");
   image.src = `/events/thumbnail/${id}`;
-  image.alt = `Picture ${id.slice(0, 8)}`;
+  image.alt = unsealed.has(id) ? "Incognito picture" : `Picture ${id.slice(0, 8)}`;
+  button.toggleAttribute("data-unsealed", unsealed.has(id));
   button.append(image);
   button.addEventListener("click", () => show(id, true));
-  button.addEventListener("dblclick", () => document.getElementById("open").click());
+  button.addEventListener("dblclick", () => unsealed.has(id) || document.getElementById("open").click());
   item.append(button);
-  strip.prepend(item);
+  return item;
+}
+
+/** Put a picture to the front of the strip. */
+function add(id) {
+  if (strip.querySelector(`[data-id="${id}"]`)) return;
+  strip.prepend(made(id));
   while (strip.children.length > MOST) strip.lastElementChild.remove();
 }
 
@@ -111,6 +150,7 @@ function rested() {
 
 async function standing() {
   const stands = await ask("/events/standing");
+  for (const id of stands.unsealed) unsealed.add(id);
   for (const id of stands.made) add(id);
   if (stands.running) stepped(stands.running);
   else {
@@ -167,6 +207,7 @@ function listen() {
   told("step", stepped);
   told("queue", showQueue);
   told("sealed", (picture) => {
+    if (picture.unsealed) unsealed.add(picture.id);
     add(picture.id);
     if (performance.now() - chosen > LEADING) show(picture.id);
     if (picture.flagged) notice("The model's safety checker flagged the picture, so it is black.");

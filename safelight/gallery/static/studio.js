@@ -26,9 +26,15 @@ addEventListener("keydown", (event) => {
   submit();
 });
 
+/** Give the id of the picture that is shown where it is sealed. */
+function sealedPicture() {
+  const id = stage.currentPicture();
+  return stage.isUnsealed(id) ? "" : id;
+}
+
 /** Go on from the picture that is shown. */
 async function goOn(way) {
-  const id = stage.currentPicture();
+  const id = sealedPicture();
   if (!id) return;
   asked.fill(await ask(`/studio/from/${id}/${way}`));
   if (way === "again" || way === "variations") await submit();
@@ -40,9 +46,21 @@ for (const button of ways.querySelectorAll("[data-way]")) {
 }
 
 stage.whenShown((id) => {
-  ways.hidden = !id;
-  document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = !id;
-  if (id) document.getElementById("open").href = `/detail/${id}`;
+  const isUnsealed = stage.isUnsealed(id);
+  const isSealed = Boolean(id) && !isUnsealed;
+  ways.hidden = !isSealed;
+  document.getElementById("ways-unsealed").hidden = !isUnsealed;
+  document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = !isSealed;
+  if (isSealed) document.getElementById("open").href = `/detail/${id}`;
+  if (isUnsealed) document.getElementById("save-unsealed").href = `/events/picture/${id}`;
+});
+document.getElementById("keep-unsealed").addEventListener("click", () => stage.settle(stage.currentPicture(), "keep"));
+document.getElementById("forget-unsealed").addEventListener("click", () => stage.settle(stage.currentPicture(), "forget"));
+
+const incognito = document.getElementById("incognito");
+incognito.addEventListener("change", () => {
+  document.getElementById("incognito-badge").hidden = !incognito.checked;
+  send("/studio/incognito", { on: incognito.checked ? "1" : "0" });
 });
 document.getElementById("seed-last").disabled = document.getElementById("init-shown").disabled = true;
 
@@ -77,7 +95,7 @@ document.getElementById("init-paint").addEventListener("click", () => {
   paintOn(asked.beginSource(), asked.beginParent(), asked.beginMask());
 });
 function paintShown() {
-  const id = stage.currentPicture();
+  const id = sealedPicture();
   if (id) paintOn(`/events/picture/${id}`, id);
 }
 document.getElementById("paint-shown").addEventListener("click", paintShown);
@@ -86,7 +104,8 @@ bind(["Ctrl Enter"], "Make what the form asks for", null);
 bind(["Ctrl ↑", "Ctrl ↓"], "In a prompt: weigh the selection", null);
 bind(["k", "ArrowLeft"], "The newer picture", () => stage.showNext(-1));
 bind(["j", "ArrowRight"], "The older picture", () => stage.showNext(1));
-bind(["o"], "Open the picture shown", () => stage.currentPicture() && document.getElementById("open").click());
+bind(["o"], "Open the picture shown", () => sealedPicture() && document.getElementById("open").click());
+bind(["i"], "Incognito, or no longer", () => incognito.click());
 bind(["a"], "Again, with a new seed", () => goOn("again"));
 bind(["s"], "All that it had into the form, with its seed", () => goOn("same"));
 bind(["r"], "Remix: begin with it", () => goOn("remix"));
