@@ -19,6 +19,8 @@ _NAMES = {
     # "refuse", or "allow": one machine alone uses a vault on a network file system
     "network_vault": ("SAFELIGHT_NETWORK_VAULT", "refuse"),
     "model": ("SAFELIGHT_MODEL", "pocket"),
+    # the folder of LoRA files that the studio offers
+    "loras": ("SAFELIGHT_LORAS", ""),
     "device": ("SAFELIGHT_DEVICE", "auto"),
     "precision": ("SAFELIGHT_PRECISION", "auto"),
     # "on", or "off": the safety checker that some checkpoints bring along blacks pictures out
@@ -44,6 +46,7 @@ class Settings:
     values: Mapping[str, Setting]
     vault: Path
     models: Path
+    loras: Path
     cache: Path
     config: Path
 
@@ -71,19 +74,26 @@ def load_settings(
         )
     if values["safety_checker"].value not in {"on", "off"}:
         raise UsageError(f"safety_checker is '{values['safety_checker'].value}'; it is on or off")
-    vault = values["vault"].value
-    vault_path = Path(vault).expanduser().absolute() if vault else data / "vault"
-    if not vault:
-        values["vault"] = Setting("vault", str(vault_path), "built-in")
+    places = {name: _place(values, name, data) for name in ("vault", "loras")}
     if home is None:
         values["home"] = Setting("home", str(data), "built-in")
     return Settings(
         values=values,
-        vault=vault_path,
+        vault=places["vault"],
         models=data / "models",
+        loras=places["loras"],
         cache=cache,
         config=config / "config.toml",
     )
+
+
+def _place(values: dict[str, Setting], name: str, data: Path) -> Path:
+    """Give the folder that a setting names, or the usual one of that name, and say so in it."""
+    given = values[name].value
+    if given:
+        return Path(given).expanduser().absolute()
+    values[name] = Setting(name, str(data / name), "built-in")
+    return data / name
 
 
 def _folders(home: Path | None) -> tuple[Path, Path, Path]:

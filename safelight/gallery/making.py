@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safelight.workshop.desk import Desk
@@ -21,14 +22,17 @@ class Making:
     desk: pictures laid down to draw from. form: what stood in the studio's form last.
     """
 
-    def __init__(self, vault: "Vault", pipelines: "Pipelines") -> None:
+    def __init__(self, vault: "Vault", pipelines: "Pipelines", loras: Path) -> None:
+        """loras: the folder of LoRA files."""
         from safelight.kit import Kit
         from safelight.workshop import Workshop
+        from safelight.workshop.loras import Loras
 
         self.vault = vault
         self.workshop = Workshop(vault, pipelines)
         self.kit = Kit(vault)
         self.desk = Desk()
+        self.loras = Loras(loras, pipelines.shelf)
         self.form: dict[str, Any] = {}
 
     def close(self) -> None:
@@ -46,6 +50,7 @@ class MakingHolder:
 
     def __init__(self, settings: "Settings") -> None:
         self.open_pipelines: Callable[[], Pipelines] = lambda: _pipelines(settings)
+        self._loras = settings.loras
         self._guard = threading.Lock()
         self._making: Making | None = None
 
@@ -54,7 +59,7 @@ class MakingHolder:
         vault = gallery.vault
         with self._guard:
             if self._making is None or self._making.vault is not vault:
-                self._making = Making(vault, self.open_pipelines())
+                self._making = Making(vault, self.open_pipelines(), self._loras)
                 gallery.on_lock(self._close)
             return self._making
 

@@ -18,8 +18,9 @@ UNIT: Final = 64  # pixels
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
     """One bundle. scale: by which it enlarges, 0 for one that draws. sizes: (width, height) in its
-    own area. loras: file names with scales that are merged into it. paints_only: it draws under a
-    mask alone. tiny: it has a tiny decoder. reuses: it has the pair of graphs to reuse features.
+    own area. loras: file names with scales that are merged into it; base: the bundle that they were
+    added to, else its own name. paints_only: it draws under a mask alone. tiny: it has a tiny
+    decoder. reuses: it has the pair of graphs to reuse features.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Card:
     sampler: str = ""
     schedule: str = ""
     loras: tuple[tuple[str, float], ...] = ()
+    base: str = ""
     paints_only: bool = False
     tiny: bool = False
     reuses: bool = False
@@ -62,7 +64,7 @@ def _card(bundle: "Bundle", name: str) -> Card | None:
         return Card(name=name, family=manifest.family, licence=manifest.licence, scale=scale)
     if manifest.add_on:
         return None
-    defaults = manifest.defaults
+    defaults, loras = manifest.defaults, _loras(bundle)
     return Card(
         name=name,
         family=manifest.family,
@@ -73,7 +75,8 @@ def _card(bundle: "Bundle", name: str) -> Card | None:
         guidance=defaults.guidance_scale,
         sampler=defaults.sampler,
         schedule=defaults.schedule,
-        loras=_loras(bundle),
+        loras=loras,
+        base=manifest.source.name if loras else name,
         paints_only=manifest.unet_channels != manifest.latent_channels,
         tiny=TINY_DECODER in manifest.components,
         reuses=has_pair(manifest),

@@ -264,3 +264,32 @@ def files_of(state):
     """Give all files of the vault, with what they hold."""
     places = (each for each in state.settings.vault.rglob("*") if each.is_file())
     return {place: place.read_bytes() for place in places}
+
+
+def test_a_lora_is_added_and_drawn_with(gallery, state):
+    from tests.export.test_reweight import POCKET, some_lora, weights_of
+
+    folder = state.settings.loras
+    made, _ = some_lora(folder.parent / "drawn", weights_of(POCKET))
+    folder.mkdir()
+    made.rename(folder / "ink.safetensors")
+    page = gallery
+    page.goto(f"{state.origin}/studio")
+    page.get_by_text("LoRA", exact=True).click()
+    add = page.get_by_role("button", name="Add to the model")
+    page.get_by_label("ink", exact=True).fill("much")
+    assert add.is_disabled()
+    page.get_by_label("ink", exact=True).fill("90")
+    add.click()
+    page.get_by_text("the scale of LoRA 'ink' is 90").wait_for()
+    page.get_by_label("ink", exact=True).fill("0.5")
+    add.click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("pocket-ink-0.5", timeout=LONG)
+    page.get_by_text("LoRA: ink.safetensors × 0.5").wait_for()
+    page.get_by_role("textbox", name="Prompt").fill("red apple")
+    page.get_by_label("Steps", exact=True).fill("2")
+    page.get_by_role("button", name="Make", exact=True).click()
+    pictures(page).nth(LATELY).wait_for(timeout=LONG)
+    assert drawn(state)[0].metadata["model"] == "pocket-ink-0.5"
+    page.get_by_label("Model", exact=True).select_option("pocket")
+    expect(page.get_by_label("ink", exact=True)).to_have_value("")

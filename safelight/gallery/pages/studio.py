@@ -36,6 +36,7 @@ __all__ = ["body_limits", "routes"]
 body_limits = {
     "/studio/submit": 1 << 20,
     "/studio/tokens": 1 << 20,
+    "/studio/lora": 1 << 16,
     "/studio/picture": MAX_UPLOAD,
 }
 MAX_NAME = 64
@@ -65,6 +66,8 @@ def studio(request: Request) -> Response:
         kept=making.kit.presets(),
         wordlists=making.kit.wordlists(),
         usual=gallery_of(request).settings["model"],
+        loras=making.loras.names(),
+        loras_folder=str(making.loras.folder),
     )
 
 
@@ -130,6 +133,28 @@ async def upscale(request: Request) -> Response:
     except (EngineError, ApplicationError) as error:
         return refused(error)
     return JSONResponse({"job": job.id, "count": job.count})
+
+
+async def with_loras(request: Request) -> Response:
+    """Add LoRAs to a bundle (`base`, `scales` by name), as a new one; gives its card as JSON."""
+    from export import ExportError
+
+    making = await run_in_threadpool(making_of, gallery_of(request))
+    asked = _object(await read_json(request))
+    base, scales = _text(asked, "base"), _object(asked.get("scales", {}))
+    if not all(isinstance(each, int | float) for each in scales.values()):
+        raise UsageError("the scale of a LoRA is a number")
+    feed = making.workshop.feed
+
+    def told(stage: str, done: float) -> None:
+        feed.tell("lora", stage=stage, done=round(done, 3))
+
+    try:
+        name = await run_in_threadpool(making.loras.add, base, scales, told)
+    except (EngineError, ApplicationError, ExportError) as error:
+        return refused(error)
+    known = cards(making.workshop.pipelines.shelf)
+    return JSONResponse(asdict(next(card for card in known if card.name == name)))
 
 
 async def incognito(request: Request) -> Response:
@@ -287,6 +312,7 @@ routes: Sequence[BaseRoute] = (
     Route("/studio/picture", lay_down, methods=["POST"]),
     Route("/studio/picture/{name}", laid_down),
     Route("/studio/upscale", upscale, methods=["POST"]),
+    Route("/studio/lora", with_loras, methods=["POST"]),
     Route("/studio/incognito", incognito, methods=["POST"]),
     Route("/studio/unsealed/{name}/{verb}", unsealed, methods=["POST"]),
 )

@@ -18,6 +18,18 @@ export function card() {
   return cards.find((each) => each.name === field("model").value) ?? cards[0];
 }
 
+/** Take a model that was just made, and choose it. */
+export function choose(made) {
+  if (!cards.some((each) => each.name === made.name)) {
+    cards.push(made);
+    field("model").append(new Option(made.name, made.name));
+  }
+  field("model").value = made.name;
+  field("model").dispatchEvent(new Event("change", { bubbles: true }));
+  refresh();
+  keep();
+}
+
 const isIncognito = () => document.getElementById("incognito").checked;
 
 /** Give what the form asks for, as the server takes it: fields that are empty are left out. */

@@ -201,9 +201,15 @@ queue.addEventListener("change", (event) => {
 
 stop.addEventListener("click", () => running && send(`/studio/job/${running}/cancel`));
 
+const source = new EventSource("/events");
+
+/** Call back with what the server tells under a name. */
+export function whenTold(name, act) {
+  source.addEventListener(name, (event) => act(JSON.parse(event.data)));
+}
+
 function listen() {
-  const source = new EventSource("/events");
-  const told = (name, act) => source.addEventListener(name, (event) => act(JSON.parse(event.data)));
+  const told = whenTold;
   told("step", stepped);
   told("queue", showQueue);
   told("sealed", (picture) => {

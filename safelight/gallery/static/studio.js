@@ -3,6 +3,7 @@ import { bind } from "./keys.js";
 import { ask, send } from "./safelight.js";
 import * as asked from "./studio-form.js";
 import "./studio-kit.js";
+import "./studio-lora.js";
 import { paint } from "./studio-paint.js";
 import * as stage from "./studio-stage.js";
 
