@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from vault.care import Care
 from vault.connection import translated
@@ -13,11 +13,11 @@ from vault.context import Kind, id_prefix
 from vault.deletion import Progress, Receipt, delete, purge, resume
 from vault.editing import Edit, edit, edit_all, mark
 from vault.envelope import blob_size, open_envelope, record_of, seal_draft
-from vault.errors import BadValueError, DamagedError, NotFoundError
+from vault.errors import BadValueError, DamagedError, NotFoundError, VaultError
 from vault.keys import Keys, Strict, strictly
 from vault.keytree import PAGE_SLOTS
 from vault.layout import FORMAT, Layout, read_header, refuse_network
-from vault.records import Draft, Metadata, Record, timestamp
+from vault.records import BlobSeal, Draft, Metadata, Record, timestamp
 from vault.retention import (
     Expiry,
     Retention,
@@ -36,9 +36,19 @@ __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 
 DRAFTS_A_TRANSACTION = 16
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
+T = TypeVar("T")
+Blobs = list[bytearray | VaultError]
 _BATCH = PAGE_SLOTS  # rows a scan reads before it lets others in
 _CANDIDATES = 64  # records that a search opens at least, as some may not match
 _END = 1 << 63  # above every position
+
+
+def _tried(call: Callable[..., T], *given: Any) -> T | VaultError:
+    """Call, and give the vault's error as a value."""
+    try:
+        return call(*given)
+    except VaultError as error:
+        return error
 
 
 def open_vault(
@@ -159,20 +169,43 @@ class Vault:
         Raises NotFoundError when record or blob do not exist, DamagedError when its file is gone
         or is not what the record vouches for, and then no byte of it.
         """
+        (found,) = self.read_each([(record_id, blob_name)])
+        if isinstance(found, VaultError):
+            raise found
+        return found
+
+    def read_each(self, wanted: Sequence[tuple[str, str]]) -> Blobs:
+        """Return for each (record id, blob name) what `read` returns, or the error that it raises:
+        one look at the vault for all of them.
+        """
         with self._s.shared():
             with self._s.ledger.reading():
-                opened = self._s.find(record_id)
-            seal = Metadata.decode(opened.text).blob(blob_name)
-            if seal is None:
-                raise NotFoundError(f"the record has no blob of the name {blob_name!r}")
-            try:
-                sealed = self._s.blobs.read(seal.file, blob_size(seal))
-            except NotFoundError:
-                with self._s.ledger.reading():
-                    self._s.find(record_id)  # deleted meanwhile: not found, and not damaged
-                raise DamagedError(
-                    "a record's sealed file is gone", hint="Restore it from a backup."
-                ) from None
+                opened = [_tried(self._s.find, record_id) for record_id, _ in wanted]
+            sealed = [
+                each if isinstance(each, VaultError) else _tried(self._sealed, *asked, each)
+                for asked, each in zip(wanted, opened, strict=True)
+            ]
+        return [
+            each if isinstance(each, VaultError) else _tried(self._opened, *each) for each in sealed
+        ]
+
+    def _sealed(
+        self, record_id: str, blob_name: str, opened: Opened
+    ) -> tuple[Opened, BlobSeal, bytearray]:
+        """Read a blob's file as it lies there."""
+        seal = Metadata.decode(opened.text).blob(blob_name)
+        if seal is None:
+            raise NotFoundError(f"the record has no blob of the name {blob_name!r}")
+        try:
+            return opened, seal, self._s.blobs.read(seal.file, blob_size(seal))
+        except NotFoundError:
+            with self._s.ledger.reading():
+                self._s.find(record_id)  # deleted meanwhile: not found, and not damaged
+            raise DamagedError(
+                "a record's sealed file is gone", hint="Restore it from a backup."
+            ) from None
+
+    def _opened(self, opened: Opened, seal: BlobSeal, sealed: bytearray) -> bytearray:
         return open_envelope(self._s.ledger.vault_id, opened.slot, seal, sealed)
 
     def resolve(self, prefix: str) -> str:

@@ -30,6 +30,8 @@ __all__ = ["FACETS", "Catalogue", "Group", "Loading"]
 FACETS = ("model", "sampler", "tags", "albums")
 _KEPT = 8  # results of queries
 _GLANCE = 1.0  # seconds between two looks at what other processes changed
+_WAY = 0.05  # seconds after the last picture that was opened until reading goes on
+_MOST_WAY = 0.3  # seconds that reading waits at most before it goes on for a while
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ class Catalogue:
         self._found: OrderedDict[Query, tuple[int, NDArray[np.int32]]] = OrderedDict()
         self._turn = threading.Condition()
         self._asked, self._done = 1, 0  # looks at the vault
-        self._looked = 0.0
+        self._looked, self._way = 0.0, 0.0
         self._stopped = ""
         self._thread = threading.Thread(target=self._run, name="catalogue", daemon=True)
 
@@ -99,6 +101,12 @@ class Catalogue:
         with self._turn:
             self._stock = Stock(self._stock.version + 1)
             self._found.clear()
+
+    def make_way(self) -> None:
+        """Let reading wait a moment: somebody opens a picture now, and the vault opens one thing at
+        a time.
+        """
+        self._way = time.monotonic() + _WAY
 
     def refresh(self, patience: float = 2.0) -> bool:
         """Read what changed; return whether that was done within `patience` seconds.
@@ -229,6 +237,14 @@ class Catalogue:
             self._stopped = self._stopped or why
             self._turn.notify_all()
 
+    def _halted(self) -> bool:
+        """Make way for those who open pictures, and say whether it is over."""
+        end = time.monotonic() + _MOST_WAY
+        with self._turn:
+            while not self._stopped and (left := min(self._way, end) - time.monotonic()) > 0:
+                self._turn.wait(left)
+            return self._stopped != ""
+
     def _next(self) -> int:
         """Wait for the next look at the vault and return its number; 0: it is over."""
         with self._turn:
@@ -243,7 +259,7 @@ class Catalogue:
         stale = [n for n, mark in enumerate(marks) if n not in pages or pages[n].mark != mark]
         for number in reversed(stale):
             reading = PageReading(self._vault, number)
-            chunk = Chunk(reading.records(lambda: self._stopped != ""), self._zone)
+            chunk = Chunk(reading.records(self._halted), self._zone)
             with self._turn:
                 if self._stopped:
                     return False

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from anyio import CapacityLimiter
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -17,6 +16,7 @@ from safelight.gallery.assets import asset_routes
 from safelight.gallery.faults import http_fault, known_fault
 from safelight.gallery.guard import Guard
 from safelight.gallery.pages.entrance import closed_page, stranger_page
+from safelight.gallery.reader import PictureReader
 from vault import VaultError
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ def create_app(gallery: "Gallery", pages: Sequence[str] = PAGES) -> Starlette:
         lifespan=_lifespan,
     )
     app.state.gallery = gallery
-    # Pictures are opened one after another, since the vault opens one at a time: threads that wait
-    # for each other there would cost a third more.
-    app.state.reader = CapacityLimiter(1)
+    app.state.reader = PictureReader(gallery)
     return app
 
 

@@ -18,7 +18,6 @@ KEEP_ALIVE = 60  # seconds that a browser's connections stay open between two re
 # each hand-over while the catalogue reads, and a screen of thumbnails has hundreds.
 HAND_OVER = 0.0005
 GOODBYE = 2  # seconds that open event streams get when the server stops
-HEADER_BYTES = 16 * 1024
 
 
 def make_server(gallery: "Gallery", address: Address, listener: socket.socket) -> "uvicorn.Server":
@@ -29,6 +28,7 @@ def make_server(gallery: "Gallery", address: Address, listener: socket.socket) -
     import uvicorn
 
     from safelight.gallery.app import create_app
+    from safelight.gallery.protocol import BoundedProtocol
 
     sys.setswitchinterval(HAND_OVER)
     authority = address.authority(listener.getsockname()[1])
@@ -41,8 +41,7 @@ def make_server(gallery: "Gallery", address: Address, listener: socket.socket) -
         log_level="critical",
         lifespan="on",
         ws="none",
-        http="h11",
-        h11_max_incomplete_event_size=HEADER_BYTES,
+        http=BoundedProtocol,
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE,

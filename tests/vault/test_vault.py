@@ -757,3 +757,22 @@ def test_a_key_store_that_does_not_answer_is_no_old_copy():
     assert anchor.is_old_copy
     anchor.reset((1, 3), bytes(16))
     assert not anchor.is_old_copy
+
+
+def test_read_each_gives_what_read_gives_or_the_error(opened):
+    first, second = opened.add([draft(), draft()])
+    name = next(iter(first.blobs))
+    asked = [(first.id, name), ("0" * 32, name), (second.id, "none"), ("no id", name)]
+    found = opened.read_each([*asked, (second.id, name)])
+    assert [found[0], found[4]] == [opened.read(first.id, name), opened.read(second.id, name)]
+    for (record_id, blob), error in zip(asked[1:], found[1:4], strict=True):
+        with pytest.raises(type(error)) as raised:
+            opened.read(record_id, blob)
+        assert str(raised.value) == str(error)
+    assert [type(each) for each in found[1:4]] == [NotFoundError, NotFoundError, BadValueError]
+    for file in (opened.path / "blobs").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    gone = opened.read_each([(first.id, name), (second.id, name)])
+    assert [type(each) for each in gone] == [DamagedError] * 2
+    assert opened.read_each([]) == []

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-from anyio.to_thread import run_sync
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from safelight.gallery.rendering import gallery_of
 from vault import BadValueError, NotFoundError
 
 __all__ = ["media_type", "routes"]
@@ -15,12 +13,12 @@ __all__ = ["media_type", "routes"]
 
 async def thumbnail(request: Request) -> Response:
     """Give a picture's thumbnail."""
-    return await run_sync(_opened, request, "thumbnail", limiter=request.app.state.reader)
+    return await _opened(request, "thumbnail")
 
 
 async def picture(request: Request) -> Response:
     """Give a picture as it is sealed."""
-    return await run_sync(_opened, request, "picture", limiter=request.app.state.reader)
+    return await _opened(request, "picture")
 
 
 def media_type(head: bytes) -> str:
@@ -35,10 +33,9 @@ def media_type(head: bytes) -> str:
     return "image/jpeg" if head.startswith(b"\xff\xd8\xff") else ""
 
 
-def _opened(request: Request, name: str) -> Response:
-    vault, record_id = gallery_of(request).vault, request.path_params["record_id"]
+async def _opened(request: Request, name: str) -> Response:
     try:
-        data = bytes(vault.read(record_id, name))
+        data = await request.app.state.reader.read(request.path_params["record_id"], name)
     except BadValueError:  # no id at all: as unknown as any other
         raise NotFoundError("there is no such record") from None
     if not (kind := media_type(data[:12])):
