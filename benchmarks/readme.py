@@ -27,6 +27,8 @@ SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "sealing": ("500 kB", "seconds"),
     "vault-scale": ("100000", "seconds"),
     "startup": ("seconds",),
+    "gallery": ("seconds",),
+    "gallery-plain": ("seconds",),
 }
 
 
@@ -110,7 +112,7 @@ def _scripts(folder: Path) -> Iterator[str]:
 
 
 def _median(figure: Mapping[str, Any]) -> str:
-    spread = f" ±{figure['variation']:.0%}" if figure["runs"] > 1 else ""
+    spread = f" ±{figure['variation']:.0%}" if figure.get("variation") else ""
     return f"{seconds_text(figure['median'])}{spread}"
 
 
