@@ -74,6 +74,7 @@ class Pipeline:
         self._clock = clock
         self._tokenizers = bundle.tokenizers()
         self._beside = beside
+        self._prepared = 0.0  # seconds of loading that no picture has counted yet
         self._upscalers: dict[str, Upscaler] = {}
         self._stock = Stages(bundle, chosen.backend, self._tokenizers, beside)
         self._repair: Stages | None = None
@@ -114,6 +115,25 @@ class Pipeline:
         bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError
         (OutOfMemoryError with a smaller size) and NotFiniteError while events are taken.
         """
+        return self._run(self._jobs(request, cancelled, inputs, previews))
+
+    def prepare(self, request: GenerationRequest) -> float:
+        """Load all that a request takes into which no pictures go; gives the seconds it took, which
+        the next picture's own `load` counts. Before `generate`, in any thread; raises as that does.
+        """
+        job = next(self._jobs(request, lambda: False, NO_INPUTS, LATENT_RGB))
+        seconds, _ = self._load_for(job)
+        self._prepared += seconds
+        return seconds
+
+    def _jobs(
+        self,
+        request: GenerationRequest,
+        cancelled: Callable[[], bool],
+        inputs: Inputs,
+        previews: str,
+    ) -> Iterator[Job]:
+        """Check a request, and give a job for each of its pictures."""
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
         check_reuse(request, self._bundle.manifest, self._backend.precision)
@@ -129,7 +149,7 @@ class Pipeline:
         if request.refiner:
             refiner = self._stock.refiner(request.refiner)
             refiner_texts = (self._plan(request, steps, refiner),)
-        jobs = (
+        return (
             Job(
                 request=request.of_picture(index),
                 inputs=inputs,
@@ -144,7 +164,6 @@ class Pipeline:
             )
             for index in range(request.count)
         )
-        return self._run(jobs)
 
     def _run(self, jobs: Iterator[Job]) -> Iterator[Event]:
         for job in jobs:
@@ -159,15 +178,8 @@ class Pipeline:
         if job.cancelled():
             return None
         request = job.request
-        size = (request.height, request.width)
-        halves, tokens = job.texts.halves, job.texts.tokens
-        network: Callable[[], object] = partial(self._stock.load, request, halves, tokens, *size)
-        row_by_row = self._stock.row_by_row(request, job.texts, job.inputs, job.passes)
-        if not row_by_row:
-            network = partial(self._stock.steps, job.passes[0], halves, tokens)
-        width, height = request.final_size
-        load = self._load(network, (height, width), job.decoder, request.vae_tiling)
-        load += self._load_refiner(job)
+        load, row_by_row = self._load_for(job)
+        load, self._prepared = load + self._prepared, 0.0
         repairs: tuple[str, ...] = ()
         start = self._clock()
         texts = _embedded(job, self._stock)
@@ -215,6 +227,19 @@ class Pipeline:
         picture = self._describe(job, pixels, seconds, repairs)
         reason = picture.reason + self._stock.how(row_by_row)
         return replace(picture, flagged=flagged, reason=reason)
+
+    def _load_for(self, job: Job) -> tuple[float, str]:
+        """Load what a job takes; gives the seconds, and why the host runs its loop, if it does."""
+        request = job.request
+        size = (request.height, request.width)
+        halves, tokens = job.texts.halves, job.texts.tokens
+        network: Callable[[], object] = partial(self._stock.load, request, halves, tokens, *size)
+        row_by_row = self._stock.row_by_row(request, job.texts, job.inputs, job.passes)
+        if not row_by_row:
+            network = partial(self._stock.steps, job.passes[0], halves, tokens)
+        width, height = request.final_size
+        load = self._load(network, (height, width), job.decoder, request.vae_tiling)
+        return load + self._load_refiner(job), row_by_row
 
     def _load(
         self,

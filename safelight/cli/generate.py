@@ -174,6 +174,7 @@ def generate(
     """
     from safelight.addons import read_controls
     from safelight.canvas import open_canvas
+    from safelight.cli.ahead import loading_ahead
     from safelight.cli.making import Drawing, Sink, make
     from safelight.settings import load_settings
 
@@ -218,10 +219,16 @@ def generate(
     }
     steering = read_controls(control or ())
     given["controls"] = steering.controls
-    with nullcontext() if incognito else access.open() as vault:
+    if not incognito:
+        access.summary()  # without a vault nothing needs to be loaded
+    plain = not (control or init or mask or prompts)
+    with (
+        loading_ahead(chosen, orders, given, plain=plain) as ahead,
+        nullcontext() if incognito else access.open() as vault,
+    ):
         drawing = Drawing(steering.inputs, open_canvas(init, mask, vault))
         sink = Sink(vault, to, json, prompts is not None, again)
-        make(chosen, orders, given, drawing, sink)
+        make(chosen, orders, given, drawing, sink, ahead)
         if vault is not None:
             _look_after(vault)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safelight.cli.ahead import Ahead, open_pipeline
 from safelight.cli.reveal import write_new
 from safelight.console import line, note
 
@@ -71,17 +72,17 @@ def make(
     given: dict[str, Any],
     drawing: Drawing,
     sink: Sink,
+    ahead: Ahead | None,
 ) -> None:
-    from engine import choose
-    from engine.replicas import pipeline_for
-    from safelight.addons import open_beside
+    """Draw and report. ahead: what loads the model of the one plain request, if that is all."""
     from safelight.orders import requests
     from safelight.resume import marks_of
     from safelight.shelf import Shelf
     from safelight.studio import Studio
 
     shelf = Shelf(settings.models, settings.cache)
-    bundle = shelf.open(settings["model"])
+    loaded = None if ahead is None else ahead.result()
+    bundle = shelf.open(settings["model"]) if loaded is None else loaded.bundle
     inputs = drawing.inputs
     if drawing.canvas is not None:
         inputs, size = drawing.canvas.fitted(inputs, given, bundle.manifest)
@@ -98,12 +99,9 @@ def make(
     if not ready:
         _end(sink)
         return
-    beside = open_beside(shelf, ready)
-    choice = choose(settings["device"], settings["precision"], settings.cache)
-    note(f"{bundle.name} on {choice.reason}")
-    checked = settings["safety_checker"] == "on"
-    pipeline = pipeline_for(bundle, choice, check_safety=checked, beside=beside)
-    _drain(Studio(pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
+    loaded = loaded or open_pipeline(settings, shelf, bundle, ready)
+    note(f"{bundle.name} on {loaded.choice.reason}")
+    _drain(Studio(loaded.pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
     _end(sink)
     if sink.flagged:
         note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')

@@ -186,8 +186,22 @@ def test_a_wrong_passphrase_is_locked_and_tells_nothing(home, tmp_path):
     assert "hunter2" not in done.stderr
 
 
+def test_the_vaults_no_comes_before_the_models_and_both_alone(home, tmp_path):
+    wrong = tmp_path / "wrong"
+    wrong.write_text("hunter2")
+    key = ("--passphrase-file", str(wrong))
+    for model in ("pocket", "poket"):  # the one loads beside the vault, the other fails there
+        done = home.run("generate", "x", "--model", model, *QUICK, *key, status=3)
+        assert len(done.stderr.splitlines()) <= 2
+        assert "poket" not in done.stderr
+    done = home.run("generate", "x", "--model", "poket", "--incognito", "--to", "x.png", status=6)
+    assert "did you mean 'pocket'" in done.stderr
+
+
 def test_a_vault_that_is_not_there_is_not_found(tmp_path):
     home = Home(tmp_path)
+    done = home.run("generate", "x", "--model", "poket", status=5)
+    assert "safelight init" in done.stderr  # and nothing was loaded for it
     assert "safelight init" in home.run("ls", status=5).stderr
 
 

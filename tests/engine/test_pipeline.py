@@ -22,6 +22,7 @@ from engine import (
     RequestError,
     Step,
 )
+from engine.control import Control
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR
 from engine.repairs import TILES_REPAIR
 
@@ -116,6 +117,40 @@ def test_seconds_come_from_the_clock_that_was_given(bundle):
     assert pictures[0].seconds.denoise == 11.0
     assert (pictures[0].seconds.load, pictures[0].seconds.text) == (1.0, 1.0)
     assert pictures[0].seconds.decode == 1.0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"guidance_scale": 1.0, "width": 64},
+        {"prompt": "red apple, " * 60, "hires_scale": 1.5, "hires_strength": 0.6},
+    ],
+    ids=["plain", "unguided", "long and enlarged"],
+)
+def test_what_is_prepared_is_all_that_the_picture_takes(bundle, given):
+    backend = CountingBackend(FakeBackend())
+    ticks = iter(range(1000))
+    pipeline = Pipeline(bundle, backend, clock=lambda: float(next(ticks)))
+    made = request(bundle, **given)
+    assert pipeline.prepare(made) == 1.0
+    loads = list(backend.loads)
+    assert {place for place, _, _ in loads} == {"text_encoder", "unet", "vae_decoder"}
+    (first, second), _ = draw(pipeline, replace(made, count=2))
+    if "hires_scale" not in given:  # the second pass has another size
+        assert backend.loads == loads
+    assert (first.seconds.load, second.seconds.load) == (2.0, 1.0)  # the first counts both
+    assert np.array_equal(first.pixels, pixels(bundle, **given))
+
+
+def test_what_cannot_be_prepared_says_so_as_drawing_it_does(bundle):
+    pipeline = Pipeline(bundle, FakeBackend())
+    made = replace(request(bundle), controls=(Control(model="edges"),))
+    with pytest.raises((BundleError, RequestError)) as drawing:
+        pipeline.generate(made)
+    with pytest.raises(drawing.type) as preparing:
+        pipeline.prepare(made)
+    assert str(preparing.value) == str(drawing.value)
 
 
 def test_a_preview_shows_the_latents_of_its_step(bundle):

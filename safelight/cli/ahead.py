@@ -1,0 +1,102 @@
+"""A plain request's model is loaded while the vault is opened: neither waits for the other."""
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine import Bundle, Choice
+    from engine.pipeline import Pipeline
+    from engine.replicas import Replicas
+    from engine.request import GenerationRequest
+    from safelight.settings import Settings
+    from safelight.shelf import Shelf
+
+__all__ = ["Ahead", "Loaded", "loading_ahead", "open_pipeline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model on its device, ready to draw."""
+
+    bundle: "Bundle"
+    choice: "Choice"
+    pipeline: "Pipeline | Replicas"
+
+
+class Ahead:
+    """Loads in a thread of its own; `result` waits for it."""
+
+    def __init__(self, settings: "Settings", order: dict[str, Any], given: dict[str, Any]) -> None:
+        """order: the one request; given: what flags say beside it."""
+        self._asked = (settings, order, given)
+        self._loaded: Loaded | None = None
+        self._error: Exception | None = None
+        # No daemon: a process that ends while the runtime compiles would crash.
+        self._thread = threading.Thread(target=self._run, name="ahead")
+        self._thread.start()
+
+    def result(self) -> Loaded:
+        """Give the loaded model. Raises what loading it raised."""
+        self._thread.join()
+        if self._loaded is None:
+            raise self._error or RuntimeError("nothing was loaded")
+        return self._loaded
+
+    def wait(self) -> None:
+        """Wait for its end, whatever that is."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._loaded = _load(*self._asked)
+        except Exception as error:  # noqa: BLE001 - raised again where the result is asked for
+            self._error = error
+
+
+@contextmanager
+def loading_ahead(
+    settings: "Settings", orders: list[dict[str, Any]], given: dict[str, Any], *, plain: bool
+) -> Generator[Ahead | None]:
+    """Load during the block where that is known to be wanted: `plain` says that no picture goes in,
+    and that no request may turn out to be made already.
+    """
+    ahead = Ahead(settings, orders[0], given) if plain and len(orders) == 1 else None
+    try:
+        yield ahead
+    finally:
+        if ahead is not None:
+            ahead.wait()
+
+
+def open_pipeline(
+    settings: "Settings", shelf: "Shelf", bundle: "Bundle", ready: "list[GenerationRequest]"
+) -> Loaded:
+    """Choose the device and give a pipeline for the requests; networks are loaded as it draws."""
+    from engine import choose
+    from engine.replicas import pipeline_for
+    from safelight.addons import open_beside
+
+    beside = open_beside(shelf, ready)
+    choice = choose(settings["device"], settings["precision"], settings.cache)
+    checked = settings["safety_checker"] == "on"
+    pipeline = pipeline_for(bundle, choice, check_safety=checked, beside=beside)
+    return Loaded(bundle, choice, pipeline)
+
+
+def _load(settings: "Settings", order: dict[str, Any], given: dict[str, Any]) -> Loaded:
+    from engine.backends import StepBackend
+    from engine.pipeline import Pipeline
+    from safelight.orders import requests
+    from safelight.shelf import Shelf
+
+    shelf = Shelf(settings.models, settings.cache)
+    bundle = shelf.open(settings["model"])
+    (request,) = requests(bundle, [order], given)
+    loaded = open_pipeline(settings, shelf, bundle, [request])
+    # A card's graphs belong to the thread that captured them: there the first picture loads.
+    if isinstance(loaded.pipeline, Pipeline) and not isinstance(loaded.choice.backend, StepBackend):
+        loaded.pipeline.prepare(request)
+    return loaded
