@@ -3,10 +3,11 @@
 usage: python -m benchmarks.sealing [FOLDER]   (the folder decides which disk is measured)
 """
 
+import fcntl
+import itertools
 import os
 import secrets
 import shutil
-import sqlite3
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 from benchmarks.measure import interleave, save, summary
 from vault import BlobDraft, Draft, Kind, MemoryKeyStore, create
+from vault.connection import connect
+from vault.sealing import sealed_blob_size
 
 __all__ = ["main"]
 
@@ -35,45 +38,57 @@ def drafts(size: int) -> list[Draft]:
 
 
 def plain(folder: Path, size: int) -> Callable[[], None]:
-    """Give the same durable writes in the clear: the same files, syncs, renames and transaction.
+    """Give the system calls of `Vault.add` in the clear: the same looks at the index, lock, files,
+    syncs, renames and rows, in the same schema and order.
 
-    Per blob: exclusive file, fsync, rename, fsync of both folders. Then one SQLite transaction
-    with the vault's settings that changes three rows: page (6 kB), root, record.
+    Per file: exclusive, fixed times, fsync; then renames into two of 256 folders, each synced, and
+    one sync of where they came from. Then one SQLite transaction with the vault's settings: record
+    (its id is indexed), page (6 kB), root, state.
     """
-    for name in ("incoming", "blobs"):
+    for name in ("incoming", *(f"blobs/{shard:02x}" for shard in range(256))):
         (folder / name).mkdir(parents=True)
-    index = sqlite3.connect(folder / "index.sqlite", isolation_level=None)
-    for pragma in ("journal_mode=DELETE", "synchronous=EXTRA", "secure_delete=ON"):
-        index.execute(f"PRAGMA {pragma}")
-    index.execute("CREATE TABLE page (no INTEGER PRIMARY KEY, sealed BLOB)")
-    index.execute("CREATE TABLE root (no INTEGER PRIMARY KEY, sealed BLOB)")
-    index.execute("CREATE TABLE record (pos INTEGER PRIMARY KEY, meta BLOB)")
-    payload = {length: secrets.token_bytes(length) for length in (size, THUMBNAIL)}
-    page = secrets.token_bytes(64 * 88 + 28)  # as many slots as the vault writes here
-
-    def write(data: bytes) -> None:
-        name = secrets.token_hex(16)
-        draft = folder / "incoming" / name
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-        os.close(descriptor)
-        draft.rename(folder / "blobs" / name)
-        for parent in ("incoming", "blobs"):
-            descriptor = os.open(folder / parent, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+    incoming, blobs, lock = (_open(folder / name) for name in ("incoming", "blobs", "."))
+    (folder / "index.sqlite").touch(0o600)
+    index = connect(folder / "index.sqlite", fresh=True)
+    looks = [f"{folder}/index.sqlite{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
+    # As long as what is sealed: prefix and tags, slots, sealed rows.
+    files = [secrets.token_bytes(sealed_blob_size(length + 24)) for length in (size, THUMBNAIL)]
+    page, root = secrets.token_bytes(64 * 88 + 28), secrets.token_bytes(420)
+    meta = secrets.token_bytes(METADATA + 320)
+    positions = itertools.count()
 
     def run() -> None:
-        for data in payload.values():
-            write(data)
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        names = []
+        for data in files:
+            names.append(secrets.token_hex(16))
+            file = os.open(names[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=incoming)
+            os.write(file, data)
+            os.utime(file, ns=(0, 0))
+            os.fsync(file)
+            os.close(file)
+        for name in names:
+            shard = os.open(name[:2], os.O_RDONLY | os.O_DIRECTORY, dir_fd=blobs)
+            os.rename(name, name, src_dir_fd=incoming, dst_dir_fd=shard)
+            os.fsync(shard)
+            os.close(shard)
+        os.fsync(incoming)
+        for look in looks:
+            os.path.lexists(look)
+        number = next(positions)
         index.execute("BEGIN IMMEDIATE")
-        index.execute("INSERT OR REPLACE INTO page VALUES (0, ?)", (page,))
-        index.execute("INSERT OR REPLACE INTO root VALUES (0, ?)", (page[:512],))
-        index.execute("INSERT INTO record (meta) VALUES (?)", (page[:METADATA],))
+        index.execute("INSERT INTO record VALUES (?, ?, ?)", (number, os.urandom(16), meta))
+        index.execute("INSERT OR REPLACE INTO page VALUES (?, ?)", (number // 64, page))
+        index.execute("INSERT OR REPLACE INTO root VALUES (0, ?)", (root,))
+        index.execute("INSERT OR REPLACE INTO state VALUES (0, ?, 0, ?)", (root[:16], number))
         index.execute("COMMIT")
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
     return run
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def main() -> None:

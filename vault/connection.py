@@ -81,7 +81,7 @@ def preflight(index: Path, known: Identity | None = None) -> tuple[bool, Identit
     another user. Opening the index here would drop SQLite's POSIX locks: it is only `lstat`ed.
     """
     try:
-        status = _regular(index)
+        status = _regular(str(index))
     except FileNotFoundError:
         raise DamagedError(
             "the vault's index is gone", hint="Restore index.sqlite from a backup."
@@ -98,10 +98,10 @@ def preflight(index: Path, known: Identity | None = None) -> tuple[bool, Identit
                     f"{index.name}{suffix} lies beside the index; this program never makes one",
                     hint="Move it away if you put it there.",
                 )
-        return _journal_lies_there(Path(f"{index}-journal")), identity
+        return _journal_lies_there(f"{index}-journal"), identity
 
 
-def _journal_lies_there(journal: Path) -> bool:
+def _journal_lies_there(journal: str) -> bool:
     try:
         size = _regular(journal).st_size
         if size == 0:
@@ -172,19 +172,20 @@ def _translate(error: sqlite3.Error) -> VaultError:
     return DamagedError("the index is not readable as a database of this program")
 
 
-def _regular(path: Path) -> os.stat_result:
+def _regular(path: str) -> os.stat_result:
     """Return the status of a regular file of ours, by `lstat`; raises FileNotFoundError."""
     try:
-        status = path.lstat()
+        status = os.lstat(path)
     except PermissionError as error:
-        raise StorageError(f"{path.name} may not be looked at") from error
+        raise StorageError(f"{Path(path).name} may not be looked at") from error
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+        return status
+    name = Path(path).name
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedError(f"{path.name} is not a regular file", hint="The folder was changed.")
-    if status.st_uid != os.geteuid():
-        raise StorageError(
-            f"{path.name} belongs to another user", hint="Open the vault as the user who made it."
-        )
-    return status
+        raise DamagedError(f"{name} is not a regular file", hint="The folder was changed.")
+    raise StorageError(
+        f"{name} belongs to another user", hint="Open the vault as the user who made it."
+    )
 
 
 def _set_pragmas(connection: sqlite3.Connection) -> None:
