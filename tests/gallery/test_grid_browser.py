@@ -134,3 +134,10 @@ def test_only_what_shows_is_in_the_page(gallery, state):
     last.wait_for()
     assert gallery.locator(".cell").count() < 120
     assert last.evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 128
+
+
+def test_a_key_locks(gallery, state):
+    gallery.locator("#cells:focus").wait_for()
+    press(gallery, "L")
+    gallery.get_by_role("heading", name="Locked").wait_for()
+    assert state.is_locked

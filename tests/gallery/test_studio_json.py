@@ -43,9 +43,12 @@ FORM = st.fixed_dictionaries(
         "name": st.text(max_size=70) | ANY,
         "lines": st.text(max_size=40) | ANY,
         "prompt": st.text(max_size=20) | ANY,
+        "incognito": st.booleans() | ANY,
+        "base": st.just("pocket") | ANY,
+        "scales": st.dictionaries(st.text(max_size=5), SCALARS, max_size=3) | ANY,
     },
 )
-PATHS = ("submit", "tokens", "upscale", "kit/preset", "kit/style", "kit/wordlist")
+PATHS = ("submit", "tokens", "upscale", "lora", "kit/preset", "kit/style", "kit/wordlist")
 
 
 @pytest.fixture(scope="module")

@@ -119,6 +119,7 @@ document.addEventListener("keydown", (event) => {
 
 bind(["?"], "Show the keys of this page", showHelp);
 bind(["Esc Esc"], "Lock at once", null);
+bind(["L"], "Lock", lock);
 
 document.addEventListener("htmx:response:error", async (event) => {
   const raw = event.detail?.ctx?.response?.raw;
