@@ -4,7 +4,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from engine import Bundle, Choice
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from safelight.shelf import Shelf
 
 __all__ = ["Ahead", "Loaded", "loading_ahead", "open_pipeline"]
+
+CARDS: Final = ("cuda", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,12 @@ def loading_ahead(
     settings: "Settings", orders: list[dict[str, Any]], given: dict[str, Any], *, plain: bool
 ) -> Generator[Ahead | None]:
     """Load during the block where that is known to be wanted: `plain` says that no picture goes in,
-    and that no request may turn out to be made already.
+    and that no request may turn out to be made already. Not for cards: what is current on one, and
+    the graphs that were captured there, belong to a thread.
     """
-    ahead = Ahead(settings, orders[0], given) if plain and len(orders) == 1 else None
+    on_card = settings["device"].partition(":")[0] in CARDS
+    begins = plain and len(orders) == 1 and not on_card
+    ahead = Ahead(settings, orders[0], given) if begins else None
     try:
         yield ahead
     finally:
@@ -87,7 +92,6 @@ def open_pipeline(
 
 
 def _load(settings: "Settings", order: dict[str, Any], given: dict[str, Any]) -> Loaded:
-    from engine.backends import StepBackend
     from engine.pipeline import Pipeline
     from safelight.orders import requests
     from safelight.shelf import Shelf
@@ -96,7 +100,6 @@ def _load(settings: "Settings", order: dict[str, Any], given: dict[str, Any]) ->
     bundle = shelf.open(settings["model"])
     (request,) = requests(bundle, [order], given)
     loaded = open_pipeline(settings, shelf, bundle, [request])
-    # A card's graphs belong to the thread that captured them: there the first picture loads.
-    if isinstance(loaded.pipeline, Pipeline) and not isinstance(loaded.choice.backend, StepBackend):
+    if isinstance(loaded.pipeline, Pipeline):
         loaded.pipeline.prepare(request)
     return loaded

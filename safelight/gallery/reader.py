@@ -32,12 +32,15 @@ class PictureReader:
         self._gallery.catalogue.make_way()
         loop = asyncio.get_running_loop()
         found: asyncio.Future[bytes] = loop.create_future()
+        if self._task is not None and self._task.get_loop() is not loop:  # that one has ended
+            self._task, self._waiting = None, []
         self._waiting.append(((record_id, name), found))
-        if self._task is None or self._task.get_loop() is not loop:
+        if self._task is None:
             self._task = loop.create_task(self._work())
         return await found
 
     async def _work(self) -> None:
+        asked: list[tuple[tuple[str, str], asyncio.Future[bytes]]] = []
         try:
             while self._waiting:
                 asked, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
@@ -52,6 +55,8 @@ class PictureReader:
                         future.set_result(result)
         finally:
             self._task = None
+            for _, future in asked:
+                future.cancel()  # of no effect but where the server stops in between
 
     def _read_each(self, wanted: list[tuple[str, str]]) -> "list[bytes | Exception]":
         try:
