@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Tests run offline in every sense; two threads are what the smallest machine has.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-long lint types unit bench bench-micro bench-micro-save bench-peers pocket accept-gpu test-gpu-libs clean
+.PHONY: demo test test-late test-long lint types unit bench bench-micro bench-micro-save bench-peers pocket accept-gpu test-gpu-libs clean
 
 # The runtime alone: no torch. Python compiles what it imports; the rest would be 60 MB for nothing.
 $(VENV)/runtime: pyproject.toml
@@ -38,6 +38,10 @@ unit: $(VENV)/dev
 	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs' -n auto --maxprocesses 4 --dist loadfile --benchmark-disable
 
 test: lint types unit
+
+# The gallery in a browser on a machine that answers late: what a person does must not be lost.
+test-late: $(VENV)/dev
+	SAFELIGHT_TEST_DELAY=0.6 $(BIN)/python -m pytest tests/gallery -m browser -n auto --maxprocesses 4 --dist loadfile
 
 test-long: $(VENV)/dev
 	$(BIN)/python -m pytest -m 'not gpu and not gpu_libs' --override-ini=addopts='--import-mode=importlib -p no:schemathesis --strict-markers -ra --durations=20'

@@ -1,6 +1,8 @@
 """A gallery over a small real vault: in this process for most tests, behind a browser for some."""
 
+import asyncio
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -125,12 +127,33 @@ def client(state, browser_session):
     return browser_session
 
 
+class Late:
+    """The gallery on a busy machine: every second answer is late, by up to so many seconds."""
+
+    def __init__(self, app, seconds):
+        self._app, self._seconds = app, seconds
+        self._choose = Random(secrets.randbits(32))  # noqa: S311 - delays, no secret
+
+    async def __call__(self, scope, receive, send):
+        async def late(message):
+            if message["type"] == "http.response.start" and self._choose.random() < 0.5:
+                await asyncio.sleep(self._choose.random() * self._seconds)
+            await send(message)
+
+        await self._app(scope, receive, late if scope["type"] == "http" else send)
+
+
 @pytest.fixture
 def served(state):
-    """Serve the gallery on a real socket, locked; gives the address to open."""
+    """Serve the gallery on a real socket, locked; gives the address to open.
+
+    SAFELIGHT_TEST_DELAY: seconds by which answers are late, for `make test-late`.
+    """
     address = Address(host=random_loopback())
     with listen(address) as listener:
         server = make_server(state, address, listener)
+        if delay := float(os.environ.get("SAFELIGHT_TEST_DELAY", "0")):
+            server.config.app = Late(server.config.app, delay)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         while not server.started:
