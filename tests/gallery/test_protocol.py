@@ -32,6 +32,13 @@ def answer(connection, *parts):
         return ""
 
 
+def has_hung_up(connection):
+    try:
+        return connection.recv(1) == b""
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+
+
 def test_an_ordinary_head_passes_in_pieces(line):
     connection, host = line
     head = f"{HEAD.format(host=host)}Cookie: {'x' * 8000}\r\n\r\n".encode()
@@ -57,9 +64,10 @@ def test_a_head_that_is_too_long_is_refused(line, more):
 @pytest.mark.parametrize("start", ["GET /", "GET / HTTP/1.1\r\nX: "], ids=["address", "header"])
 def test_a_line_without_an_end_is_cut_off(line, start):
     connection, _ = line
+    # It may hang up before all of it is sent: then the answer is lost with what was not read.
     said = answer(connection, start.encode(), *[b"x" * 4096] * 200)
     assert said == "" or said.endswith("400 Bad Request")
-    assert connection.recv(1) == b"" or said == ""
+    assert has_hung_up(connection)
 
 
 @pytest.mark.parametrize(
