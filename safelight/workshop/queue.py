@@ -227,7 +227,7 @@ class Workshop:
             self._jobs.clear()
             self._ended.clear()
             self._preview = (0, b"")
-        self.unsealed.clear()
+        self.unsealed.close()
         self.pipelines.forget()
         self.feed.tell("closed")
 

@@ -33,6 +33,7 @@ class Unsealed:
 
     def __init__(self) -> None:
         self._drafts: OrderedDict[str, Draft] = OrderedDict()
+        self._is_closed = False
         self._guard = threading.Lock()
 
     def add(self, drafts: "Sequence[Draft]") -> list[Name]:
@@ -44,7 +45,7 @@ class Unsealed:
             for draft in drafts:
                 name = Name(secrets.token_hex(16))
                 names.append(name)
-                if draft.kind is Kind.PICTURE:
+                if draft.kind is Kind.PICTURE and not self._is_closed:
                     self._drafts[name.id] = draft
             while len(self._drafts) > MOST or self._size() > MAX_BYTES:
                 self._drafts.popitem(last=False)
@@ -66,11 +67,13 @@ class Unsealed:
     def put_back(self, name: str, draft: "Draft") -> None:
         """Keep a picture that was taken under its old name: what was to be done with it failed."""
         with self._guard:
-            self._drafts[name] = draft
+            if not self._is_closed:
+                self._drafts[name] = draft
 
-    def clear(self) -> None:
-        """Forget them all."""
+    def close(self) -> None:
+        """Forget them all, and what a step that is slower than the lock still brings."""
         with self._guard:
+            self._is_closed = True
             self._drafts.clear()
 
     def _size(self) -> int:

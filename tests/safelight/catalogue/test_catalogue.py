@@ -3,6 +3,7 @@
 import copy
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from random import Random
@@ -344,3 +345,26 @@ def test_a_fault_while_reading_ends_it_and_is_said_without_any_text_of_records()
     assert "secret" not in made.loading.stopped
     assert made.count() == 0
     made.forget()
+
+
+def test_reading_makes_way_for_who_looks_and_still_ends(opened, monkeypatch):
+    monkeypatch.setattr("safelight.catalogue.catalogue._WAY", 600.0)  # somebody looks all the time
+    made = Catalogue(opened, zone=UTC, clock=opened.clock)
+    made.make_way()
+    made.start()
+    assert not made.refresh(0.1)  # it waits
+    assert made.refresh(30)  # though not for ever
+    assert made.loading.finished
+    made.forget()
+
+
+def test_a_lock_does_not_wait_for_reading_that_makes_way(opened, monkeypatch):
+    for name in ("_WAY", "_MOST_WAY"):
+        monkeypatch.setattr(f"safelight.catalogue.catalogue.{name}", 600.0)
+    made = Catalogue(opened, zone=UTC, clock=opened.clock)
+    made.make_way()
+    made.start()
+    assert not made.refresh(0.1)
+    began = time.monotonic()
+    made.forget()
+    assert time.monotonic() - began < 60  # and not 600

@@ -522,3 +522,8 @@ def test_incognito_pictures_are_few_and_the_oldest_make_room(monkeypatch):
     (attempt,) = held.add([Draft(kind=Kind.ATTEMPT, metadata={})])
     assert held.find(attempt.id) is None
     assert held.find(names[1]) is not None
+    taken = held.take(names[1])
+    held.close()
+    held.put_back(names[1], taken)
+    late = held.add([draft])[0].id  # of a step that was slower than the lock
+    assert [held.find(name) for name in (*names, late)] == [None] * 5
