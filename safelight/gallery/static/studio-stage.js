@@ -14,7 +14,7 @@ const MOST = 60; // pictures in the strip
 const LEADING = 4000; // milliseconds for which a finished picture stands before a preview covers it
 
 let current = ""; // the record that is shown, or nothing while a preview is
-let chosen = 0; // when somebody chose a picture of the strip, by the page's clock
+let chosen = -Infinity; // when somebody chose a picture of the strip, by the page's clock
 let running = "";
 let onShow = () => {};
 const unsealed = new Set(); // ids of incognito pictures
