@@ -22,7 +22,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(ExitStatus.GOOD)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border before the shell
-        sys.exit(_report(error))
+        from safelight.cli.ahead import leave
+
+        leave(_report(error))
 
 
 def _report(error: BaseException) -> int:

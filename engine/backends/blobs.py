@@ -145,6 +145,10 @@ class BlobCache:
         return state.st_uid == os.getuid() and not state.st_mode & 0o022
 
     def _prune(self, keep: Path) -> None:
+        for partial in self._folder.glob("*.partial"):  # of a process that was killed
+            with contextlib.suppress(FileNotFoundError):
+                if self._now() - partial.stat().st_mtime > DAY:
+                    partial.unlink()
         found = [(path, path.stat()) for path in self._folder.glob("*.blob")]
         found.sort(key=lambda each: each[1].st_mtime_ns)
         total = sum(state.st_size for _, state in found)

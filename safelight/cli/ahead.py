@@ -1,10 +1,12 @@
 """A plain request's model is loaded while the vault is opened: neither waits for the other."""
 
+import os
+import sys
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
     from engine import Bundle, Choice
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
     from safelight.settings import Settings
     from safelight.shelf import Shelf
 
-__all__ = ["Ahead", "Loaded", "loading_ahead", "open_pipeline"]
+__all__ = ["Ahead", "Loaded", "leave", "loading_ahead", "open_pipeline"]
 
+NAME: Final = "ahead"  # of the thread
 CARDS: Final = ("cuda", "tensorrt", "torch")
 
 
@@ -37,7 +40,7 @@ class Ahead:
         self._loaded: Loaded | None = None
         self._error: Exception | None = None
         # No daemon: a process that ends while the runtime compiles would crash.
-        self._thread = threading.Thread(target=self._run, name="ahead")
+        self._thread = threading.Thread(target=self._run, name=NAME)
         self._thread.start()
 
     def result(self) -> Loaded:
@@ -64,16 +67,27 @@ def loading_ahead(
 ) -> Generator[Ahead | None]:
     """Load during the block where that is known to be wanted: `plain` says that no picture goes in,
     and that no request may turn out to be made already. Not for cards: what is current on one, and
-    the graphs that were captured there, belong to a thread.
+    the graphs that were captured there, belong to a thread. A block that fails leaves it loading:
+    who typed a wrong passphrase hears so at once, and not when a model is compiled.
     """
     on_card = settings["device"].partition(":")[0] in CARDS
     begins = plain and len(orders) == 1 and not on_card
     ahead = Ahead(settings, orders[0], given) if begins else None
-    try:
-        yield ahead
-    finally:
-        if ahead is not None:
-            ahead.wait()
+    yield ahead  # when the block fails, the process is about to `leave`
+    if ahead is not None:
+        ahead.wait()
+
+
+def leave(status: int) -> NoReturn:
+    """End the process with a status. Where a model is still being loaded, at once: that may take
+    minutes, nobody waits for it any more, and the vault has been closed.
+    """
+    if any(thread.name == NAME for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody reads it any more
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def open_pipeline(

@@ -302,6 +302,15 @@ def test_the_cache_is_bounded_and_keeps_what_was_used_last(tmp_path):
     assert sorted(path.stem for path in tmp_path.glob("*.blob")) == ["a", "c", "d"]
 
 
+def test_what_a_killed_process_left_half_written_is_swept_after_a_day(tmp_path):
+    now = time.time()
+    for name, hours in (("old", 25), ("young", 23)):
+        (tmp_path / f"{name}.partial").write_bytes(bytes(100))
+        os.utime(tmp_path / f"{name}.partial", (now - hours * 3600, now - hours * 3600))
+    BlobCache(tmp_path, now=lambda: now).put("a", bytes(100))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.blob", "young.partial"]
+
+
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path):
     (tmp_path / "file").write_text("in the way")
     cache = BlobCache(tmp_path / "file")
