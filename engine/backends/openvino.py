@@ -22,6 +22,7 @@ from engine.backends.blobs import Blob, BlobCache
 from engine.backends.buffers import fill
 from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.rewrites import VERSION, rewrite
+from engine.backends.weights import weights_to_bf16
 from engine.cores import core_limit
 from engine.devicenames import no_openvino_device
 from engine.errors import BundleError, DeviceError
@@ -229,6 +230,8 @@ class OpenVinoBackend:
             for by_kernel, made in self._own:
                 by_kernel(runtime(), graph, made)
             rewrite(runtime(), graph)
+            if self.hint == "bf16":
+                weights_to_bf16(runtime(), graph)
         try:
             with room_for("OpenVINO", _place(model), shapes):
                 return self._core.compile_model(graph, self.device, self._options)
