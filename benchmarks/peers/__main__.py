@@ -69,6 +69,25 @@ class Forms:
         part.rename(folder)
         return folder
 
+    def published(self) -> Path:
+        """Give the same folder with the names that published files have: before 5, transformers
+        put `text_model.` before those of a text encoder, and other readers know no others.
+        """
+        folder = self._work / "published" / self._scenario.model
+        if folder.exists():
+            return folder
+        from safetensors.numpy import load_file, save_file
+
+        part = folder.with_name(f"{folder.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(self.checkpoint(), part, copy_function=os.link)
+        for file in part.glob("text_encoder*/model.safetensors"):
+            weights = {_published(name): value for name, value in load_file(file).items()}
+            file.unlink()  # it is a link, and the checkpoint keeps its own
+            save_file(weights, file, metadata={"format": "pt"})
+        part.rename(folder)
+        return folder
+
     def openvino(self, python: Path) -> Path:
         """Give the folder that openvino-genai reads."""
         folder = self._work / "openvino" / self._scenario.model
@@ -88,6 +107,10 @@ class Forms:
                 lines = done.stderr.strip().splitlines() or ["no reason given"]
                 raise MissingError(f"its form of the model cannot be made: {lines[-1]}")
         return folder
+
+
+def _published(name: str) -> str:
+    return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
 
 
 def environment() -> dict[str, str]:
@@ -113,6 +136,8 @@ def candidates(
             hello["bundle"] = str(model.path)
             if row.needs == "checkpoint":
                 hello["checkpoint"] = str(forms.checkpoint())
+            elif row.needs == "published":
+                hello["checkpoint"] = str(forms.published())
             elif row.needs == "openvino":
                 hello["openvino"] = str(forms.openvino(python))
         except (MissingError, subprocess.TimeoutExpired) as error:

@@ -1,11 +1,12 @@
 """A peer's end of the pipe: the lines that `benchmarks.worker` speaks too. Standard library only.
 
 The first line holds `scenario` (its fields), `threads` and where the model is; then each line asks
-for a picture or for the end. What a library prints goes to standard error.
+for a picture or for the end.
 """
 
 import base64
 import json
+import os
 import sys
 import time
 import zlib
@@ -55,7 +56,9 @@ def versions(*names: str) -> dict[str, str]:
 
 def serve(load: Callable[[Mapping[str, Any]], Peer]) -> None:
     """Serve standard input and output. load: makes the peer, of the first line."""
-    answers, sys.stdout = sys.stdout, sys.stderr
+    # What a library prints goes to standard error, also what it prints past Python.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
 
     def answer(found: Mapping[str, Any]) -> None:
         answers.write(json.dumps(found) + "\n")
