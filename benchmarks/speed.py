@@ -2,10 +2,10 @@
 
 usage: python -m benchmarks.speed WORK [--sd15]   (WORK: a folder for bundles, kept)
 
-`pocket` is exported again with the pair of graphs that deep-feature reuse takes; PSNR and SSIM are
-against the exact picture of the same prompt and seed. With --sd15, Stable Diffusion 1.5's
-architecture at 512x512 (5 GB in WORK): its weights are random, so ratios of time alone, and of
-the exact path and the two presets alone, since a picture takes a minute.
+`pocket` is exported again with the second graphs of deep-feature reuse and thinner attention; PSNR
+and SSIM are against the exact picture of the same prompt and seed. With --sd15, Stable Diffusion
+1.5's architecture at 512x512 (5 GB in WORK): its weights are random, so ratios of time alone, and
+of a few ways alone, since a picture takes half a minute.
 """
 
 import sys
@@ -40,6 +40,7 @@ LEVERS: Mapping[str, dict[str, Any]] = {
     "guidance_end 0.6": {"guidance_end": 0.6},
     "reuse_every 2": {"reuse_every": 2},
     "reuse_every 3": {"reuse_every": 3},
+    "kv_downsampling 2": {"kv_downsampling": 2},
     "steps 12": {"steps": 12},
     "steps 8": {"steps": 8},
 }
@@ -69,7 +70,7 @@ class Way:
 
 
 def pair_of(work: Path, name: str, checkpoint: Callable[[Path], None]) -> Bundle:
-    """Give the bundle `name` with the pair of graphs in `work`, made there first if need be."""
+    """Give the bundle `name` with the second graphs in `work`, made there first if need be."""
     from export import Ingredients, export_checkpoint
 
     bundle = work / name
@@ -78,7 +79,7 @@ def pair_of(work: Path, name: str, checkpoint: Callable[[Path], None]) -> Bundle
         if not source.exists():
             checkpoint(source)
         export_checkpoint(
-            Ingredients(source=source, variants=("shallow",)),
+            Ingredients(source=source, variants=("shallow", "thin")),
             bundle,
             name=name,
             licence=None,
@@ -173,15 +174,13 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     sd15 = "--sd15" in sys.argv[2:]
     if sd15:
-        bundle = with_defaults(pair_of(work, "sd15-shallow", sd15_checkpoint), steps=STEPS)
-        cache, names = work / "cache", (EXACT, *PRESETS)
+        bundle = with_defaults(pair_of(work, "sd15-graphs", sd15_checkpoint), steps=STEPS)
+        cache, names = work / "cache", (EXACT, *PRESETS, "kv_downsampling 2")
         drawn = measured(bundle, cache, names, rounds=ROUNDS_SD15, warmup=0, shared=True)
         name, scenario = "speed-sd15", "SD 1.5 architecture, random weights, 512x512"
     else:
         shipped = Bundle.open(POCKET, hash_cache=None).manifest.defaults
-        bundle = with_defaults(
-            pair_of(work, "pocket-shallow", pocket_checkpoint), **asdict(shipped)
-        )
+        bundle = with_defaults(pair_of(work, "pocket-graphs", pocket_checkpoint), **asdict(shipped))
         cache, names = work / "cache", ways(bundle)
         drawn = measured(bundle, cache, names, rounds=ROUNDS, warmup=WARMUP, shared=False)
         name, scenario = "speed", "pocket 128x128"

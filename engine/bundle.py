@@ -53,6 +53,7 @@ class RequestFields(TypedDict, total=False):
     guidance_start: float
     guidance_end: float
     reuse_every: int
+    kv_downsampling: int
     vae_tiling: str
 
 

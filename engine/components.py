@@ -9,6 +9,7 @@ from engine.encoding import INPUT as ENCODER_INPUT
 from engine.errors import BundleError, DeviceError
 from engine.reuse import DEEP_FEATURE, UNET_DEEP, UNET_SHALLOW
 from engine.stepgraph import COLUMNS, SLOTS
+from engine.thinning import UNET_THIN
 
 if TYPE_CHECKING:
     from engine.backends import Backend, Session, Shapes, StepSession
@@ -18,7 +19,7 @@ __all__ = ["Components"]
 
 # Size before cropping, the crop's top and left, size (arXiv 2307.01952): a plain export tells none.
 TIME_IDS = 6
-UNETS = ("unet", UNET_CONTROL, UNET_DEEP, UNET_SHALLOW)
+UNETS = ("unet", UNET_CONTROL, UNET_DEEP, UNET_SHALLOW, UNET_THIN)
 
 
 class Components:
@@ -106,6 +107,11 @@ class Components:
         sides = self.latent_shape(height, width)[2:]
         feature = {DEEP_FEATURE: (halves, channels, *sides)}
         return deep, self._get(UNET_SHALLOW, shapes | feature)
+
+    def thin_unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
+        """Give the network with fewer keys and values, as `unet` takes its sizes."""
+        self._hold(UNET_THIN)
+        return self._get(UNET_THIN, self._unet_shapes(halves, tokens, height, width))
 
     def residuals(self, halves: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Give the shapes of what `controlled_unet` takes from ControlNets; sizes in pixels."""

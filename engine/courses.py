@@ -34,6 +34,7 @@ def why_row_by_row(
         "ControlNets steer it": bool(request.controls),
         "a refiner takes part": bool(request.refiner),
         "deep features are reused": request.reuse_every > 1,
+        "keys and values are thinned": request.kv_downsampling > 1,
         "guidance ends within it": limits_guidance(request),
         "the prompt changes on the way": len(set(texts.shown)) > 1,
         "known latents are put back": bool(inputs.mask.size),

@@ -29,6 +29,7 @@ from engine.safety import COMPONENT as SAFETY_CHECKER
 from engine.safety import SafetyChecker
 from engine.stages import Stages
 from engine.texts import Texts
+from engine.thinning import check_thinning
 from engine.tiling import decode_size, tile_count
 from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
 from engine.upscale import Upscaler
@@ -136,6 +137,7 @@ class Pipeline:
         """Check a request, and give a job for each of its pictures."""
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
+        check_thinning(request, self._bundle.manifest, self._backend.precision)
         check_reuse(request, self._bundle.manifest, self._backend.precision)
         decoder = self._decoder(request.decoder)
         preview_decoder = self._decoder(TINY) if previews == TINY else None

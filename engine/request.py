@@ -82,6 +82,7 @@ _WHOLE: Final = (
     "count",
     "clip_skip",
     "reuse_every",
+    "kv_downsampling",
     "mask_blur",
     "hires_steps",
     "variation_seed",
@@ -92,6 +93,7 @@ MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
 MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
 MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
+MAX_DOWNSAMPLING = 2  # rows and columns to one: what graphs are exported for
 MAX_SCALE = 8.0  # of a second pass
 MAX_BLUR = 256  # pixels
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
@@ -117,7 +119,8 @@ class GenerationRequest:
     none. upscaler: a bundle that enlarges the finished picture; empty: none.
     guidance_start, guidance_end: fractions of the steps between which there is guidance; a latent
     consistency model knows none. reuse_every: every N-th evaluation of the network is whole, in
-    between deep features are reused; 1 is off.
+    between deep features are reused; 1 is off. kv_downsampling: 2 lets the largest self-attentions
+    look at every second row and column alone; 1 is off.
 
     strength: how much of the schedule an init picture is noised and drawn again by, 0 to 1, with or
     without a mask. mask_blur: standard deviation, in pixels, of the seam between what was painted
@@ -152,6 +155,7 @@ class GenerationRequest:
     guidance_start: float = 0.0
     guidance_end: float = 1.0
     reuse_every: int = 1
+    kv_downsampling: int = 1
     vae_tiling: str = "auto"
     strength: float = 0.75
     mask_blur: int = 4
@@ -195,6 +199,7 @@ class GenerationRequest:
         _between("guidance_start", self.guidance_start, 0.0, 1.0)
         _between("guidance_end", self.guidance_end, 0.0, 1.0)
         _between("reuse_every", self.reuse_every, 1, MAX_REUSE)
+        _between("kv_downsampling", self.kv_downsampling, 1, MAX_DOWNSAMPLING)
         if self.guidance_start >= self.guidance_end:
             raise RequestError(
                 f"guidance_start is {self.guidance_start}; it must be below guidance_end, which is"

@@ -23,6 +23,7 @@ from engine.network import Canvas, Network, added_conditions
 from engine.reuse import FeatureSession, Reuse, has_pair
 from engine.stepgraph import fits, padded
 from engine.textoutputs import text_outputs
+from engine.thinning import thins
 from engine.tiling import decode_tiled, encode_tiled
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ class Stages:
             self.components.controlled_unet(*shape)
         elif self._reuse_every(request) > 1:
             self.components.unet_pair(*shape)
+        elif thins(request, self._manifest):
+            self.components.thin_unet(*shape)
         else:
             self.components.unet(*shape)
         for control in controls:
@@ -192,7 +195,9 @@ class Stages:
             return Network(unet, text, added, self._residuals(request, inputs, shape))
         every = self._reuse_every(request)
         if every == 1:
-            return Network(self.components.unet(*shape), text, added, beside=canvas.beside)
+            thin = thins(request, self._manifest)
+            unet = (self.components.thin_unet if thin else self.components.unet)(*shape)
+            return Network(unet, text, added, beside=canvas.beside)
         pair = FeatureSession(*self.components.unet_pair(*shape))
         return Reuse(Network(pair, text, added, beside=canvas.beside), pair, every)
 

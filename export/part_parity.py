@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from export.recipes import Part, Port
 from export.runtimes import Run
+from export.thin import thinned
 from export.variant_modules import added_of, deep_and_sample
 from export.variants import DEEP_FEATURE, MID_RESIDUAL
 
@@ -128,9 +129,16 @@ def _unet_shallow(net: Any, x: Tensors) -> tuple[torch.Tensor, ...]:
     return (net(*own, added_cond_kwargs=added).sample,)
 
 
+def _unet_thin(net: Any, x: Tensors) -> tuple[torch.Tensor, ...]:
+    own, added = _own(x)
+    with thinned(net):
+        return (net(*own, added_cond_kwargs=added).sample,)
+
+
 PART_CALLS: Mapping[str, Callable[[Any, dict[str, torch.Tensor]], tuple[torch.Tensor, ...]]] = {
     "controlnet": _controlnet,
     "unet_control": _unet_control,
     "unet_deep": _unet_deep,
     "unet_shallow": _unet_shallow,
+    "unet_thin": _unet_thin,
 }

@@ -30,6 +30,7 @@ SUBJECTS = {
     "unet_control": EXACT,
     "unet_deep": EXACT,
     "unet_shallow": EXACT,
+    "unet_thin": EXACT,
     "controlnet": EXACT,
     "vae_decoder": EXACT,
     "vae_encoder": EXACT,

@@ -9,6 +9,8 @@ from diffusers.models.controlnets.controlnet import ControlNetModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 
+from export.thin import thin_attention
+
 __all__ = ["VARIANT_MODULES", "added_of", "deep_and_sample"]
 
 Config = Mapping[str, object]
@@ -77,6 +79,23 @@ class DeepUnet(nn.Module):
                 return_dict=False,
             )[0],
         )
+
+
+class ThinUnet(nn.Module):
+    """As the unet, with fewer keys in its largest self-attentions (`export.thin`)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.net = _unet(config)
+        thin_attention(self.net)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Predict about what the unet does."""
+        return self.net(
+            *inputs[: len(PLAIN)],
+            added_cond_kwargs=added_of(inputs[len(PLAIN) :]),
+            return_dict=False,
+        )[0]
 
 
 class ShallowUnet(nn.Module):
@@ -152,4 +171,5 @@ VARIANT_MODULES: Mapping[str, Callable[[Config], nn.Module]] = {
     "unet_control": ControlledUnet,
     "unet_deep": DeepUnet,
     "unet_shallow": ShallowUnet,
+    "unet_thin": ThinUnet,
 }

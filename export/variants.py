@@ -1,5 +1,5 @@
-"""Second graphs of a unet that share its weights: one that takes a ControlNet's residuals, and the
-pair of deep-feature reuse (Ma et al., DeepCache, arXiv 2312.00858).
+"""Second graphs of a unet that share its weights: one that takes a ControlNet's residuals, the pair
+of deep-feature reuse (Ma et al., DeepCache, arXiv 2312.00858), one with thinner attention.
 
 Each lies beside the unet's own graph and reads the same external data: no weight is there twice.
 """
@@ -26,6 +26,7 @@ __all__ = [
 VARIANTS: Mapping[str, tuple[str, ...]] = {
     "control": ("unet_control",),
     "shallow": ("unet_deep", "unet_shallow"),
+    "thin": ("unet_thin",),
 }
 DEEP_FEATURE = "deep_feature"
 MID_RESIDUAL = "mid_block_res_sample"
@@ -74,6 +75,8 @@ def variant_parts(
         port = Port(name=DEEP_FEATURE, dtype="float32", shape=shape)
         parts["unet_deep"] = replace(unet, name="unet_deep", outputs=(*unet.outputs, port))
         parts["unet_shallow"] = replace(unet, name="unet_shallow", inputs=(*unet.inputs, port))
+    if "unet_thin" in names:
+        parts["unet_thin"] = replace(unet, name="unet_thin")
     return tuple(
         replace(parts[name], module=name, shares=unet.name) for name in parts if name in names
     )

@@ -33,7 +33,8 @@ from engine.stepgraph import FILE_NAME
 __all__ = ["CudaBackend", "DeviceSession", "Place", "cuda_place", "key_for", "processor_place"]
 
 PRECISIONS: Final = ("fp16", "fp32")
-GRAPHED: Final = ("unet", "unet_control", "unet_deep", "unet_shallow")  # what runs many times
+# What runs many times.
+GRAPHED: Final = ("unet", "unet_control", "unet_deep", "unet_shallow", "unet_thin")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -23,7 +23,8 @@ from engine.onnxgraph import read_onnx_graph
 __all__ = ["TorchBackend", "TorchSession", "runtime"]
 
 DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-GRAPHED: Final = ("unet", "unet_control", "unet_deep", "unet_shallow")  # what runs many times
+# What runs many times.
+GRAPHED: Final = ("unet", "unet_control", "unet_deep", "unet_shallow", "unet_thin")
 WARM_UPS: Final = 3  # runs before a CUDA graph is captured, as torch's notes on CUDA graphs say
 
 

@@ -33,6 +33,7 @@ class Variant(StrEnum):
 
     CONTROL = "control"
     SHALLOW = "shallow"
+    THIN = "thin"
 
 
 def export(
@@ -78,7 +79,8 @@ def export(
         typer.Option(
             "--with",
             help="A second graph of the unet that shares its weights: control takes a ControlNet's"
-            " residuals, shallow reuses deep features between steps. Any number.",
+            " residuals, shallow reuses deep features between steps, thin has fewer keys in its"
+            " largest attentions. Any number.",
         ),
     ] = None,
     licence: Annotated[

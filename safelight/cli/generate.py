@@ -131,6 +131,14 @@ def generate(
             " bundle exported --with shallow.",
         ),
     ] = None,
+    kv_downsampling: Annotated[
+        int | None,
+        typer.Option(
+            "--kv-downsampling",
+            help="2: large self-attentions look at every second row and column alone. Takes a"
+            " bundle exported --with thin.",
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
@@ -207,6 +215,7 @@ def generate(
         "guidance_start": guidance_start,
         "guidance_end": guidance_end,
         "reuse_every": reuse_every,
+        "kv_downsampling": kv_downsampling,
         "preset": preset,
         "strength": strength,
         "mask_blur": mask_blur,

@@ -17,13 +17,14 @@ from engine import Bundle, BundleError, Pipeline
 from engine.backends.fake import FakeBackend
 from engine.manifest import parse_manifest, read_manifest, write_manifest
 from export import GraphError, Ingredients, SourceError
-from export.architectures import SD15, SDXL, TINY
+from export.architectures import SD15, SDXL, TINY, TINY_XL
 from export.controlnet import open_controlnet
 from export.modules import MODULES
 from export.part_parity import draw_inputs
 from export.shared_weights import save_beside
 from export.source import open_checkpoint
-from export.variant_modules import deep_and_sample
+from export.thin import thinned
+from export.variant_modules import added_of, deep_and_sample
 from export.variants import VARIANTS, residual_ports
 from tests.export.controlnets import (
     CONTROL_CONFIGS,
@@ -89,6 +90,85 @@ def test_a_shallow_step_leaves_out_what_lies_below(config, side, most):
     if config is SD15["unet"]:  # 1.607 TFLOP a guided step, counted independently before
         assert whole * 2 == pytest.approx(1.607e12, rel=1e-3)
     assert 0.03 < shallow / whole < most
+
+
+def test_a_thin_step_leaves_out_three_quarters_of_the_largest_attentions_keys():
+    def multiplications(name):
+        with torch.device("meta"), torch.no_grad():
+            net = MODULES[name](SD15["unet"]).eval()
+            with FlopCounterMode(display=False) as counter:
+                net(*unet_arguments(SD15["unet"], 64))
+        return counter.get_total_flops() / 2
+
+    layers, texts, places, channels = 5, 2, 64 * 64, 320  # two on the way down, three on the way up
+    products = 2 * places * places * channels  # queries by keys, and what they weigh
+    projections = 2 * places * channels * channels  # keys, values
+    saved = 0.75 * layers * texts * (products + projections)
+    assert multiplications("unet") - multiplications("unet_thin") == saved
+
+
+@pytest.mark.parametrize("config", [TINY["unet"], TINY_XL["unet"]], ids=["sd1", "sdxl"])
+def test_thin_attention_is_attention_to_every_second_row_and_column(config):
+    torch.manual_seed(1)
+    net = UNet2DConditionModel.from_config(config).eval()
+    level = [type(block).__name__ for block in net.down_blocks].index("CrossAttnDownBlock2D")
+    attention = net.down_blocks[level].attentions[0].transformer_blocks[0].attn1
+    seen = {}
+
+    def look(_module, given, named, result):
+        seen.update(x=given[0] if given else named["hidden_states"], result=result)
+
+    attention.register_forward_hook(look, with_kwargs=True)
+    draw = torch.Generator().manual_seed(2)
+    given = [
+        torch.randn((2, 4, 9, 14), generator=draw),  # odd: the last row is looked at, too
+        torch.tensor(321.25),
+        torch.randn((2, 5, config["cross_attention_dim"]), generator=draw),
+    ]
+    added = (
+        [
+            torch.randn(
+                (
+                    2,
+                    config["projection_class_embeddings_input_dim"]
+                    - 6 * config["addition_time_embed_dim"],
+                )
+            ),
+            torch.randn(2, 6),
+        ]
+        if config.get("addition_embed_type")
+        else []
+    )
+    with torch.no_grad():
+        before = net(*given, added_cond_kwargs=added_of(added)).sample
+        with thinned(net):
+            net(*given, added_cond_kwargs=added_of(added))
+        x, result = seen["x"], seen["result"]
+        side = -(-9 // 2**level)
+        rows = torch.arange(x.shape[1]).reshape(side, -1)[::2, ::2].flatten()
+        query, key, value = (
+            attention.to_q(x),
+            attention.to_k(x)[:, rows],
+            attention.to_v(x)[:, rows],
+        )
+        heads = [
+            part.unflatten(2, (attention.heads, -1)).transpose(1, 2) for part in (query, key, value)
+        ]
+        scores = heads[0] @ heads[1].transpose(2, 3) * attention.scale
+        wanted = attention.to_out[0]((scores.softmax(3) @ heads[2]).transpose(1, 2).flatten(2))
+        # float32's own, in another order of additions
+        torch.testing.assert_close(result, wanted, rtol=1e-5, atol=1e-5)
+        after = net(*given, added_cond_kwargs=added_of(added)).sample
+    torch.testing.assert_close(after, before, rtol=0, atol=0)  # whole again behind the block
+
+
+def test_a_unet_without_attention_has_nothing_to_thin():
+    config = dict(TINY["unet"]) | {
+        "down_block_types": ["DownBlock2D"] * 2,
+        "up_block_types": ["UpBlock2D"] * 2,
+    }
+    with pytest.raises(SourceError, match="nothing to thin"):
+        MODULES["unet_thin"](config)
 
 
 @pytest.mark.parametrize("linear", [False, True], ids=["sd1", "sd2"])
@@ -179,9 +259,9 @@ def test_what_changes_a_whole_checkpoint_does_not_go_with_a_controlnet(folders, 
 
 
 def test_variants_become_components_behind_the_others(tiny_checkpoint):
-    source = Ingredients(source=tiny_checkpoint, variants=("shallow", "control"))
+    source = Ingredients(source=tiny_checkpoint, variants=("thin", "shallow", "control"))
     parts = {part.name: part for part in source.open().recipe.components}
-    assert list(parts)[-3:] == [name for names in VARIANTS.values() for name in names]
+    assert list(parts)[-4:] == [name for names in VARIANTS.values() for name in names]
     assert parts["unet_control"].file == "unet/model_control.onnx"
     assert Ingredients.from_job(source.job() | {"task": "build"}) == source
 

@@ -16,6 +16,7 @@ from export.controlnet import open_controlnet
 from export.part_parity import draw_inputs
 from export.recheck import measure_graphs
 from export.runtimes import open_component
+from export.thin import thinned
 from export.thresholds import EXACT
 from export.variants import DEEP_FEATURE
 from safelight.cli import app
@@ -29,7 +30,7 @@ from tests.export.controlnets import (
 
 ATOL = EXACT.max_abs  # the gate's own: what another order of additions leaves
 RUNTIMES = ("onnxruntime", "openvino")
-SHARED = ("unet_control", "unet_deep", "unet_shallow")
+SHARED = ("unet_control", "unet_deep", "unet_shallow", "unet_thin")
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ def made(tmp_path_factory, family):
     work = tmp_path_factory.mktemp(family)
     write_random_checkpoint(work / "source", {"sd1": TINY, "sdxl": TINY_XL}[family], seed=3)
     write_controlnet(work / "control source", CONTROL_CONFIGS[family])
-    model = export(work / "source", work / "models/full", variants=("control", "shallow"))
+    model = export(work / "source", work / "models/full", variants=("control", "shallow", "thin"))
     return work, model, export(work / "control source", work / "models/net")
 
 
@@ -141,6 +142,22 @@ def test_zero_residuals_and_a_fresh_feature_give_the_plain_unet(made, inputs, ru
     np.testing.assert_allclose(shallow(fresh)["out_sample"], plain, atol=ATOL * peak)
     stale = own | {DEEP_FEATURE: np.zeros_like(deep[DEEP_FEATURE])}
     assert np.abs(shallow(stale)["out_sample"] - plain).max() > 0.1 * peak
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_thin_graph_is_diffusers_unet_with_thin_attention(made, inputs, runtime):
+    work, model, _ = made
+    own = unet_inputs(inputs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        unet = UNet2DConditionModel.from_pretrained(work / "source/unet", torch_dtype=torch.float32)
+    with torch.inference_mode(), thinned(unet):
+        expected = unet(**three(inputs), **added(inputs)).sample.numpy()
+    plain = graph(model, "unet", runtime)(own)["out_sample"]
+    found = graph(model, "unet_thin", runtime)(own)["out_sample"]
+    peak = np.abs(expected).max()
+    np.testing.assert_allclose(found, expected, atol=ATOL * peak)
+    assert np.abs(found - plain).max() > 100 * ATOL * peak  # and it is another one
 
 
 def test_no_weight_is_on_disk_twice(made):
