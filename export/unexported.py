@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from engine.backends.torch import TorchBackend
@@ -55,7 +56,7 @@ class Unexported:
         if checkpoint.recipe.add_on:
             raise SourceError(
                 f"'{source.name}' is a ControlNet: it draws no picture alone",
-                hint=f"`safelight export {source.name} --to NAME`, then `generate --control`",
+                hint=f"`safelight export {quote(str(source))} --to NAME`, then --control",
             )
         identity = fingerprint(checkpoint, hash_cache)
         place = cache / "checkpoints"
@@ -84,7 +85,7 @@ def not_torch(source: Path, device: str) -> DeviceError:
     return DeviceError(
         f"'{source.name}' is a checkpoint that was never exported: torch alone runs it, and the"
         f" device is {device}",
-        hint=f"--device torch; or `safelight export {source} --to NAME` makes a bundle of it",
+        hint=f"--device torch; or `safelight export {quote(str(source))} --to NAME` makes a bundle",
     )
 
 

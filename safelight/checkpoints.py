@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from safelight.exits import UsageError
@@ -61,12 +62,17 @@ def _on_shelf(name: str, shelf: "Shelf") -> bool:
 
 
 def _checkpoint(name: str) -> Path | None:
-    """Give the checkpoint that a text names by its path, or None where it can be none."""
-    path = Path(name).expanduser()
-    if (path / "safelight.json").is_file():
+    """Give the checkpoint that a text names by its path, or None where it names none."""
+    path = Path(name)
+    try:
+        is_bundle = (path / "safelight.json").is_file()
+        is_folder = (path / "model_index.json").is_file()
+        is_one_file = path.suffix.lower() in SUFFIXES and path.is_file()
+    except OSError:  # too long for a file's name, or not to be looked at
+        return None
+    if is_bundle:
         raise UsageError(
             f"'{path.name}' is a bundle: models are named as they are on the shelf",
-            hint=f"`safelight models add {path} --to NAME` puts it there",
+            hint=f"`safelight models add {quote(str(path))} --to NAME` puts it there",
         )
-    is_folder = (path / "model_index.json").is_file()
-    return path if is_folder or (path.suffix.lower() in SUFFIXES and path.is_file()) else None
+    return path if is_folder or is_one_file else None
