@@ -2,7 +2,8 @@
 
 The yardstick that the other back ends are held against, and what a machine with torch alone can
 run. Each graph becomes a module of torch's own functions (`engine.backends.torchgraph`); weights
-are the bundle's. On cards it is `unverified on hardware`.
+are the bundle's. Modules of another make, as of a checkpoint that was never exported, come in by
+`TorchBackend.session`. On cards it is `unverified on hardware`.
 """
 
 import importlib
