@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -64,9 +65,10 @@ class CheckpointBackend:
                 module = self._module(part)
         except SourceError as error:
             raise BundleError(str(error), hint=error.hint) from error
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise BundleError(
-                f"the weights of {part.folder} cannot be read: {error.strerror}"
+                f"the weights of {part.folder} cannot be read: {type(error).__name__}",
+                hint="the checkpoint was changed or went away after it was opened",
             ) from error
         inputs = self._bundle.manifest.components[part.name].inputs
         outputs = tuple(port.name for port in part.outputs)

@@ -244,10 +244,12 @@ def test_a_weight_that_is_missing_or_too_many_is_named(tiny_checkpoint, tmp_path
         draw(opened(source, tmp_path), steps=1)
 
 
-def test_weights_that_went_away_are_told(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("change", ["cut short", "gone"])
+def test_weights_that_changed_meanwhile_are_told(tiny_checkpoint, tmp_path, change):
     source = shutil.copytree(tiny_checkpoint, tmp_path / "source")
     model = opened(source, tmp_path)
-    (source / "unet/diffusion_pytorch_model.safetensors").unlink()
+    file = source / "unet/diffusion_pytorch_model.safetensors"
+    file.unlink() if change == "gone" else file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(BundleError, match="the weights of unet cannot be read"):
         draw(model, steps=1)
 
