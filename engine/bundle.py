@@ -93,6 +93,18 @@ class Bundle:
             else:
                 manifest = describe_plain_export(path)
                 identity = _identity(files, hashes)
+        return cls.described(path, manifest, identity, verified=verified)
+
+    @classmethod
+    def described(
+        cls, path: Path, manifest: Manifest, identity: str, *, verified: bool = False
+    ) -> "Bundle":
+        """Make the bundle of a manifest that stands in no file: of a checkpoint that was never
+        exported, whose graphs only a back end of its own can give.
+
+        path: a folder with tokenizers and configurations as a bundle has them. identity: a hex
+        sha256. Raises BundleError where the noise schedule is missing or not acceptable.
+        """
         training = Training()  # of what has no noise levels: any do
         if not manifest.add_on:
             config = path / "scheduler" / "scheduler_config.json"
@@ -126,8 +138,8 @@ class Bundle:
         return self.path / found.file
 
     def output_names(self, component: str) -> list[str]:
-        """Name a component's outputs in its graph's order, which a manifest does not keep."""
-        return list(read_onnx_header(self.model(component)).outputs)
+        """Name a component's outputs in its graph's order, compared when it was opened."""
+        return list(self.manifest.components[component].outputs)
 
     def tokenizers(self) -> list[Tokenizer]:
         """Read the bundle's tokenizers, one a text encoder."""

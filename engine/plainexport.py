@@ -23,7 +23,7 @@ from engine.textoutputs import penultimate_layer
 from engine.training import Training
 from engine.usual import usual_settings
 
-__all__ = ["data_file", "describe_plain_export"]
+__all__ = ["LATENT_RGB", "LATENT_RGB_XL", "data_file", "describe_plain_export"]
 
 CONFIG_LIMIT = 1 << 20  # bytes of one configuration; real ones have 2 KiB
 NEEDED = ("text_encoder", "unet", "vae_decoder")

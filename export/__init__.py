@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from export.ingredients import Ingredients
     from export.recheck import missing_for_recheck, recheck_bundle
     from export.reweight import Reweighting, is_reweighted, reweight_bundle
+    from export.unexported import Unexported
 
 __all__ = [
     "ExportError",
@@ -22,6 +23,7 @@ __all__ = [
     "ParityError",
     "Reweighting",
     "SourceError",
+    "Unexported",
     "export_checkpoint",
     "is_current",
     "is_reweighted",
@@ -41,6 +43,7 @@ _HOMES = {
     "Reweighting": "reweight",
     "is_reweighted": "reweight",
     "reweight_bundle": "reweight",
+    "Unexported": "unexported",
 }
 
 

@@ -4,7 +4,6 @@ A half bundle never looks whole: until the last rename it has another name and n
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -17,26 +16,21 @@ from typing import Any, cast
 
 from engine.durable import flush_folder, flush_tree
 from engine.manifest import (
-    FORMAT_VERSION,
     MANIFEST_NAME,
-    Component,
-    Defaults,
     FileEntry,
     LatentRgb,
     Manifest,
     Measure,
     Parity,
-    Source,
-    TensorSpec,
     read_manifest,
     write_manifest,
 )
-from engine.usual import usual_settings
 from export.checkpoint import Checkpoint, fingerprint
 from export.child import run_job, run_jobs
+from export.description import describe_checkpoint
 from export.errors import ExportError, SourceError
 from export.ingredients import Ingredients
-from export.recipes import Part, Port
+from export.sidefiles import side_files
 from export.thresholds import THRESHOLDS, Bound, bounds_of, judge
 from export.versions import library_versions
 from export.workload import split
@@ -93,7 +87,10 @@ def export_checkpoint(
         job = source.job() | {"out": str(folder.absolute())}
         cache = options.hash_cache
         job["hash_cache"] = None if cache is None else str(cache.absolute())
-        _copy_side_files(checkpoint, folder)
+        for side_file, content in side_files(checkpoint):
+            target = folder / side_file
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(content)
         if checkpoint.pieces.words:
             from export.additions import teach
 
@@ -202,32 +199,6 @@ def beside(out: Path) -> Iterator[Path]:
             shutil.rmtree(folder)
 
 
-def _copy_side_files(checkpoint: Checkpoint, folder: Path) -> None:
-    for name, content in checkpoint.pieces.files.items():
-        target = folder / name
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(content)
-    kept = {*checkpoint.recipe.classes, "scheduler"}
-    index = {
-        # A part that the bundle does not hold (safety checker, image encoder) is none in it.
-        key: [None, None] if isinstance(value, list) and key not in kept else value
-        for key, value in checkpoint.pieces.index.items()
-    }
-    if not checkpoint.recipe.add_on:
-        _write_json(folder / "model_index.json", index)
-        _write_json(folder / "scheduler/scheduler_config.json", checkpoint.configs["scheduler"])
-    for part in checkpoint.recipe.components:
-        # Beside each model, as optimum has it. The child makes the folders of the models.
-        _write_json(folder / f"{part.home}/config.json", checkpoint.configs[part.folder])
-
-
-def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    # _name_or_path is a path on the machine of whoever saved the checkpoint: nobody's business.
-    kept = {key: item for key, item in value.items() if key != "_name_or_path"}
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
 def _manifest(
     checkpoint: Checkpoint,
     folder: Path,
@@ -237,68 +208,26 @@ def _manifest(
     labels: tuple[str, str],
     options: Options,
 ) -> Manifest:
-    training = checkpoint.training
-    sizes = checkpoint.sizes
-    side = sizes["latent_side"] * 8
     rgb = _dict(facts["latent_rgb"])
-    return Manifest(
-        format_version=FORMAT_VERSION,
-        family=checkpoint.family,
+    described = describe_checkpoint(checkpoint, str(facts["sha256"]))
+    given = {"steps": options.steps, "guidance_scale": options.guidance_scale}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    return replace(
+        described,
         name=labels[0],
-        source=Source(
-            kind=checkpoint.pieces.kind,
-            name=checkpoint.pieces.label,
-            revision=checkpoint.pieces.revision,
-            sha256=str(facts["sha256"]),
-        ),
         licence=labels[1],
-        prediction_type=training.prediction_type,
-        scaling_factor=checkpoint.scaling_factor,
-        latent_channels=4,
-        vae_scale_factor=8,
-        token_limit=sizes["token_limit"],
-        embed_dim=sizes["embed_dim"],
-        default_width=side,
-        default_height=side,
-        defaults=_defaults(checkpoint, options),
+        defaults=replace(described.defaults, **chosen),
         latent_rgb=LatentRgb(
             factors=tuple(tuple(row) for row in rgb["factors"]), bias=tuple(rgb["bias"])
         ),
         components={
-            part.name: _component(part, sizes, _dict(facts["precisions"])[part.name])
-            for part in checkpoint.recipe.components
+            name: replace(each, precision=_dict(facts["precisions"])[name])
+            for name, each in described.components.items()
         },
         files=dict(_entries(folder)),
         parity=parity,
         exporter=library_versions(),
         created=options.now().astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
-
-
-def _defaults(checkpoint: Checkpoint, options: Options) -> Defaults:
-    usual = usual_settings(
-        checkpoint.training,
-        checkpoint.recipe.guidance_scale,
-        embedded="guidance_dim" in checkpoint.sizes,
-    )
-    given = {"steps": options.steps, "guidance_scale": options.guidance_scale}
-    return replace(usual, **{key: value for key, value in given.items() if value is not None})
-
-
-def _component(part: Part, sizes: Mapping[str, int], precision: str) -> Component:
-    def spec(port: Port) -> TensorSpec:
-        shape = tuple(
-            sizes[size[1:]] if isinstance(size, str) and size[0] == "@" else size
-            for size in port.shape
-        )
-        return TensorSpec(dtype=port.dtype, shape=shape)
-
-    return Component(
-        file=part.file,
-        data_file=f"{part.home}/model.onnx_data",
-        precision=precision,
-        inputs={port.name: spec(port) for port in part.inputs},
-        outputs={port.name: spec(port) for port in part.outputs},
     )
 
 

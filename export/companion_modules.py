@@ -14,7 +14,7 @@ from transformers import CLIPConfig
 
 from export.checkpoint import Checkpoint
 from export.errors import SourceError
-from export.weights import read_weight
+from export.parameters import read_weight
 
 __all__ = ["CALLS", "MODULES", "empty_companion", "load_companion"]
 

@@ -133,7 +133,7 @@ def _vision(config: Mapping[str, object]) -> Fields:
 
 
 def _threshold(tensors: Mapping[str, Tensor], key: str, count: int) -> list[float]:
-    from export.weights import read_weight
+    from export.parameters import read_weight
 
     tensor = tensors.get(key)
     if tensor is None or tensor.shape != (count,) or tensor.dtype not in {"BF16", "F16", "F32"}:

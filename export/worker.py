@@ -71,8 +71,9 @@ def _build(job: Mapping[str, Any], send: Send) -> object:
     send({"stage": "match weights", "fraction": 0.0})
     from export.graph import trace
     from export.modules import parameter_shapes
+    from export.parameters import matched, precision_of
     from export.shared_weights import save_beside
-    from export.weights import MODEL_NAME, fill, matched, precision_of, save
+    from export.weights import MODEL_NAME, fill, save
 
     parts = [part for part in checkpoint.recipe.components if part.name in job["parts"]]
     found = {  # before the minutes that tracing takes

@@ -2,7 +2,8 @@
 
 The yardstick that the other back ends are held against, and what a machine with torch alone can
 run. Each graph becomes a module of torch's own functions (`engine.backends.torchgraph`); weights
-are the bundle's. On cards it is `unverified on hardware`.
+are the bundle's. Modules of another make, as of a checkpoint that was never exported, come in by
+`TorchBackend.session`. On cards it is `unverified on hardware`.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from engine.backends import Array, Libraries, Shapes
 from engine.backends.buffers import fill
 from engine.backends.torchgraph import build_module
 from engine.errors import BundleError, DeviceError, EngineError
+from engine.manifest import TensorSpec
 from engine.memory import room_for
 from engine.onnxgraph import read_onnx_graph
 
@@ -74,16 +76,17 @@ class TorchBackend:
         self.device: Final = f"cuda:{number}" if on_card else "CPU"
         self.precision: Final = precision
         self.libraries: Libraries = (("torch", str(torch.__version__)),)
-        self._place = f"cuda:{number}" if on_card else "cpu"
+        self.dtype: Final[Any] = getattr(torch, DTYPES[precision])
+        self.place: Final = f"cuda:{number}" if on_card else "cpu"
         self._compiles = compiles
         self._graphs = graphs and on_card
 
     @property
     def card(self) -> str:
         """Name the card, or the processor."""
-        if self._place == "cpu":
+        if self.place == "cpu":
             return "the processor"
-        return str(self._torch.cuda.get_device_name(self._place))
+        return str(self._torch.cuda.get_device_name(self.place))
 
     def load(
         self,
@@ -96,11 +99,10 @@ class TorchBackend:
         torch = self._torch
         place = f"{model.parent.name}/{model.name}"
         source = read_onnx_graph(model)
-        dtype = getattr(torch, DTYPES[self.precision])
         try:
             with room_for("torch", place, shapes), torch.inference_mode():
-                module = build_module(torch, source, shapes, dtype)
-                module = module.to(self._place).eval()
+                module = build_module(torch, source, shapes, self.dtype)
+                module = module.to(self.place).eval()
                 _channels_last(torch, module)
         except EngineError:
             raise
@@ -109,32 +111,42 @@ class TorchBackend:
                 f"torch cannot build {place}: {type(error).__name__}",
                 hint="--device cpu reads the graph by other libraries",
             ) from error
-        call: Callable[..., Any] = module
+        return self.session(model, module, source.inputs, tuple(source.outputs), shapes)
+
+    def session(
+        self,
+        model: Path,
+        module: Callable[..., Any],
+        inputs: Mapping[str, TensorSpec],
+        outputs: tuple[str, ...],
+        shapes: Shapes,
+    ) -> "TorchSession":
+        """Give a session of a module on the device, which takes the inputs in their order and gives
+        a tuple of the outputs. model: what it computes; not read here.
+        """
+        torch = self._torch
         if self._compiles:
-            call = torch.compile(module, fullgraph=True, dynamic=False)
-        kinds = {name: spec.dtype for name, spec in source.inputs.items()}
-        sizes = {
-            name: (1,) if shapes[name] == () and len(spec.shape) == 1 else shapes[name]
-            for name, spec in source.inputs.items()
-        }
-        buffers = {
-            name: torch.zeros(size, dtype=getattr(torch, kinds[name]), device=self._place)
-            for name, size in sizes.items()
-        }
-        session = TorchSession(torch, call, buffers, tuple(source.outputs), place)
+            module = torch.compile(module, fullgraph=True, dynamic=False)
+        buffers: dict[str, Any] = {}
+        for name, spec in inputs.items():
+            size = (1,) if shapes[name] == () and len(spec.shape) == 1 else shapes[name]
+            kind = getattr(torch, spec.dtype)
+            buffers[name] = torch.zeros(size, dtype=kind, device=self.place)
+        place = f"{model.parent.name}/{model.name}"
+        session = TorchSession(torch, module, buffers, outputs, place)
         if self._graphs and model.parent.name in GRAPHED:
             session.capture(WARM_UPS)
         return session
 
     def exact(self) -> "TorchBackend":
         """Give the same device in fp32."""
-        return self if self.precision == "fp32" else TorchBackend("fp32", self._place)
+        return self if self.precision == "fp32" else TorchBackend("fp32", self.place)
 
     def memory(self) -> tuple[int, int]:
         """Give the card's free bytes and all of them; zeros on the processor."""
-        if self._place == "cpu":
+        if self.place == "cpu":
             return 0, 0
-        free, total = self._torch.cuda.mem_get_info(self._place)
+        free, total = self._torch.cuda.mem_get_info(self.place)
         return int(free), int(total)
 
 

@@ -17,7 +17,7 @@ from engine.backends.torchoperators import OPERATORS, PLAIN
 from engine.errors import BundleError
 from engine.onnxgraph import Node, OnnxGraph
 
-__all__ = ["build_module"]
+__all__ = ["ANGLES", "build_module"]
 
 # Inputs whose numbers become angles: fp16 has steps of half a radian at 999.
 ANGLES: Final = ("timestep", "time_ids")

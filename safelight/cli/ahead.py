@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
-    from engine import Bundle, Choice
+    from engine import Choice
     from engine.pipeline import Pipeline
     from engine.replicas import Replicas
     from engine.request import GenerationRequest
+    from safelight.checkpoints import Model
     from safelight.settings import Settings
     from safelight.shelf import Shelf
 
@@ -26,7 +27,7 @@ CARDS: Final = ("cuda", "tensorrt", "torch")
 class Loaded:
     """A model on its device, ready to draw."""
 
-    bundle: "Bundle"
+    model: "Model"
     choice: "Choice"
     pipeline: "Pipeline | Replicas"
 
@@ -91,29 +92,29 @@ def leave(status: int) -> NoReturn:
 
 
 def open_pipeline(
-    settings: "Settings", shelf: "Shelf", bundle: "Bundle", ready: "list[GenerationRequest]"
+    settings: "Settings", shelf: "Shelf", model: "Model", ready: "list[GenerationRequest]"
 ) -> Loaded:
     """Choose the device and give a pipeline for the requests; networks are loaded as it draws."""
-    from engine import choose
     from engine.replicas import pipeline_for
     from safelight.addons import open_beside
 
     beside = open_beside(shelf, ready)
-    choice = choose(settings["device"], settings["precision"], settings.cache)
+    choice = model.choose(settings)
     checked = settings["safety_checker"] == "on"
-    pipeline = pipeline_for(bundle, choice, check_safety=checked, beside=beside)
-    return Loaded(bundle, choice, pipeline)
+    pipeline = pipeline_for(model.bundle, choice, check_safety=checked, beside=beside)
+    return Loaded(model, choice, pipeline)
 
 
 def _load(settings: "Settings", order: dict[str, Any], given: dict[str, Any]) -> Loaded:
     from engine.pipeline import Pipeline
+    from safelight.checkpoints import open_model
     from safelight.orders import requests
     from safelight.shelf import Shelf
 
     shelf = Shelf(settings.models, settings.cache)
-    bundle = shelf.open(settings["model"])
-    (request,) = requests(bundle, [order], given)
-    loaded = open_pipeline(settings, shelf, bundle, [request])
+    model = open_model(settings, shelf)
+    (request,) = requests(model.bundle, [order], given)
+    loaded = open_pipeline(settings, shelf, model, [request])
     if isinstance(loaded.pipeline, Pipeline):
         loaded.pipeline.prepare(request)
     return loaded

@@ -141,7 +141,7 @@ def generate(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n]..."),
+        typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n], torch..."),
     ] = None,
     precision: Annotated[
         str | None, typer.Option("--precision", help="auto, fp32, bf16, fp16 or int8.")

@@ -75,6 +75,7 @@ def make(
     ahead: Ahead | None,
 ) -> None:
     """Draw and report. ahead: what loads the model of the one plain request, if that is all."""
+    from safelight.checkpoints import open_model
     from safelight.orders import requests
     from safelight.resume import marks_of
     from safelight.shelf import Shelf
@@ -82,7 +83,8 @@ def make(
 
     shelf = Shelf(settings.models, settings.cache)
     loaded = None if ahead is None else ahead.result()
-    bundle = shelf.open(settings["model"]) if loaded is None else loaded.bundle
+    model = open_model(settings, shelf) if loaded is None else loaded.model
+    bundle = model.bundle
     inputs = drawing.inputs
     if drawing.canvas is not None:
         inputs, size = drawing.canvas.fitted(inputs, given, bundle.manifest)
@@ -99,7 +101,7 @@ def make(
     if not ready:
         _end(sink)
         return
-    loaded = loaded or open_pipeline(settings, shelf, bundle, ready)
+    loaded = loaded or open_pipeline(settings, shelf, model, ready)
     note(f"{bundle.name} on {loaded.choice.reason}")
     _drain(Studio(loaded.pipeline, sink.vault, inputs, parent=parent), ready, lines, sink)
     _end(sink)

@@ -14,7 +14,14 @@ from safelight.settings import load_settings
 __all__ = ["AskPhrase", "Json", "Model", "PhraseFile", "with_access"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on standard output.")]
-Model = Annotated[str | None, typer.Option("--model", help="A bundle on the shelf (pocket).")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="A bundle on the shelf (pocket); with --device torch also a checkpoint that was never"
+        " exported: a diffusers folder or a .safetensors file.",
+    ),
+]
 PhraseFile = Annotated[
     Path | None,
     typer.Option("--phrase-file", help="Open with the recovery phrase in this file."),

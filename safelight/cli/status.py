@@ -113,12 +113,15 @@ def _draw_one(settings: "Settings") -> str:
     """Draw one picture and forget it: the whole engine runs, and nothing is written. Gives what
     really ran: on a card also whether a step was one graph, and whether it was captured.
     """
-    from engine import Picture, Pipeline, choose
+    from engine import Picture, Pipeline
+    from safelight.checkpoints import open_model
     from safelight.shelf import Shelf
 
-    bundle = Shelf(settings.models, settings.cache).open(settings["model"])
-    choice = choose(settings["device"], settings["precision"], settings.cache)
-    events = Pipeline(bundle, choice).generate(bundle.request(prompt="", seed=0, steps=2))
+    model = open_model(settings, Shelf(settings.models, settings.cache))
+    bundle = model.bundle
+    events = Pipeline(bundle, model.choose(settings)).generate(
+        bundle.request(prompt="", seed=0, steps=2)
+    )
     reasons = [event.reason for event in events if isinstance(event, Picture)]
     return reasons[-1]
 

@@ -15,7 +15,7 @@ from export.additions import teach
 from export.checkpoint import fingerprint
 from export.modules import parameter_shapes
 from export.originals import load_original
-from export.weights import matched, read_weight
+from export.parameters import matched, read_weight
 from safelight.cli.export import _embedding, _lora
 from safelight.exits import UsageError
 from tests.export.originals import TINY_SD1, TINY_SD2, TINY_SDXL, write_single_file

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from engine import Picture, Pipeline, choose
 from engine.bundle import Bundle
 from engine.manifest import read_manifest, write_manifest
 from export import (
@@ -22,6 +23,7 @@ from export import (
     MissingError,
     ParityError,
     SourceError,
+    Unexported,
     export_checkpoint,
     is_current,
 )
@@ -338,3 +340,37 @@ def test_two_processes_build_the_same_bundle(tmp_path, tiny_bundle, tiny_checkpo
     assert manifest.files == kept.files
     assert manifest.source == kept.source
     assert manifest.components == kept.components
+
+
+def test_the_checkpoint_as_it_is_draws_what_its_bundle_draws(
+    tiny_bundle, tiny_checkpoint, tmp_path
+):
+    bundle = Bundle.open(tiny_bundle, hash_cache=None)
+    plain = Unexported.open(tiny_checkpoint, cache=tmp_path)
+    assert plain.bundle.hash == bundle.manifest.source.sha256
+
+    def draw(bundle, choice, prompt):
+        given = {"steps": 4, "guidance_scale": 4.0, "sampler": "euler", "schedule": "leading"}
+        events = Pipeline(bundle, choice).generate(bundle.request(prompt=prompt, seed=7, **given))
+        return next(e.pixels.astype(float) for e in events if isinstance(e, Picture))
+
+    def psnr(a, b):
+        return 10 * np.log10(255.0**2 / max(np.mean((a - b) ** 2), 1e-9))
+
+    wanted = draw(bundle, choose("onnxruntime"), "red apple")
+    torchs = plain.on(choose("torch:CPU"))
+    assert psnr(draw(plain.bundle, torchs, "red apple"), wanted) >= 45.0
+    assert psnr(draw(plain.bundle, torchs, "blue apple"), wanted) < 30.0
+    # It is described as its export is, but for what an export adds and was told.
+    told = bundle.manifest
+    assert plain.bundle.manifest == replace(
+        told,
+        name="tiny-source",
+        licence="unknown",
+        defaults=replace(told.defaults, steps=25, guidance_scale=7.5),
+        latent_rgb=plain.bundle.manifest.latent_rgb,
+        files={},
+        parity=replace(told.parity, precision="fp32", measures=()),
+        exporter={},
+        created="",
+    )

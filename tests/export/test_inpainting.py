@@ -17,8 +17,8 @@ from engine.inputs import Inputs
 from export import Ingredients, SourceError, export_checkpoint
 from export.architectures import TINY, TINY_XL, write_random_checkpoint
 from export.originals import load_original
+from export.parameters import matched, read_weight
 from export.source import open_checkpoint
-from export.weights import matched, read_weight
 from tests.export.originals import (
     TINY_INPAINT,
     TINY_INPAINT_SD2,

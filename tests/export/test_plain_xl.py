@@ -17,9 +17,10 @@ from engine import Bundle, Picture, Pipeline, choose
 from export.architectures import TINY_XL, write_random_checkpoint
 from export.graph import trace
 from export.modules import parameter_shapes
+from export.parameters import matched
 from export.recipes import SDXL
 from export.source import open_checkpoint
-from export.weights import fill, matched, save
+from export.weights import fill, save
 
 SAME = 45.0  # dB; what fp32 leaves is 85 and more
 MOVED = 30.0

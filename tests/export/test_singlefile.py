@@ -21,9 +21,9 @@ from export import MissingError, SourceError, ldm
 from export.architectures import SD15, SDXL
 from export.modules import parameter_shapes
 from export.originals import load_original
+from export.parameters import matched, read_weight
 from export.source import open_checkpoint
 from export.weightfiles import index_tensors
-from export.weights import matched, read_weight
 from tests.export.originals import TINY_SD1, TINY_SD2, TINY_SDXL, original_names, write_single_file
 
 ARCHITECTURES = {"sd1": TINY_SD1, "sd2": TINY_SD2, "sdxl": TINY_SDXL}

@@ -13,9 +13,10 @@ from engine.tokenizer import Tokenizer
 from export.architectures import TINY, TINY_XL, write_random_checkpoint
 from export.graph import trace
 from export.modules import parameter_shapes
+from export.parameters import matched
 from export.source import open_checkpoint
 from export.textlayers import output_names
-from export.weights import fill, matched, save
+from export.weights import fill, save
 
 PROMPT = "a red apple"
 # Both compute in fp32, so what remains is the order of additions: 2e-6 was seen of numbers up to 4.

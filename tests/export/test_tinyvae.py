@@ -118,8 +118,8 @@ def test_weights_that_are_missing_or_too_many_are_named(tiny_checkpoint, tmp_pat
     file = tmp_path / "taesd_decoder.safetensors"
     weights = load_file(file)
     save_file(weights | {"18.extra": torch.zeros(1)}, file)
+    from export.parameters import matched
     from export.recipes import SD1
-    from export.weights import matched
 
     assert SD1.components  # the family's own recipe is not changed
     checkpoint = opened(tiny_checkpoint, file)
