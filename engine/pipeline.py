@@ -89,6 +89,11 @@ class Pipeline:
         """Name the bundle."""
         return self._bundle.name
 
+    @property
+    def device(self) -> str:
+        """Name the device that computes."""
+        return self._backend.device
+
     def load(self, width: int, height: int, *, guided: bool = True) -> float:
         """Load the networks for pictures of this size in pixels; gives the seconds it took.
 
