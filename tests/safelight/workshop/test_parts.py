@@ -76,6 +76,7 @@ def test_several_devices_take_the_time_of_their_rounds(devices, rounds):
     assert pace.seconds_left([waiting], devices) == pytest.approx(rounds * 21)
     # the last two are half done, one on each of two devices
     begun = replace(waiting, behind=3, in_hand=2, step=10, steps=20)
+    assert (begun.begun, waiting.begun) == (1.0, 0.0)  # in pictures
     assert pace.seconds_left([begun], 2) == pytest.approx(21 - 5 * 2)
 
 
