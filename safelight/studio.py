@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.handout import InOrder
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
     from engine.replicas import Outcome, Replicas
-    from vault import BlobDraft
 
 __all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
 
@@ -66,12 +66,13 @@ class Studio:
         self._pipeline = pipeline
         self._inputs = inputs or NO_INPUTS
         self._more = {"parent": parent} if parent else {}
-        self._given: tuple[BlobDraft, ...] | None = None
         self._requests: Sequence[GenerationRequest] = ()
         self._parts: Sequence[Part] = ()
         self._line: InOrder[Outcome] = InOrder()
         self._vault = vault
-        self._sealer = None if vault is None else Sealer(vault, self._input_blobs)
+        # What went in is encoded once. No method of ours goes in: the circle would keep networks.
+        given = cache(partial(input_blobs, self._inputs))
+        self._sealer = None if vault is None else Sealer(vault, given)
 
     def run(
         self,
@@ -174,12 +175,6 @@ class Studio:
         png = encode_picture(picture.pixels)
         line = generated_line("", picture_metadata(picture), time.perf_counter() - start)
         return Made(png, line)
-
-    def _input_blobs(self) -> "tuple[BlobDraft, ...]":
-        """Encode what went in, once for all pictures that are made of it."""
-        if self._given is None:
-            self._given = input_blobs(self._inputs)
-        return self._given
 
     def _flush(self) -> "Iterator[Sealed | Made | Failed]":
         """Settle all that is finished, also what still waited for an earlier picture."""

@@ -1,8 +1,10 @@
 """The queue at work, at the shipped seams: FakeBackend, MemoryKeyStore, a real vault on disk."""
 
+import gc
 import itertools
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -548,6 +550,20 @@ def test_a_loaded_pipeline_is_kept_for_the_next_job_and_forgotten_at_the_end(pla
     assert pipelines.load("pocket", asked) is first
     pipelines.forget()
     assert pipelines.load("pocket", asked) is not first
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_networks_are_given_back_as_soon_as_they_are_forgotten(place, devices):
+    workshop = place.workshop(on(*[FakeBackend()] * devices))
+    job = workshop.submit(order(count=3))
+    assert workshop.wait(job.id, LONG).state is State.DONE
+    loaded = weakref.ref(workshop.pipelines.load("pocket", job.requests))
+    gc.disable()  # not some time later, when the next model needs the room
+    try:
+        workshop.pipelines.forget()
+        assert loaded() is None
+    finally:
+        gc.enable()
 
 
 def test_a_record_of_another_form_is_a_failed_job_and_no_error(place):
