@@ -41,7 +41,12 @@ def run(
         ),
     ] = "pocket-128",
     backend: Annotated[
-        str, typer.Option("--backend", help="Devices as `generate --device` names them, by commas.")
+        str,
+        typer.Option(
+            "--backend",
+            help="Devices as `generate --device` names them, by commas; cuda:0,1 is two cards that"
+            " share the pictures of a request: give --batch as many.",
+        ),
     ] = "auto",
     precision: Annotated[
         str, typer.Option("--precision", help="auto, fp32, bf16, fp16, int8; several by commas.")
@@ -198,7 +203,7 @@ def _order(
     from safelight.exits import UsageError
 
     row = find(scenario)
-    backends, precisions = (tuple(text.split(",")) for text in (backend, precision))
+    backends, precisions = _devices(backend), tuple(precision.split(","))
     for each in backends:
         parse_device(each)
     for each in precisions:
@@ -219,6 +224,17 @@ def _order(
         rounds=repeat,
         model=model,
     )
+
+
+def _devices(text: str) -> tuple[str, ...]:
+    """Tell devices apart by commas; a number behind one belongs to the device before it."""
+    found: list[str] = []
+    for each in text.split(","):
+        if found and each.isdecimal():
+            found[-1] += f",{each}"
+        else:
+            found.append(each)
+    return tuple(found)
 
 
 def _check_target(path: Path | None) -> None:

@@ -84,7 +84,9 @@ class _Started:
     def name(self) -> str:
         if self.candidate.label:
             return self.candidate.label
-        return f"{self.facts['backend']} {self.facts['precision']} batch {self.candidate.batch}"
+        name = f"{self.facts['backend']} {self.facts['precision']} batch {self.candidate.batch}"
+        devices = self.facts.get("devices", 1)
+        return f"{name} on {devices} devices" if devices > 1 else name
 
 
 class Drawing:

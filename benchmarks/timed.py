@@ -3,9 +3,16 @@
 import time
 from pathlib import Path
 
-from engine.backends import Backend, Libraries, Session, Shapes
+from engine.backends import Backend, Libraries, Session, Shapes, StepBackend, StepSession
 
-__all__ = ["TimedBackend"]
+__all__ = ["TimedBackend", "TimedStepBackend", "timed"]
+
+
+def timed(backend: Backend) -> "TimedBackend":
+    """Time a back end's loads, those of its step graphs too where it has any."""
+    if isinstance(backend, StepBackend):
+        return TimedStepBackend(backend, backend)
+    return TimedBackend(backend)
 
 
 class TimedBackend:
@@ -42,3 +49,32 @@ class TimedBackend:
     def exact(self) -> Backend:
         """Give the back end's own form in fp32."""
         return self._backend.exact()
+
+
+class TimedStepBackend(TimedBackend):
+    """The same for one that runs whole steps: without these it would be measured row by row."""
+
+    def __init__(self, backend: Backend, steps: StepBackend) -> None:
+        """steps: the same back end."""
+        super().__init__(backend)
+        self._steps = steps
+
+    @property
+    def how(self) -> str:
+        return self._steps.how
+
+    @property
+    def mixed(self) -> str:
+        return self._steps.mixed
+
+    def step_model(self, model: Path, identity: str) -> Path | None:
+        """Give what the back end gives."""
+        return self._steps.step_model(model, identity)
+
+    def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> StepSession:
+        """Load as the back end does, and count the time."""
+        start = time.perf_counter()
+        try:
+            return self._steps.load_step(model, shapes, identity=identity)
+        finally:
+            self.seconds += time.perf_counter() - start

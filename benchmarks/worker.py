@@ -12,7 +12,8 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,12 +21,30 @@ from typing import TYPE_CHECKING, Any, TextIO
 from benchmarks.residence import peak_memory
 
 if TYPE_CHECKING:
-    pass
+    from benchmarks.timed import TimedBackend
+    from engine import Bundle, Choice, Pipeline
+    from engine.replicas import Replicas
 
-__all__ = ["main", "serve"]
+__all__ = ["main", "serve", "timed_pipeline"]
 
 # What a request takes of the scenario's row.
 _FIELDS = ("width", "height", "steps", "sampler", "schedule", "guidance_scale")
+
+
+def timed_pipeline(
+    bundle: "Bundle", choice: "Choice"
+) -> "tuple[Pipeline | Replicas, Sequence[TimedBackend]]":
+    """Give what draws on the chosen device, or on all of them, and the back ends, whose loads are
+    timed.
+    """
+    from benchmarks.timed import timed
+    from engine.beside import NOTHING_BESIDE
+    from engine.replicas import pipeline_for
+
+    first, *others = (timed(each) for each in (choice.backend, *choice.others))
+    each_timed = replace(choice, backend=first, others=tuple(others))
+    pipeline = pipeline_for(bundle, each_timed, check_safety=True, beside=NOTHING_BESIDE)
+    return pipeline, (first, *others)
 
 
 class Drawer:
@@ -35,8 +54,7 @@ class Drawer:
         start = time.perf_counter()
         from benchmarks.cards import cards
         from benchmarks.energy import Meter
-        from benchmarks.timed import TimedBackend
-        from engine import Bundle, Choice, Pipeline, choose
+        from engine import Bundle, choose
         from engine.cores import physical_cores
         from safelight.studio import Studio
         from vault import MemoryKeyStore, create
@@ -47,8 +65,7 @@ class Drawer:
         self._used = [card.used() for card in self._cards]
         self._bundle: Bundle = Bundle.open(Path(given["bundle"]), hash_cache=Path(given["hashes"]))
         choice = choose(given["device"], given["precision"], Path(given["cache"]))
-        backend = TimedBackend(choice.backend)
-        pipeline = Pipeline(self._bundle, Choice(backend=backend, reason=choice.reason))
+        pipeline, backends = timed_pipeline(self._bundle, choice)
         row = self._row
         pipeline.load(row["width"], row["height"], guided=row["guidance_scale"] != 1.0)
         self._folder = Path(given["vault"])
@@ -57,11 +74,15 @@ class Drawer:
         self._meter = Meter(self._cards)
         self.facts: dict[str, Any] = {
             "backend": choice.backend.name,
-            "device": choice.backend.device,
+            "device": ", ".join(each.device for each in backends),
+            "devices": len(backends),
             "precision": choice.backend.precision,
             "libraries": dict(choice.backend.libraries),
             "threads": physical_cores(),
-            "seconds": {"load": time.perf_counter() - start, "compile": backend.seconds},
+            "seconds": {
+                "load": time.perf_counter() - start,
+                "compile": max(each.seconds for each in backends),
+            },
         }
 
     def draw(self, prompt: str, seed: int, *, pixels: bool) -> dict[str, Any]:

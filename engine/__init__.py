@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         OutOfMemoryError,
         RequestError,
     )
-    from engine.events import Event, Picture, Seconds, Step
+    from engine.events import Event, PeakMemory, Picture, Seconds, Step
     from engine.inputs import Inputs
     from engine.pipeline import Pipeline
     from engine.request import GenerationRequest
@@ -39,6 +39,7 @@ __all__ = [
     "Inputs",
     "NotFiniteError",
     "OutOfMemoryError",
+    "PeakMemory",
     "Picture",
     "Pipeline",
     "RequestError",
@@ -62,6 +63,7 @@ _HOMES: Final = {
     "Inputs": "engine.inputs",
     "NotFiniteError": "engine.errors",
     "OutOfMemoryError": "engine.errors",
+    "PeakMemory": "engine.events",
     "Picture": "engine.events",
     "Pipeline": "engine.pipeline",
     "RequestError": "engine.errors",

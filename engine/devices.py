@@ -40,7 +40,7 @@ PRECISIONS: Final = ("auto", "bf16", "fp16", "fp32", "int8")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice:
     """A back end and the reason for it, in one line that a user can read. others: the same on
-    further devices, which share the pictures of a request.
+    further devices, which share the pictures of requests (`engine.replicas`).
     """
 
     backend: "Backend"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from engine.request import GenerationRequest
 
-__all__ = ["Event", "Picture", "Seconds", "Step"]
+__all__ = ["Event", "PeakMemory", "Picture", "Seconds", "Step"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +43,22 @@ class Seconds:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PeakMemory:
+    """The most memory in use during each stage of `Seconds`, in bytes; 0 where that is not told.
+
+    of: what is counted: `vram` (of the card, by whomever), `torch` (what torch's allocator held of
+    the card), `rss` (the process's resident set), or nothing where none is told. `engine.usage`
+    says how each is measured; all but torch's are lower bounds.
+    """
+
+    of: str = ""
+    load: int = 0
+    text: int = 0
+    denoise: int = 0
+    decode: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
     """A finished picture and everything needed to make it again.
 
@@ -64,6 +80,7 @@ class Picture:
     precision: str
     reason: str
     seconds: Seconds
+    peak_memory: PeakMemory = PeakMemory()
     repairs: tuple[str, ...] = ()
     libraries: tuple[tuple[str, str], ...] = ()
     flagged: bool = False

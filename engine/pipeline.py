@@ -15,7 +15,7 @@ from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
 from engine.enlarging import Cancelled, enlarge
 from engine.errors import BundleError, NotFiniteError, OutOfMemoryError, unknown_name
-from engine.events import Event, Picture, Seconds, Step
+from engine.events import Event, Picture, Step
 from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
 from engine.modes import INPAINT, check_mode, mode_of, passes_of
@@ -33,6 +33,7 @@ from engine.thinning import check_thinning
 from engine.tiling import decode_size, tile_count
 from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
 from engine.upscale import Upscaler
+from engine.usage import Usage, gauge_for
 
 if TYPE_CHECKING:
     from engine.backends import Backend
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipeline"]
 
+Float32 = NDArray[np.float32]
 UInt8 = NDArray[np.uint8]
 LATENT_RGB = "latent_rgb"  # previews by the bundle's linear map
 PREVIEWS = (LATENT_RGB, TINY)
@@ -75,7 +77,8 @@ class Pipeline:
         self._clock = clock
         self._tokenizers = bundle.tokenizers()
         self._beside = beside
-        self._prepared = 0.0  # seconds of loading that no picture has counted yet
+        self._gauge = gauge_for(chosen.backend)
+        self._next = Usage(self._gauge, clock)  # of the next picture: it may be loaded for already
         self._upscalers: dict[str, Upscaler] = {}
         self._stock = Stages(bundle, chosen.backend, self._tokenizers, beside)
         self._repair: Stages | None = None
@@ -87,6 +90,11 @@ class Pipeline:
         """Name the bundle."""
         return self._bundle.name
 
+    @property
+    def device(self) -> str:
+        """Name the device that computes."""
+        return self._backend.device
+
     def load(self, width: int, height: int, *, guided: bool = True) -> float:
         """Load the networks for pictures of this size in pixels; gives the seconds it took.
 
@@ -96,7 +104,9 @@ class Pipeline:
         halves = 1 + (guided and not self._bundle.manifest.guidance_dim)
         tokens = self._bundle.manifest.token_limit
         network = partial(self._stock.load_plain, halves, tokens, height, width)
-        return self._load(network, (height, width), self._decoder(VAE))
+        start = self._clock()
+        self._load(network, (height, width), self._decoder(VAE))
+        return self._clock() - start
 
     def generate(
         self,
@@ -120,12 +130,14 @@ class Pipeline:
 
     def prepare(self, request: GenerationRequest) -> float:
         """Load all that a request takes into which no pictures go; gives the seconds it took, which
-        the next picture's own `load` counts. Before `generate`, in any thread; raises as that does.
+        the next picture's own `load` counts, as its peak of memory does. Before `generate`, in any
+        thread; raises as that does.
         """
         job = next(self._jobs(request, lambda: False, NO_INPUTS, LATENT_RGB))
-        seconds, _ = self._load_for(job)
-        self._prepared += seconds
-        return seconds
+        before = self._next.seconds.load
+        with self._next.stage("load"):
+            self._load_for(job)
+        return self._next.seconds.load - before
 
     def _jobs(
         self,
@@ -163,6 +175,7 @@ class Pipeline:
                 decoder=decoder,
                 preview_decoder=preview_decoder,
                 clock=self._clock,
+                look=self._gauge.look,
             )
             for index in range(request.count)
         )
@@ -179,59 +192,65 @@ class Pipeline:
         """Make one picture; None when it was cancelled."""
         if job.cancelled():
             return None
-        request = job.request
-        load, row_by_row = self._load_for(job)
-        load, self._prepared = load + self._prepared, 0.0
-        repairs: tuple[str, ...] = ()
-        start = self._clock()
-        texts = _embedded(job, self._stock)
-        text = self._clock() - start
-        start = self._clock()
-        manifest, stock = self._bundle.manifest, self._stock
-        latents = yield from draw_latents(job, manifest, stock, texts, stock)
-        if latents is not None and not finite(latents):
-            repairs = (DENOISE_REPAIR,)
-            exact = self._exact("latents")
-            texts = _embedded(job, exact)
-            latents = yield from draw_latents(job, manifest, exact, texts, stock)
-            if latents is not None and not finite(latents):
-                raise _not_finite("latents")
-        denoise = self._clock() - start
+        usage, self._next = self._next, Usage(self._gauge, self._clock)
+        with usage.stage("load"):
+            row_by_row = self._load_for(job)
+        with usage.stage("text"):
+            texts = _embedded(job, self._stock)
+        with usage.stage("denoise"):
+            latents, repairs = yield from self._denoised(job, texts)
         if latents is None or job.cancelled():
             return None
-        start = self._clock()
         try:
-            decoded, repaired = decode_repaired(
-                job.decoder,
-                latents,
-                self._stock,
-                lambda: self._exact("picture"),
-                tiled=job.is_tiled,
-                progress=job.stop_if_cancelled,
-            )
+            with usage.stage("decode"):
+                pixels, flagged, repaired = self._decoded(job, latents)
         except Cancelled:
             return None
+        picture = self._describe(job, pixels, usage, (*repairs, *repaired))
+        reason = picture.reason + self._stock.how(row_by_row)
+        return replace(picture, flagged=flagged, reason=reason)
+
+    def _denoised(
+        self, job: Job, texts: list[Embedded]
+    ) -> Generator[Step, None, tuple[Float32 | None, tuple[str, ...]]]:
+        """Give latents f32[1, 4, h, w], or None when it was cancelled, and what was repaired."""
+        manifest, stock = self._bundle.manifest, self._stock
+        latents = yield from draw_latents(job, manifest, stock, texts, stock)
+        if latents is None or finite(latents):
+            return latents, ()
+        exact = self._exact("latents")
+        texts = _embedded(job, exact)
+        latents = yield from draw_latents(job, manifest, exact, texts, stock)
+        if latents is not None and not finite(latents):
+            raise _not_finite("latents")
+        return latents, (DENOISE_REPAIR,)
+
+    def _decoded(self, job: Job, latents: Float32) -> tuple[UInt8, bool, tuple[str, ...]]:
+        """Give the finished pixels, whether they were flagged, and what was repaired. Raises
+        Cancelled.
+        """
+        request = job.request
+        decoded, repairs = decode_repaired(
+            job.decoder,
+            latents,
+            self._stock,
+            lambda: self._exact("picture"),
+            tiled=job.is_tiled,
+            progress=job.stop_if_cancelled,
+        )
         if not finite(decoded):
             raise _not_finite("picture")
-        repairs += repaired
         pixels = to_pixels(decoded)
         if mode_of(job.inputs) == INPAINT:
             pixels = paste(pixels, job.inputs.init, job.inputs.mask, request.mask_blur)
         flagged = self._is_flagged(pixels)
         pixels = np.zeros_like(pixels) if flagged else pixels
         if request.upscaler:
-            try:
-                pixels = self._enlarge(pixels, job, black=flagged)
-            except Cancelled:
-                return None
-        decode = self._clock() - start
-        seconds = Seconds(load=load, text=text, denoise=denoise, decode=decode)
-        picture = self._describe(job, pixels, seconds, repairs)
-        reason = picture.reason + self._stock.how(row_by_row)
-        return replace(picture, flagged=flagged, reason=reason)
+            pixels = self._enlarge(pixels, job, black=flagged)
+        return pixels, flagged, repairs
 
-    def _load_for(self, job: Job) -> tuple[float, str]:
-        """Load what a job takes; gives the seconds, and why the host runs its loop, if it does."""
+    def _load_for(self, job: Job) -> str:
+        """Load what a job takes; gives why the host runs its loop, if it does."""
         request = job.request
         size = (request.height, request.width)
         halves, tokens = job.texts.halves, job.texts.tokens
@@ -240,8 +259,9 @@ class Pipeline:
         if not row_by_row:
             network = partial(self._stock.steps, job.passes[0], halves, tokens)
         width, height = request.final_size
-        load = self._load(network, (height, width), job.decoder, request.vae_tiling)
-        return load + self._load_refiner(job), row_by_row
+        self._load(network, (height, width), job.decoder, request.vae_tiling)
+        self._load_refiner(job)
+        return row_by_row
 
     def _load(
         self,
@@ -249,11 +269,10 @@ class Pipeline:
         size: tuple[int, int],
         decoder: Decoder,
         tiling: str = "auto",
-    ) -> float:
+    ) -> None:
         """Load what a picture takes; network: loads what predicts. size: height and width of what
-        is decoded. Gives the seconds it took.
+        is decoded.
         """
-        start = self._clock()
         components = self._stock.components
         components.text_encoders()
         network()
@@ -261,19 +280,16 @@ class Pipeline:
             components.decoder(decoder.component, *decode_size(tiling, size[1], size[0]))
         if self._checker is not None:
             self._fp32().components.safety_checker(self._checker.side)
-        return self._clock() - start
 
-    def _load_refiner(self, job: Job) -> float:
+    def _load_refiner(self, job: Job) -> None:
         request = job.request
         if not request.refiner:
             self._stock.drop_refiner()
-            return 0.0
-        start = self._clock()
+            return
         refiner = self._stock.refiner(request.refiner)
         refiner.components.text_encoders()
         for texts in job.refiner_texts:
             refiner.load(request, texts.halves, texts.tokens, request.height, request.width)
-        return self._clock() - start
 
     def _enlarge(self, pixels: UInt8, job: Job, *, black: bool) -> UInt8:
         name = job.request.upscaler
@@ -322,9 +338,7 @@ class Pipeline:
             )
         return self._repair
 
-    def _describe(
-        self, job: Job, pixels: UInt8, seconds: Seconds, repairs: tuple[str, ...]
-    ) -> Picture:
+    def _describe(self, job: Job, pixels: UInt8, usage: Usage, repairs: tuple[str, ...]) -> Picture:
         return Picture(
             pixels=pixels,
             request=job.request,
@@ -334,7 +348,8 @@ class Pipeline:
             device=self._backend.device,
             precision=self._backend.precision,
             reason=self._reason,
-            seconds=seconds,
+            seconds=usage.seconds,
+            peak_memory=usage.peak_memory,
             repairs=repairs,
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
             tiles=tile_count(

@@ -39,7 +39,8 @@ class Job:
     """One picture to make: its own request, its place among `count`, and what they share.
 
     refiner_texts: the same texts for its refiner, none without. preview_decoder: None makes
-    previews by the bundle's linear map. clock: seconds.
+    previews by the bundle's linear map. clock: seconds. look: called between evaluations, outside
+    of what a Step's seconds are.
     """
 
     request: GenerationRequest
@@ -52,6 +53,7 @@ class Job:
     decoder: Decoder
     preview_decoder: Decoder | None
     clock: Callable[[], float] = time.perf_counter
+    look: Callable[[], None] = lambda: None
 
     @property
     def is_tiled(self) -> bool:
@@ -99,6 +101,7 @@ def draw_latents(
                 seconds=job.clock() - began,
                 preview=_preview(course, job, manifest, stock),
             )
+            job.look()
             done += 1
         latents = course.latents()
     return latents

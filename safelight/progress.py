@@ -69,27 +69,35 @@ class _Bar:
 
 
 class PictureProgress(_Bar):
-    """Follow a run of pictures by its network evaluations."""
+    """Follow a run of pictures by its network evaluations, of several at once where so many are
+    in hand.
+    """
 
     def __init__(self, pictures: int) -> None:
         super().__init__(pictures)
         self._finished = 0
+        self._hands: dict[int, float] = {}  # picture in hand -> how much of it is drawn
 
     def step(self, event: "Step") -> None:
         """Show a step of the picture that is being made."""
-        part = (event.index + 1) / event.count
         # A picture counts as whole only when it is sealed, so the last step stays just below.
-        self.show(self._finished + part * 0.98, f"picture {self._finished + 1} of {self._total:g}")
+        self._hands[event.picture] = 0.98 * (event.index + 1) / event.count
+        done = self._finished + sum(self._hands.values())
+        self.show(done, f"picture {self._finished + 1} of {self._total:g}")
 
     def picture(self) -> None:
         """Show that the picture is finished."""
-        self._finished += 1
+        self._reach(self._finished + 1)
         self.show(self._finished, f"{self._finished} of {self._total:g} pictures")
 
     def reach(self, pictures: int) -> None:
         """Show that so many pictures lie behind, made or not."""
-        self._finished = pictures
+        self._reach(pictures)
         self.show(pictures, f"{pictures} of {self._total:g} pictures")
+
+    def _reach(self, pictures: int) -> None:
+        self._finished = pictures
+        self._hands = {each: part for each, part in self._hands.items() if each >= pictures}
 
 
 class StageProgress(_Bar):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from safelight import __version__
 
@@ -15,12 +15,20 @@ __all__ = [
     "attempt_metadata",
     "generated_line",
     "listed_line",
+    "peaks_in_mib",
     "picture_metadata",
     "refused_metadata",
     "shown_line",
     "upscaled_metadata",
 ]
 
+_MIB: Final = 1 << 20
+# What `peak_memory` counts (`engine.usage`), in words for people.
+_COUNTED: Final[Mapping[str, str]] = {
+    "rss": "of the process",
+    "torch": "of torch",
+    "vram": "of the card",
+}
 # Settings that `generate --json` prints flat beside the model (CONTRACT: JSON of `generate`).
 _SETTINGS = ("seed", "width", "height", "steps", "sampler", "schedule", "guidance_scale", "decoder")
 
@@ -40,6 +48,7 @@ def picture_metadata(picture: "Picture") -> dict[str, Any]:
         "flagged": picture.flagged,
         "tiles": picture.tiles,
         "seconds": _rounded(asdict(picture.seconds)),
+        "peak_memory": asdict(picture.peak_memory),
         "tags": [],
         "rating": 0,
         "favourite": False,
@@ -117,6 +126,7 @@ def generated_line(
         "precision": metadata["precision"],
         "flagged": metadata["flagged"],
         "seconds": seconds,
+        "peak_memory": metadata["peak_memory"],
     }
 
 
@@ -151,6 +161,22 @@ def shown_line(record: "Record") -> dict[str, Any]:
             name: {"media_type": blob.media_type, "bytes": blob.length}
             for name, blob in record.blobs.items()
         },
+    }
+
+
+def peaks_in_mib(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Say for people what a record holds of peaks of memory: stage -> `512 MiB of the process`.
+
+    Empty for a record that holds none, as those of older versions do, or in another form.
+    """
+    peaks = metadata.get("peak_memory")
+    if not isinstance(peaks, Mapping):
+        return {}
+    counted = _COUNTED.get(str(peaks.get("of", "")), "")
+    return {
+        stage: f"{round(value / _MIB)} MiB {counted}".rstrip()
+        for stage, value in peaks.items()
+        if isinstance(value, int) and value > 0
     }
 
 

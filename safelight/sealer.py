@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from safelight.drafts import picture_draft
@@ -40,10 +40,14 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """A picture is durable in the vault: its record id and the line that `--json` prints."""
+    """A picture is durable in the vault: its record id and the line that `--json` prints.
+
+    more: what was sealed with it beside its own metadata.
+    """
 
     record_id: str
     line: dict[str, Any]
+    more: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,10 @@ class _Finished:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """A picture as the vault takes it, and the seconds that encoding took."""
+    """A picture as the vault takes it, what goes with it, and the seconds that encoding took."""
 
     draft: "Draft"
+    more: Mapping[str, Any]
     seconds: float
 
 
@@ -182,7 +187,7 @@ class Sealer:
     def _encode(self, finished: _Finished) -> _Encoded:
         start = time.perf_counter()
         draft = picture_draft(finished.picture, finished.more, self._inputs())
-        return _Encoded(draft, time.perf_counter() - start)
+        return _Encoded(draft, finished.more, time.perf_counter() - start)
 
     def _commit(self, encoded: list[_Encoded]) -> None:
         start = time.perf_counter()
@@ -190,4 +195,4 @@ class Sealer:
         share = (time.perf_counter() - start) / len(records)
         for record, each in zip(records, encoded, strict=True):
             line = generated_line(record.id, each.draft.metadata, each.seconds + share)
-            self._sealed.append(Sealed(record.id, line))
+            self._sealed.append(Sealed(record.id, line, each.more))

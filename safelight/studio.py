@@ -2,9 +2,12 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from engine.handout import InOrder
 from safelight.drafts import input_blobs
 from safelight.pixels import encode_picture
 from safelight.records import attempt_metadata, generated_line, picture_metadata
@@ -13,8 +16,7 @@ from safelight.sealer import Keeper, Sealed, Sealer
 if TYPE_CHECKING:
     from engine import GenerationRequest, Picture, Pipeline, Step
     from engine.inputs import Inputs
-    from engine.replicas import Replicas
-    from vault import BlobDraft
+    from engine.replicas import Outcome, Replicas
 
 __all__ = ["Failed", "Made", "Part", "Sealed", "Studio"]
 
@@ -64,9 +66,13 @@ class Studio:
         self._pipeline = pipeline
         self._inputs = inputs or NO_INPUTS
         self._more = {"parent": parent} if parent else {}
-        self._given: tuple[BlobDraft, ...] | None = None
+        self._requests: Sequence[GenerationRequest] = ()
+        self._parts: Sequence[Part] = ()
+        self._line: InOrder[Outcome] = InOrder()
         self._vault = vault
-        self._sealer = None if vault is None else Sealer(vault, self._input_blobs)
+        # What went in is encoded once. No method of ours goes in: the circle would keep networks.
+        given = cache(partial(input_blobs, self._inputs))
+        self._sealer = None if vault is None else Sealer(vault, given)
 
     def run(
         self,
@@ -78,67 +84,91 @@ class Studio:
     ) -> Generator["Step | Sealed | Made | Failed", None, None]:
         """Yield steps while it works, and Sealed only once the record is on disk.
 
+        Several devices make pictures of all requests at once; they are sealed in their order, and
+        `Step.picture` is the picture's number among those of all requests, from 0.
         Pictures are encoded and sealed in a thread beside the work on the next ones: a Sealed may
         come among the steps of a later picture. However the run ends, finished pictures are sealed
-        first. A request that fails or is cancelled leaves an attempt record; the error is then
-        raised again. Closing this generator ends the run without an attempt: somebody means to go
-        on later. keep_going: a request that the engine refuses, or whose numbers overflow, yields
-        Failed instead; a lost device or a full disk would fail the others too and still ends the
-        run. parts: for each request what it is a part of, which is sealed with its pictures.
+        first, also those whose turn had not come. A request that fails or is cancelled leaves an
+        attempt record; the error is then raised again. Closing this generator ends the run without
+        an attempt: somebody means to go on later. keep_going: a request that the engine refuses, or
+        whose numbers overflow, yields Failed instead; a lost device or a full disk would fail the
+        others too and still ends the run. parts: for each request what it is a part of, which is
+        sealed with its pictures.
         """
+        self._requests, self._parts = requests, parts
+        self._line = InOrder()
         try:
-            yield from self._run(requests, cancelled, parts, keep_going=keep_going)
+            yield from self._run(cancelled, keep_going=keep_going)
         finally:  # the caller may close this generator at any event
             for _ in self._flush():
                 pass
 
     def _run(
-        self,
-        requests: Sequence["GenerationRequest"],
-        cancelled: Callable[[], bool],
-        parts: Sequence[Part],
-        *,
-        keep_going: bool,
+        self, cancelled: Callable[[], bool], *, keep_going: bool
     ) -> Iterator["Step | Sealed | Made | Failed"]:
-        from engine import NotFiniteError, RequestError
+        from engine import NotFiniteError, RequestError, Step
+        from engine.replicas import draw_all
 
-        for index, request in enumerate(requests):
+        def goes_on(error: BaseException) -> bool:
+            return keep_going and isinstance(error, (RequestError, NotFiniteError))
+
+        requests, inputs = self._requests, self._inputs
+        left = [request.count for request in requests]
+        begun: set[int] = set()
+        index = 0
+        events = draw_all(self._pipeline, requests, cancelled, inputs=inputs, goes_on=goes_on)
+        with closing(events) as outcomes:
             try:
-                part = parts[index] if parts else None
-                finished = yield from self._one(request, cancelled, part)
+                for outcome in outcomes:
+                    place, event = outcome.place, outcome.event
+                    index = place.request
+                    begun.add(index)
+                    if isinstance(event, Step):
+                        yield replace(event, picture=place.number)
+                    else:
+                        left[index] -= 1 + len(outcome.dropped)
+                        yield from self._arrived(outcome, goes_on)
+                    if self._sealer is not None:
+                        yield from self._sealer.sealed()
             except Exception as error:
                 yield from self._flush()
-                self._keep_attempt(request, f"failed: {type(error).__name__}")
-                if not (keep_going and isinstance(error, (RequestError, NotFiniteError))):
-                    raise
-                yield Failed(index, error)
-                continue
-            if finished < request.count:
-                yield from self._flush()
-                self._keep_attempt(request, "cancelled")
-                return
+                self._keep_attempt(requests[index], f"failed: {type(error).__name__}")
+                raise
         yield from self._flush()
+        unfinished = [number for number, count in enumerate(left) if count]
+        for number in unfinished:
+            if number in begun or number == unfinished[0]:
+                self._keep_attempt(requests[number], "cancelled")
 
-    def _one(
-        self, request: "GenerationRequest", cancelled: Callable[[], bool], part: Part | None
-    ) -> Generator["Step | Sealed | Made", None, int]:
+    def _arrived(
+        self, outcome: "Outcome", goes_on: Callable[[BaseException], bool]
+    ) -> "Iterator[Sealed | Made | Failed]":
+        """Take a picture, or why there is none, and all that waited for it to be in order. Raises
+        the error that ends the run.
+        """
+        if isinstance(outcome.event, BaseException) and not goes_on(outcome.event):
+            raise outcome.event
+        self._line.put(outcome.place.number, outcome)
+        self._line.skip(outcome.dropped)
+        for each in self._line.ready():
+            yield from self._settled(each)
+
+    def _settled(self, outcome: "Outcome") -> "Iterator[Sealed | Made | Failed]":
+        """Hand a picture over to be sealed, or keep why there is none."""
         from engine import Picture
 
-        finished = 0
-        events = self._pipeline.generate(request, cancelled=cancelled, inputs=self._inputs)
-        for event in events:
-            if not isinstance(event, Picture):
-                yield event
-            elif self._sealer is None:
-                yield self._made(event)
-                finished += 1
-            else:
-                more = {} if part is None else part.metadata(finished)
-                self._sealer.put(event, self._more | dict(more))
-                finished += 1
+        place, event = outcome.place, outcome.event
+        if isinstance(event, Exception):
             if self._sealer is not None:
-                yield from self._sealer.sealed()
-        return finished
+                yield from self._sealer.finish()
+            self._keep_attempt(self._requests[place.request], f"failed: {type(event).__name__}")
+            yield Failed(place.request, event)
+        elif isinstance(event, Picture) and self._sealer is None:
+            yield self._made(event)
+        elif isinstance(event, Picture) and self._sealer is not None:
+            part = self._parts[place.request] if self._parts else None
+            more = {} if part is None else part.metadata(place.picture)
+            self._sealer.put(event, self._more | dict(more))
 
     def _made(self, picture: "Picture") -> Made:
         start = time.perf_counter()
@@ -146,15 +176,14 @@ class Studio:
         line = generated_line("", picture_metadata(picture), time.perf_counter() - start)
         return Made(png, line)
 
-    def _input_blobs(self) -> "tuple[BlobDraft, ...]":
-        """Encode what went in, once for all pictures that are made of it."""
-        if self._given is None:
-            self._given = input_blobs(self._inputs)
-        return self._given
-
-    def _flush(self) -> Iterator[Sealed]:
-        if self._sealer is not None:
-            yield from self._sealer.finish()
+    def _flush(self) -> "Iterator[Sealed | Made | Failed]":
+        """Settle all that is finished, also what still waited for an earlier picture."""
+        try:
+            for outcome in self._line.rest():
+                yield from self._settled(outcome)
+        finally:  # sealing an earlier one may have failed: it is tried once more
+            if self._sealer is not None:
+                yield from self._sealer.finish()
 
     def _keep_attempt(self, request: "GenerationRequest", outcome: str) -> None:
         from vault import Draft, Kind

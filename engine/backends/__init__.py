@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from engine.stepgraph import Program
 
-__all__ = ["Array", "Backend", "Libraries", "Session", "Shapes", "StepBackend", "StepSession"]
+__all__ = [
+    "Array",
+    "Backend",
+    "CountedMemory",
+    "DeviceMemory",
+    "Libraries",
+    "Session",
+    "Shapes",
+    "StepBackend",
+    "StepSession",
+]
 
 Array = NDArray[np.generic]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -113,4 +123,34 @@ class StepBackend(Protocol):
 
     def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> StepSession:
         """Open it for these shapes of all its inputs; raises as `Backend.load` does."""
+        ...
+
+
+@runtime_checkable
+class DeviceMemory(Protocol):
+    """A back end whose device has a memory of its own, beside all that `Backend` has."""
+
+    def memory(self) -> tuple[int, int]:
+        """Give the bytes that are free now and all of them; zeros where the device does not say.
+
+        Nothing is waited for. Raises DeviceError.
+        """
+        ...
+
+
+@runtime_checkable
+class CountedMemory(Protocol):
+    """A back end whose library counts what it holds of a device, beside all that `Backend` has."""
+
+    @property
+    def counts_memory(self) -> bool:
+        """Say whether it counts on this device."""
+        ...
+
+    def reset_peak_memory(self) -> None:
+        """Let the peak be what is held now."""
+        ...
+
+    def peak_memory(self) -> int:
+        """Give the most bytes that were held at once since the last reset."""
         ...

@@ -7,7 +7,7 @@ import typer
 from safelight.access import Access
 from safelight.cli.options import Json, with_access
 from safelight.console import line, result, table
-from safelight.records import listed_line, shown_line
+from safelight.records import listed_line, peaks_in_mib, shown_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,6 +85,7 @@ def show(
     if json:
         line(fields)
         return
+    fields["peak_memory"] = peaks_in_mib(fields)
     width = max(map(len, fields))
     for name, value in fields.items():
         if isinstance(value, dict):

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from safelight.records import peaks_in_mib
+
 if TYPE_CHECKING:
     from vault import Record
 
@@ -67,6 +69,10 @@ def particulars(record: "Record") -> list[Fact]:
     facts += [
         Fact(f"seconds.{name}", f"Seconds: {name}", _spoken(value), more=True)
         for name, value in _dictionary(about.get("seconds")).items()
+    ]
+    facts += [
+        Fact(f"peak_memory.{name}", f"Memory: {name}", value, more=True)
+        for name, value in peaks_in_mib(about).items()
     ]
     repairs = about.get("repairs")
     if isinstance(repairs, list) and repairs:

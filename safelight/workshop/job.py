@@ -60,9 +60,11 @@ class Job:
     inputs: pictures that go in with every request. parent: the record that it was made of, or
     empty. template: the prompt before wildcards were filled in, or empty. incognito: neither it nor
     its pictures are sealed; its id is of no record. reason: why it failed.
-    made: ids of the pictures that are sealed, as far as this process made them. done: pictures that
-    are sealed, of `count`. behind: pictures that are drawn, some of which may be about to be
-    sealed. step, steps: of the picture in hand; 0 of 0 before its first.
+    made: ids of the pictures that are sealed, as far as this process made them. places: of an
+    incognito job's pictures that were made, whatever became of them. done: pictures that are
+    sealed, of `count`. behind: pictures that are drawn, some of which may be about to be sealed.
+    in_hand: pictures that are being drawn, one a device. step, steps: of all in hand together; 0 of
+    0 before the first.
     """
 
     id: str = ""
@@ -75,8 +77,10 @@ class Job:
     state: State = State.WAITING
     reason: str = ""
     made: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
     done: int = 0
     behind: int = 0
+    in_hand: int = 0
     step: int = 0
     steps: int = 0
 
@@ -84,6 +88,11 @@ class Job:
     def count(self) -> int:
         """Count the pictures that are asked for."""
         return sum(request.count for request in self.requests) or 1
+
+    @property
+    def begun(self) -> float:
+        """Give how much of the pictures in hand is drawn, in pictures."""
+        return self.in_hand * self.step / self.steps if self.steps else 0.0
 
     @property
     def enlarges(self) -> bool:

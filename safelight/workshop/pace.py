@@ -1,5 +1,6 @@
 """How long things take here, as measured, and how long what waits will therefore take."""
 
+import math
 import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -36,15 +37,20 @@ class Pace:
         with self._guard:
             _mix(self._rests, _key(model, request), seconds)
 
-    def seconds_left(self, jobs: "Iterable[Job]") -> float | None:
-        """Estimate how long these jobs will take, or None while nothing was measured."""
+    def seconds_left(self, jobs: "Iterable[Job]", at_once: int = 1) -> float | None:
+        """Estimate how long these jobs will take, or None while nothing was measured.
+
+        at_once: pictures of a job that are made at the same time.
+        """
         with self._guard:
-            found = [self._job(job) for job in jobs if not job.enlarges]
+            found = [self._job(job, at_once) for job in jobs if not job.enlarges]
         known = [seconds for seconds in found if seconds is not None]
         return sum(known) if known and len(known) == len(found) else None
 
-    def _job(self, job: "Job") -> float | None:
+    def _job(self, job: "Job", at_once: int) -> float | None:
         total, behind = 0.0, job.behind
+        pictures = max(1, job.count - behind)
+        share = math.ceil(pictures / at_once) / pictures  # of them, one after the other
         for request in job.requests:
             left = max(0, request.count - behind)
             behind = max(0, behind - request.count)
@@ -54,16 +60,16 @@ class Pace:
             rest = _rate(self._rests, _key(job.model, request)) or 0.0
             steps = self._evaluations.get(_evaluated(job.model, request), request.steps)
             total += left * (steps * step + rest)
-            if left and job.step and job.steps:  # the one in hand is begun
+            if left and job.step and job.steps:  # what is in hand is begun
                 total -= job.step * step
                 job = _begun(job)
-        return max(0.0, total)
+        return max(0.0, total) * share
 
 
 def _begun(job: "Job") -> "Job":
     from dataclasses import replace
 
-    return replace(job, step=0, steps=0)
+    return replace(job, step=0, steps=0, in_hand=0)
 
 
 def _key(model: str, request: "GenerationRequest") -> Key:

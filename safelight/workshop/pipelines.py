@@ -9,6 +9,7 @@ from safelight.addons import open_beside
 if TYPE_CHECKING:
     from engine import Backend, Bundle, Choice, GenerationRequest, Pipeline
     from engine.inputs import Inputs
+    from engine.replicas import Replicas
     from engine.tokenizer import Tokenizer
     from safelight.settings import Settings
     from safelight.shelf import Shelf
@@ -38,7 +39,7 @@ class Pipelines:
         self._guard = threading.RLock()
         self._choice: Choice | None = None
         self._tokenizers: dict[str, Sequence[Tokenizer]] = {}
-        self._loaded: tuple[tuple[str, ...], Pipeline] | None = None
+        self._loaded: tuple[tuple[str, ...], Pipeline | Replicas] | None = None
 
     @property
     def choice(self) -> "Choice":
@@ -47,6 +48,12 @@ class Pipelines:
             if self._choice is None:
                 self._choice = self._choose()
             return self._choice
+
+    @property
+    def at_once(self) -> int:
+        """Give how many pictures are made at once: one a device, and 1 while none is chosen."""
+        chosen = self._choice
+        return 1 if chosen is None else 1 + len(chosen.others)
 
     def bundle(self, name: str) -> "Bundle":
         """Open a model and verify it, as it is now. Raises BundleError."""
@@ -68,12 +75,13 @@ class Pipelines:
         Raises RequestError, BundleError, DeviceError.
         """
         with self._guard:
-            reader = self._open(name, requests)
+            reader = self._reader(name, requests)
             for request in requests[:CHECKED]:
                 reader.generate(request, inputs=inputs)
 
-    def load(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline":
-        """Give the pipeline for these requests: the one at hand, where it is of the same bundles.
+    def load(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline | Replicas":
+        """Give the pipeline for these requests, or one on each device of several: what is at hand,
+        where it is of the same bundles.
 
         Its networks are loaded when it is used, and those for a size stay until another is asked.
         """
@@ -90,15 +98,22 @@ class Pipelines:
             self._loaded = None
             self._tokenizers.clear()
 
-    def _open(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline":
-        from engine import Pipeline
+    def _open(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline | Replicas":
+        from engine.replicas import pipeline_for
 
-        return Pipeline(
+        return pipeline_for(
             self.bundle(name),
             self.choice,
             check_safety=self._check_safety,
             beside=open_beside(self.shelf, requests),
         )
+
+    def _reader(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline":
+        """Give a pipeline that only checks: of several devices one is enough."""
+        from engine import Pipeline
+
+        beside = open_beside(self.shelf, requests)
+        return Pipeline(self.bundle(name), self.choice, beside=beside)
 
 
 def pipelines_from(settings: "Settings") -> Pipelines:

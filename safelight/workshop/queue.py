@@ -86,7 +86,8 @@ class Workshop:
 
     def seconds_left(self) -> float | None:
         """Estimate how long what waits will take in all; None while nothing was measured."""
-        return self.pace.seconds_left(job for job in self.jobs if job.is_alive)
+        alive = (job for job in self.jobs if job.is_alive)
+        return self.pace.seconds_left(alive, self.pipelines.at_once)
 
     @property
     def keeps_open(self) -> bool:
@@ -291,7 +292,9 @@ class Workshop:
                 return  # it stays sealed as it is
             if state is State.FAILED:
                 self._write(job, state, reason)
-                self._jobs[job_id] = replace(job, state=state, reason=reason, step=0, steps=0)
+                self._jobs[job_id] = replace(
+                    job, state=state, reason=reason, step=0, steps=0, in_hand=0
+                )
             else:
                 self._delete(job)
                 self._end(job, state)

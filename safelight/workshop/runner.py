@@ -1,7 +1,7 @@
 """One job at work: drawn or enlarged, sealed, and told of while it goes on."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -78,8 +78,7 @@ class Runner:
         self._floor = floor
         self._clock = clock
         self._shown = -PREVIEW_EVERY
-        self._last: tuple[GenerationRequest, float] | None = None  # a picture's last step, and when
-        self._drawn = False  # the step before was a picture's last one
+        self._hands: dict[int, tuple[int, int]] = {}  # picture in hand -> its steps done, of all
 
     def run(self) -> Outcome:
         """Make what is left of the job. Gives how it ended; WAITING where the vault is locked.
@@ -118,13 +117,10 @@ class Runner:
         from safelight.studio import Sealed, Studio
 
         job = self._job
-        sealed = self._kept()
-        requests, places = what_is_left(job, sealed)
+        done, made = self._kept()
+        requests, places = what_is_left(job, done)
         job = self._job = self._floor.update(
-            job.id,
-            done=len(sealed),
-            behind=len(sealed),
-            made=tuple(sealed[place] for place in sorted(sealed)),
+            job.id, done=len(done), behind=len(done), made=made, step=0, steps=0, in_hand=0
         )
         if not requests:
             return State.DONE, ""
@@ -135,7 +131,7 @@ class Runner:
             if isinstance(event, Step):
                 self._stepped(event, requests[0])  # of one order: alike but for seed and words
             elif isinstance(event, Sealed):
-                self._sealed(event)
+                self._sealed(event, requests[0])
             if self._floor.is_closing:
                 events.close()  # which seals what is finished
                 return State.WAITING, ""
@@ -148,8 +144,9 @@ class Runner:
         from safelight.drafts import enlarged_draft
 
         job = self._job
-        if sealed := self._kept():  # before a crash
-            self._floor.update(job.id, done=1, made=tuple(sealed.values()))
+        done, made = self._kept()
+        if done:  # before a crash
+            self._floor.update(job.id, done=1, made=made)
             return State.DONE, ""
         bundle = self._pipelines.bundle(job.model)
         pixels, parent = open_picture(job.parent, self._vault)
@@ -159,7 +156,7 @@ class Runner:
         def progress(done: float) -> None:
             if self._floor.is_closing or self._is_cancelled():
                 raise _StoppedError
-            self._floor.update(job.id, step=round(100 * done), steps=100)
+            self._floor.update(job.id, step=round(100 * done), steps=100, in_hand=1)
             self._tell_step(0)
             self._floor.rest(job.id)
 
@@ -170,7 +167,7 @@ class Runner:
         draft = enlarged_draft(result, bundle, choice, parent, self._clock() - start)
         draft = replace(draft, metadata={**draft.metadata, **Place(job.id, 0).metadata(0)})
         (record,) = self._keeper.add([draft])
-        self._floor.update(job.id, made=(record.id,), done=1)
+        self._floor.update(job.id, made=(record.id,), places=(0,), done=1)
         height, width = result.shape[:2]
         self._tell_kept(record.id, width=width, height=height)
         return State.DONE, ""
@@ -179,11 +176,12 @@ class Runner:
     def _keeper(self) -> "Vault | Unsealed":
         return self._floor.unsealed if self._job.incognito else self._vault
 
-    def _kept(self) -> dict[int, str]:
-        """Give which of the job's pictures there are already: place -> id."""
-        if self._job.incognito:  # made one after another, by this process
-            return dict(enumerate(self._job.made))
-        return sealed_places(self._vault, self._job.id)
+    def _kept(self) -> tuple[Collection[int], tuple[str, ...]]:
+        """Give which of the job's pictures there are already: their places, and their ids."""
+        if self._job.incognito:  # made by this process
+            return self._job.places, self._job.made
+        sealed = sealed_places(self._vault, self._job.id)
+        return sealed, tuple(sealed[place] for place in sorted(sealed))
 
     def _tell_kept(self, picture: str, **told: Any) -> None:
         job = self._job
@@ -194,40 +192,53 @@ class Runner:
 
     def _stepped(self, step: "Step", request: "GenerationRequest") -> None:
         now = self._clock()
-        self._rested(now - step.seconds)
-        job, behind = self._job, self._job.behind
-        if self._drawn and step.index == 0:
-            behind = min(behind + 1, job.count - 1)
-        self._drawn = step.index + 1 == step.count
-        if self._drawn:
-            self._last = request, now
+        job = self._job
+        behind = job.behind
+        if step.picture not in self._hands:  # one begins: those that are drawn lie behind
+            drawn = self._drawn()
+            for picture in drawn:
+                del self._hands[picture]
+            behind = min(behind + len(drawn), job.count - 1)
+        self._hands[step.picture] = step.index + 1, step.count
         self._floor.pace.step(job.model, request, step.seconds, step.count)
-        self._job = self._floor.update(job.id, behind=behind, step=step.index + 1, steps=step.count)
+        self._job = self._floor.update(job.id, behind=behind, **self._at_work())
         preview = 0
-        if self._floor.feed.is_heard and now - self._shown >= PREVIEW_EVERY:
+        # Of several in hand the first one is looked at, or they would take turns in the view.
+        is_first = step.picture == min(self._hands.keys() - self._drawn(), default=step.picture)
+        if is_first and self._floor.feed.is_heard and now - self._shown >= PREVIEW_EVERY:
             from safelight.pixels import encode_thumbnail
 
             self._shown = now
             preview = self._floor.show_preview(encode_thumbnail(step.preview()))
         self._tell_step(preview)
 
-    def _sealed(self, event: "Sealed") -> None:
-        self._rested(self._clock())
+    def _drawn(self) -> list[int]:
+        """Give the pictures in hand whose last step is done, oldest first."""
+        return sorted(each for each, (done, count) in self._hands.items() if done == count)
+
+    def _at_work(self) -> dict[str, int]:
+        """Say how far the pictures in hand are, as a job has it."""
+        return {
+            "in_hand": len(self._hands),
+            "step": sum(done for done, _ in self._hands.values()),
+            "steps": sum(count for _, count in self._hands.values()),
+        }
+
+    def _sealed(self, event: "Sealed", request: "GenerationRequest") -> None:
         job = self._job
+        seconds = event.line["seconds"]
+        # Sealing goes on beside the next picture.
+        self._floor.pace.rest(job.model, request, seconds["text"] + seconds["decode"])
         done = job.done + 1
-        self._job = self._floor.update(job.id, made=(*job.made, event.record_id), done=done)
+        places = (*job.places, event.more["job"]["index"])
+        made = (*job.made, event.record_id)
+        self._job = self._floor.update(job.id, made=made, places=places, done=done)
         if done > job.behind:  # it is sealed before the next one's first step
-            self._drawn = False
-            self._job = self._floor.update(job.id, behind=done, step=0, steps=0)
+            for picture in self._drawn()[:1]:
+                del self._hands[picture]
+            self._job = self._floor.update(job.id, behind=done, **self._at_work())
         told = {name: event.line[name] for name in ("seed", "width", "height", "flagged")}
         self._tell_kept(event.record_id, **told)
-
-    def _rested(self, now: float) -> None:
-        """Measure what a picture took beside its steps."""
-        if self._last is not None:
-            request, then = self._last
-            self._last = None
-            self._floor.pace.rest(self._job.model, request, max(0.0, now - then))
 
     def _tell_step(self, preview: int) -> None:
         job = self._floor.update(self._job.id)
@@ -237,6 +248,7 @@ class Runner:
             done=job.done,
             behind=job.behind,
             count=job.count,
+            in_hand=job.in_hand,
             step=job.step,
             steps=job.steps,
             preview=preview,

@@ -3,6 +3,7 @@
 import base64
 import sys
 import zlib
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ DRAWER = """
 import base64, json, sys, zlib
 given = json.loads(sys.stdin.readline())
 facts = {"backend": given["device"], "device": "CPU", "precision": given["precision"]}
+facts["devices"] = given.get("devices", 1)
 facts |= {"libraries": {"it": "1/2"}, "threads": 2, "seconds": {"load": 0.5, "compile": 0.25}}
 print(json.dumps(facts), flush=True)
 for line in sys.stdin:
@@ -141,6 +143,16 @@ def test_a_drawing_measures_gates_and_leaves_out(tmp_path):
         "openvino bf16 batch 1, again": "it was asked for twice",
         "cuda fp16": "none at",
     }
+
+
+def test_more_devices_are_another_configuration(tmp_path):
+    one = candidate("cuda", "fp16", batch=4)
+    two = replace(one, hello={**one.hello, "devices": 2})
+    reference = candidate("onnxruntime", "fp32")
+    drawn = drawing(tmp_path).measure([one, two], reference, rounds=1, random=False)
+    names = [each.name for each in drawn.configurations]
+    assert names == ["cuda fp16 batch 4", "cuda fp16 batch 4 on 2 devices"]
+    assert drawn.skipped == {}
 
 
 def test_a_configuration_in_fp32_of_the_references_library_is_the_reference(tmp_path):

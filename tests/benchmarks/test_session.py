@@ -20,6 +20,11 @@ def order(scenario="pocket-128", backend="auto", precision="auto", batch="1", re
     return _order(scenario, backend, precision, batch, repeat, model)
 
 
+def test_several_cards_are_one_device():
+    made = order(backend="auto,cuda:0,1,onnxruntime,cuda:2")
+    assert made.backends == ("auto", "cuda:0,1", "onnxruntime", "cuda:2")
+
+
 def test_an_order_is_every_combination():
     made = order(backend="openvino,onnxruntime", precision="fp32,bf16", batch="1,4", repeat=3)
     assert made.ways == 8

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tests.e2e.command import QUICK, Home, make_home
 
 PICTURE_FIELDS = (
     "id model seed width height steps sampler schedule guidance_scale decoder backend device "
-    "precision flagged seconds"
+    "precision flagged seconds peak_memory"
 ).split()
 LISTED_FIELDS = "id created prompt model seed width height tags rating favourite".split()
 
@@ -35,6 +36,11 @@ def test_generate_prints_the_documented_object_a_picture(made):
         parts = [value for name, value in seconds.items() if name != "total"]
         assert seconds["total"] == pytest.approx(sum(parts), abs=1e-5)
         assert (each["width"], each["height"], each["steps"]) == (128, 128, 4)
+        peaks = each["peak_memory"]
+        assert list(peaks) == ["of", "load", "text", "denoise", "decode"]
+        told = sys.platform == "linux"  # of processors
+        assert peaks["of"] == ("rss" if told else "")
+        assert all((peaks[stage] > 1 << 20) is told for stage in list(peaks)[1:])
 
 
 def test_ls_lists_what_was_sealed_newest_first(home, made):
@@ -58,6 +64,7 @@ def test_a_unique_prefix_is_enough_and_show_tells_all(home, made):
     assert shown["prompt"] == "red apple"
     assert shown["settings"]["seed"] == 5
     assert shown["model_hash"]
+    assert shown["peak_memory"] == made[0]["peak_memory"]
     assert shown["blobs"]["picture"]["media_type"] == "image/png"
 
 

@@ -15,6 +15,7 @@ from engine import (
     BundleError,
     DeviceError,
     Inputs,
+    PeakMemory,
     Picture,
     Pipeline,
     Step,
@@ -82,6 +83,22 @@ def test_whole_steps_draw_what_the_loop_draws(bundle, stepped, plain, sampler):
     assert len(steps) == len(others) == 3
     assert np.abs(got.pixels.astype(int) - wanted.pixels).max() <= 1
     assert "one graph a step" in got.reason
+
+
+def test_whole_steps_are_queued_without_a_word_about_memory(bundle, cache):
+    asked = []
+
+    def memory():
+        asked.append("asked")
+        return 400, 1000
+
+    place = replace(processor_place(), memory=memory)
+    events = Pipeline(bundle, CudaBackend("fp16", cache, place)).generate(request(bundle, steps=6))
+    seen = [(event, len(asked)) for event in events]
+    assert len({count for event, count in seen if isinstance(event, Step)}) == 1
+    picture = next(event for event, _ in seen if isinstance(event, Picture))
+    assert "one graph a step" in picture.reason
+    assert picture.peak_memory == PeakMemory(of="vram", load=600, text=600, denoise=600, decode=600)
 
 
 class Refusing(CudaBackend):

@@ -18,9 +18,10 @@ from engine import (
     RequestError,
     Step,
 )
+from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.beside import NOTHING_BESIDE
 from engine.devicenames import parse_device
-from engine.replicas import Replicas, pipeline_for
+from engine.replicas import Replicas, draw_all, pipeline_for
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +70,24 @@ class Meeting(FakeBackend):
         def wait(inputs):
             if "timestep" in inputs and not met:
                 met.append(self.barrier.wait())
+            return run(inputs)
+
+        session.run = wait
+        return session
+
+
+class Lockstep(FakeBackend):
+    """A fake whose networks wait for each other's at every run."""
+
+    barrier = threading.Barrier(2, timeout=20)
+
+    def load(self, model, shapes, *, identity=""):
+        session = super().load(model, shapes, identity=identity)
+        run = session.run
+
+        def wait(inputs):
+            if "timestep" in inputs:
+                self.barrier.wait()
             return run(inputs)
 
         session.run = wait
@@ -132,6 +151,139 @@ def test_the_error_of_any_device_ends_the_events(bundle):
         drawn(replicas(bundle, FakeBackend(), broken), request(bundle))
     with pytest.raises(RequestError, match="unknown preview"):
         replicas(bundle, FakeBackend()).generate(request(bundle), previews="x")
+
+
+def outcomes(pipeline, requests, **kw):
+    return list(draw_all(pipeline, requests, **kw))
+
+
+def made_of(found):
+    return {
+        (each.place.request, each.place.picture): each.event
+        for each in found
+        if isinstance(each.event, Picture)
+    }
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_pictures_of_many_requests_are_those_of_one_device(bundle, count):
+    asked = [
+        request(bundle, prompt=prompt, seed=seed, count=pictures, width=width)
+        for seed, (prompt, pictures, width) in enumerate(
+            [("red apple", 1, 64), ("blue cat", 2, 128), ("rocket", 1, 64), ("octopus", 3, 128)]
+        )
+    ]
+    found = outcomes(replicas(bundle, *[FakeBackend()] * count), asked)
+    alone = outcomes(Pipeline(bundle, FakeBackend()), asked)
+    got, wanted = made_of(found), made_of(alone)
+    assert list(wanted) == [(i, k) for i, each in enumerate(asked) for k in range(each.count)]
+    assert got.keys() == wanted.keys()
+    for place, picture in wanted.items():
+        assert np.array_equal(got[place].pixels, picture.pixels)
+        assert got[place].request == picture.request
+    numbers = {each.place.number for each in found}
+    assert numbers == {each.place.number for each in alone} == set(range(7))
+
+
+def test_requests_of_one_picture_each_are_made_at_once(bundle):
+    Meeting.barrier.reset()
+    found = outcomes(replicas(bundle, Meeting(), Meeting()), [request(bundle, count=1)] * 2)
+    assert len(made_of(found)) == 2
+
+
+def test_a_replica_stays_at_its_shape(bundle):
+    """Two sizes that take turns, on two devices: each loads the networks of one size alone."""
+    loaded = [[], []]
+
+    class Noting(Lockstep):  # none runs out of its own size
+        def __init__(self, notes):
+            super().__init__()
+            object.__setattr__(self, "notes", notes)
+
+        def load(self, model, shapes, *, identity=""):
+            if "timestep" in shapes:
+                self.notes.append(shapes["sample"][-1])
+            return super().load(model, shapes, identity=identity)
+
+    asked = [request(bundle, count=1, width=width) for width in (64, 128) * 3]
+    found = outcomes(replicas(bundle, *map(Noting, loaded)), asked)
+    assert len(made_of(found)) == 6
+    assert sorted(map(len, loaded)) == [1, 1]
+    assert {sizes[0] for sizes in loaded} == {8, 16}
+
+
+class Sound(FakeBackend):
+    """A device that says when it decodes its third picture."""
+
+    def __init__(self, third, **given):
+        super().__init__(**given)
+        object.__setattr__(self, "third", third)
+
+    def load(self, model, shapes, *, identity=""):
+        session = super().load(model, shapes, identity=identity)
+        run = session.run
+        decoded = []
+
+        def count(inputs):
+            if "latent_sample" in inputs:
+                decoded.append("one more")
+                if len(decoded) == 3:
+                    self.third.set()
+            return run(inputs)
+
+        session.run = count
+        return session
+
+
+class Lost(FakeBackend):
+    """A device that is gone in its first picture, once `when` has come."""
+
+    def __init__(self, when, **given):
+        super().__init__(lost_at_step=1, **given)
+        object.__setattr__(self, "when", when)
+
+    def load(self, model, shapes, *, identity=""):
+        assert self.when.wait(20)
+        return super().load(model, shapes, identity=identity)
+
+
+def test_a_replica_that_is_lost_is_named_and_what_others_finished_is_kept(bundle):
+    third = threading.Event()
+    devices = Sound(third, device="card 0"), Lost(third, device="card 1")
+    seeds = []
+
+    def take():
+        events = replicas(bundle, *devices).generate(request(bundle, count=200))
+        seeds.extend(each.request.seed for each in events if isinstance(each, Picture))
+
+    with pytest.raises(DeviceError, match=r"^card 1: the fake's device is gone$"):
+        take()
+    # one of the first two was lost: those behind it had waited for it, and come all the same
+    assert seeds == sorted(seeds)
+    assert 2 <= len(seeds) < 199
+    assert len({7, 8} & set(seeds)) == 1
+    assert 9 in seeds
+
+
+def test_an_error_that_others_survive_drops_its_own_request_alone(bundle):
+    bad = request(bundle, prompt="bad", sampler="lcm", steps=60, count=4)  # lcm takes at most 50
+    asked = [request(bundle, count=2), bad, request(bundle, seed=90, count=2)]
+    for pipeline in (Pipeline(bundle, FakeBackend()), replicas(bundle, *[FakeBackend()] * 2)):
+        found = outcomes(pipeline, asked, goes_on=lambda error: isinstance(error, RequestError))
+        assert made_of(found).keys() == {(0, 0), (0, 1), (2, 0), (2, 1)}
+        errors = [each for each in found if isinstance(each.event, RequestError)]
+        gone = {each.place.number for each in errors}.union(*(each.dropped for each in errors))
+        assert gone == {2, 3, 4, 5}
+        assert errors[0].place.request == 1
+
+
+def test_two_processors_draw_what_one_does(bundle):
+    asked = [request(bundle, prompt=prompt, count=1, steps=2) for prompt in ("red apple", "rocket")]
+    several = replicas(bundle, OnnxRuntimeBackend(threads=1), OnnxRuntimeBackend(threads=1))
+    got = made_of(outcomes(several, asked))
+    wanted = made_of(outcomes(Pipeline(bundle, OnnxRuntimeBackend(threads=1)), asked))
+    assert got.keys() == wanted.keys()
+    assert all(np.array_equal(got[key].pixels, wanted[key].pixels) for key in wanted)
 
 
 def test_a_choice_of_several_becomes_replicas(bundle):

@@ -37,6 +37,17 @@ def test_the_page_of_a_picture_says_what_made_it_and_walks_on(client, state, ids
     assert 'data-before=""' in part
 
 
+def test_peaks_of_memory_are_told_where_the_record_has_them(client, state, ids):
+    assert "Memory:" not in client.get(f"/detail/{ids[0]}").text  # as an older version sealed it
+    peaks = {"of": "vram", "load": 3 << 30, "text": 0, "denoise": 5 << 20, "decode": "much"}
+    state.vault.edit_all({ids[0]: lambda m: m | {"peak_memory": peaks}})
+    text = client.get(f"/detail/{ids[0]}").text
+    for part in ("Memory: load", "3072 MiB of the card", "Memory: denoise", "5 MiB of the card"):
+        assert part in text
+    assert "Memory: text" not in text
+    assert "Memory: decode" not in text
+
+
 def test_neighbours_are_those_of_the_search(client, state, ids):
     assert post(client, "/api/search", query="apple").json()["count"] == 8
     apples = [row.id for row in state.catalogue.window("apple", 0, 8)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import safelight
-from engine import Bundle, FakeBackend, Picture, Pipeline
+from engine import Bundle, FakeBackend, PeakMemory, Picture, Pipeline
 from engine.inputs import Inputs
 from safelight.drafts import picture_draft
 from safelight.exits import ExitStatus, exit_status
@@ -204,6 +204,18 @@ def test_what_differs_is_named_with_then_and_now(bundle):
         "numpy": ("1.0", np.__version__),
         "gone": ("2.0", ""),
     }
+
+
+def test_a_record_of_before_peaks_were_kept_draws_the_same(bundle, vault):
+    (picture,) = draw(bundle, request(bundle))
+    draft = picture_draft(picture, {}, ())
+    del draft.metadata["peak_memory"]
+    original = open_original(vault, vault.add([draft])[0].id)
+    assert original.recipe.request == picture.request
+    assert differences(original.record.metadata, picture) == []
+    # and how much memory it took makes no picture another one
+    less = replace(picture, peak_memory=PeakMemory(of="vram", load=1))
+    assert differences(picture_metadata(picture), less) == []
 
 
 def test_likeness_is_the_textbooks():

@@ -1,6 +1,7 @@
 """Generate and seal, at the shipped seams: FakeBackend and MemoryKeyStore, a real vault on disk."""
 
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from engine import (
     RequestError,
     Step,
 )
+from engine.replicas import Replicas
 from safelight.sealer import BATCH
 from safelight.studio import Failed, Made, Sealed, Studio
 from tests.engine.companion_bundle import with_companions
+from tests.engine.test_replicas import Lost, Meeting, Sound
 from vault import Kind, MemoryKeyStore, create
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
@@ -179,6 +182,104 @@ def test_a_run_that_keeps_going_records_what_failed_and_makes_the_rest(bundle, v
     assert [told[0].line["seed"], told[2].line["seed"]] == [1, 2]
     (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
     assert attempt.metadata["prompt"] == "bad"
+
+
+# -- several devices ---------------------------------------------------------------------------
+
+
+def several(bundle, *backends):
+    return Replicas([Pipeline(bundle, each) for each in backends])
+
+
+class Numbered:
+    """What a request is a part of: names its pictures."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def metadata(self, picture, /):
+        return {"part": f"{self.name}{picture}"}
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_several_devices_seal_what_one_does_in_the_same_order(bundle, vault, count):
+    asked = [request(bundle, seed=10 * k, count=1 + k % 2) for k in range(5)]
+    parts = [Numbered(name) for name in "abcde"]
+    slow = FakeBackend(seconds_per_run=0.005)  # so that later pictures are ready before
+    studio = Studio(several(bundle, slow, *[FakeBackend()] * (count - 1)), vault)
+    events = list(studio.run(asked, lambda: False, parts=parts))
+    sealed = [each for each in events if isinstance(each, Sealed)]
+    assert [each.line["seed"] for each in sealed] == [0, 10, 11, 20, 30, 31, 40]
+    found = [vault.get(each.record_id).metadata["part"] for each in sealed]
+    assert found == ["a0", "b0", "b1", "c0", "d0", "d1", "e0"]
+    assert [each.more["part"] for each in sealed] == found
+    steps = {each.picture for each in events if isinstance(each, Step)}
+    assert steps == set(range(7))  # numbered through the whole run
+
+
+def test_of_several_devices_one_that_is_lost_costs_what_was_in_hand_alone(bundle, vault):
+    third = threading.Event()
+    pipeline = several(bundle, Sound(third, device="card 0"), Lost(third, device="card 1"))
+    asked = [request(bundle, seed=10 * k) for k in range(50)]
+    parts = [Numbered(f"{k} ") for k in range(50)]
+    events = []
+    with pytest.raises(DeviceError, match="card 1"):
+        events.extend(Studio(pipeline, vault).run(asked, lambda: False, parts=parts))
+    sealed = [each for each in events if isinstance(each, Sealed)]
+    seeds = [each.line["seed"] for each in sealed]
+    assert 2 <= len(seeds) < 49
+    assert seeds == sorted(seeds)
+    assert len({0, 10} & set(seeds)) == 1
+    # each is sealed as the part that it is, though one before it is missing
+    assert [each.more["part"] for each in sealed] == [f"{seed // 10} 0" for seed in seeds]
+    (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
+    assert attempt.metadata["outcome"] == "failed: DeviceError"
+    assert {attempt.metadata["settings"]["seed"]} == {0, 10} - set(seeds)
+
+
+def test_closing_seals_what_waited_for_its_turn(bundle, vault):
+    third = threading.Event()
+    held = threading.Event()
+    pipeline = several(bundle, Sound(third), Lost(held))
+    events = Studio(pipeline, vault).run([request(bundle, count=40)], lambda: False)
+    for event in events:  # the second device is held before its first picture
+        if isinstance(event, Step) and third.is_set():
+            held.set()
+            break
+    events.close()
+    sealed = sorted(each.metadata["settings"]["seed"] for each in vault.list())
+    assert len(sealed) >= 2
+    assert len({5, 6} & set(sealed)) == 1
+    assert list(vault.list(kinds=(Kind.ATTEMPT,))) == []
+
+
+def test_cancelling_several_devices_leaves_an_attempt_of_each_request_in_hand(bundle, vault):
+    seen = set()
+
+    def cancelled():
+        return len(seen) >= 2
+
+    asked = [request(bundle, seed=10 * k) for k in range(4)]
+    studio = Studio(several(bundle, Meeting(), Meeting()), vault)
+    Meeting.barrier.reset()
+    for event in studio.run(asked, cancelled):
+        seen |= {event.picture} if isinstance(event, Step) else set()
+    attempts = list(vault.list(kinds=(Kind.ATTEMPT,)))
+    assert {each.metadata["outcome"] for each in attempts} == {"cancelled"}
+    sealed = {each.metadata["settings"]["seed"] for each in vault.list()}  # by the quicker one
+    in_hand = {10 * picture for picture in seen} - sealed
+    assert sorted(each.metadata["settings"]["seed"] for each in attempts) == sorted(in_hand)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_several_devices_keep_going_as_one_does(bundle, vault, count):
+    bad = request(bundle, prompt="bad", sampler="lcm", steps=60)  # lcm takes at most 50
+    asked = [request(bundle, seed=1), bad, request(bundle, seed=2)]
+    studio = Studio(several(bundle, *[FakeBackend()] * count), vault)
+    told = [e for e in studio.run(asked, lambda: False, keep_going=True) if not isinstance(e, Step)]
+    assert [type(each) for each in told] == [Sealed, Failed, Sealed]
+    assert (told[1].index, type(told[1].error)) == (1, RequestError)
+    assert [told[0].line["seed"], told[2].line["seed"]] == [1, 2]
 
 
 def test_a_lost_device_ends_a_run_that_keeps_going_too(bundle, vault):

@@ -182,6 +182,7 @@ def _step(job: Job, left: float | None) -> dict[str, Any]:
         "done": job.done,
         "behind": job.behind,
         "count": job.count,
+        "in_hand": job.in_hand,
         "step": job.step,
         "steps": job.steps,
         "preview": 0,

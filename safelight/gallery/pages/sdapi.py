@@ -43,20 +43,19 @@ async def draw(request: Request) -> Response:
 
 
 async def progress(request: Request) -> Response:
-    """Say how far the picture in hand is."""
+    """Say how far the picture in hand is, or of several the mean."""
     workshop = making_of(gallery_of(request)).workshop
     job = next((each for each in workshop.jobs if each.state is State.RUNNING), None)
     if job is None:
         return JSONResponse(a1111.progress_answer(0.0, None, {}))
-    part = job.step / job.steps if job.steps else 0.0
     state = {
         "job": f"job {job.id[:8]}",
         "job_count": job.count,
         "job_no": job.done,
-        "sampling_step": job.step,
-        "sampling_steps": job.steps,
+        "sampling_step": job.step // max(1, job.in_hand),
+        "sampling_steps": job.steps // max(1, job.in_hand),
     }
-    done = (job.done + part) / job.count
+    done = min(1.0, (job.done + job.begun) / job.count)
     # No preview goes along: what is not sealed yet cannot note that it left.
     return JSONResponse(a1111.progress_answer(done, workshop.seconds_left(), state))
 

@@ -115,13 +115,18 @@ function stepped(told) {
   running = told.job;
   run.hidden = false;
   stop.disabled = false;
-  const part = told.steps ? told.step / told.steps : 0;
+  const hands = told.in_hand; // pictures that are drawn at once, whose steps are counted together
+  const part = told.steps ? hands * told.step / told.steps : 0;
   const share = Math.min(1, (told.behind + part) / told.count);
   progress.firstElementChild.style.transform = `scaleX(${share})`;
   progress.setAttribute("aria-valuenow", String(Math.round(share * 100)));
   const words = [];
-  if (told.count > 1) words.push(`picture ${Math.min(told.behind + 1, told.count)} of ${told.count}`);
-  words.push(told.steps ? `step ${told.step} of ${told.steps}` : "loading the model");
+  const first = Math.min(told.behind + 1, told.count);
+  const last = Math.min(told.behind + hands, told.count);
+  if (last > first) words.push(`pictures ${first} to ${last} of ${told.count}`);
+  else if (told.count > 1) words.push(`picture ${first} of ${told.count}`);
+  if (told.steps) words.push(`step ${Math.floor(told.step / hands)} of ${Math.round(told.steps / hands)}`);
+  else words.push("loading the model");
   if (told.left) words.push(`${told.left} left`);
   runText.textContent = words.join(" · ");
   const left = document.getElementById("queue-left");

@@ -12,7 +12,7 @@ import pytest
 import webuiapi
 from PIL import Image
 
-from engine import FakeBackend
+from engine import Choice, FakeBackend
 from safelight.gallery.making import making_of
 from safelight.shelf import Shelf
 from safelight.workshop import Pipelines
@@ -198,6 +198,22 @@ def test_webui_is_told_what_does_not_go(webui, state):
         with pytest.raises(RuntimeError, match=words):
             webui.txt2img(**({"prompt": "canary"} | SMALL | wrong))
     assert newest(state).id == before
+
+
+# The first card is the slow one: later pictures are ready before.
+CARDS = Choice(
+    backend=FakeBackend(seconds_per_run=0.01), reason="several", others=(FakeBackend(),) * 2
+)
+
+
+@pytest.mark.parametrize("backend", [CARDS], ids=["three"])
+def test_pictures_of_several_cards_are_answered_in_the_order_of_their_seeds(webui, state):
+    result = webui.txt2img(prompt="red apple", seed=20, batch_size=5, **SMALL)
+    assert result.info["all_seeds"] == [20, 21, 22, 23, 24]
+    for image, record in zip(result.images, reversed(list(state.vault.list(limit=5))), strict=True):
+        sealed = pixels_of(bytes(state.vault.read(record.id, "picture")))
+        assert np.array_equal(np.asarray(image.convert("RGB")), sealed)
+    assert webui.get_progress()["progress"] == 0
 
 
 @pytest.mark.parametrize("backend", [FakeBackend(seconds_per_run=0.1)], ids=["slow"])

@@ -67,6 +67,19 @@ def test_the_time_left_follows_what_was_measured():
     assert pace.seconds_left([]) is None
 
 
+@pytest.mark.parametrize(("devices", "rounds"), [(1, 5), (2, 3), (3, 2), (5, 1), (9, 1)])
+def test_several_devices_take_the_time_of_their_rounds(devices, rounds):
+    pace = Pace()
+    pace.step("m", request(), 2.0, 10)
+    pace.rest("m", request(), 1.0)
+    waiting = job(requests=tuple(request(count=1) for _ in range(5)))
+    assert pace.seconds_left([waiting], devices) == pytest.approx(rounds * 21)
+    # the last two are half done, one on each of two devices
+    begun = replace(waiting, behind=3, in_hand=2, step=10, steps=20)
+    assert (begun.begun, waiting.begun) == (1.0, 0.0)  # in pictures
+    assert pace.seconds_left([begun], 2) == pytest.approx(21 - 5 * 2)
+
+
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
 def test_what_is_left_is_exactly_what_is_not_sealed(counts, data):
     requests = tuple(request(seed=100 * k, count=n) for k, n in enumerate(counts))

@@ -1,13 +1,16 @@
 """The queue at work, at the shipped seams: FakeBackend, MemoryKeyStore, a real vault on disk."""
 
+import gc
+import itertools
 import threading
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from engine import FakeBackend, RequestError
+from engine import Choice, FakeBackend, RequestError
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BundleError
 from safelight.canvas import Canvas
@@ -17,6 +20,7 @@ from safelight.upscalers import take_in_upscaler
 from safelight.workshop import Order, Pipelines, State, Workshop
 from safelight.workshop.job import Place
 from safelight.workshop.unsealed import Unsealed
+from tests.engine.test_replicas import Lockstep, Lost, Sound
 from tests.engine.upscaler_graph import write_upscaler
 from vault import Draft, KeyStoreUnlock, Kind, MemoryKeyStore, StorageError, create, open_vault
 
@@ -135,6 +139,115 @@ def test_pictures_are_counted_once_whether_they_are_sealed_soon_or_late(place, p
         ear.wait_for("sealed", 3)
     reached = [(n.data["behind"], n.data["step"]) for n in ear.heard if n.name == "step"]
     assert reached == [(behind, step) for behind in range(5) for step in (1, 2)]
+
+
+MANY = 200  # pictures that no device here has made before it is asked to stop
+
+
+def on(*backends):
+    first, *others = backends
+    return Choice(backend=first, reason="several", others=tuple(others))
+
+
+def pixels_of(vault):
+    return {
+        record.metadata["settings"]["seed"]: bytes(vault.read(record.id, "picture"))
+        for record in vault.list()
+    }
+
+
+def test_several_devices_make_a_job_as_one_does(place, tmp_path, shelf):
+    lists = {"colour": ["red", "blue", "green"]}  # each picture is a request of its own
+    wild = replace(order(prompt="__colour__ apple", count=7), lists=lists)
+    workshop = place.workshop(on(FakeBackend(), FakeBackend(), FakeBackend()))
+    with Ear(workshop) as ear:
+        several = workshop.wait(workshop.submit(wild).id, LONG)
+        told = [news.data for news in ear.heard if news.name == "step"]
+    assert (several.state, several.done, several.behind) == (State.DONE, 7, 7)
+    seeds = [place.vault.get(each).metadata["settings"]["seed"] for each in several.made]
+    assert seeds == list(range(5, 12))
+    drawn = [(each["behind"] + each["in_hand"] * each["step"] / each["steps"]) for each in told]
+    assert all(0 < each <= 7 for each in drawn)
+    assert all(each["in_hand"] <= 3 and each["behind"] <= 6 for each in told)
+    alone = Home(tmp_path / "alone", shelf)
+    one = alone.workshop()
+    assert one.wait(one.submit(wild).id, LONG).state is State.DONE
+    assert pixels_of(place.vault) == pixels_of(alone.vault)
+    one.close()
+    alone.vault.close()
+
+
+def test_two_devices_work_at_once_and_the_first_picture_is_looked_at(place):
+    ticks = itertools.count()  # a second between any two looks at it: each step may be shown
+    pipelines = Pipelines(place.shelf, lambda: on(Lockstep(), Lockstep()))
+    workshop = Workshop(place.vault, pipelines, clock=lambda: float(next(ticks)))
+    place.open.append(workshop)
+    with Ear(workshop) as ear:
+        done = workshop.wait(workshop.submit(order(count=2)).id, LONG)
+        told = [news.data for news in ear.heard if news.name == "step"]
+    assert done.state is State.DONE
+    assert max(each["in_hand"] for each in told) == 2
+    assert workshop.pipelines.at_once == 2
+    # three steps of the first one, and at most the last of the second, with nothing before it
+    assert 3 <= len({each["preview"] for each in told} - {0}) <= 4
+
+
+def test_a_device_that_is_lost_fails_the_job_and_the_rest_is_made_later(place):
+    third = threading.Event()
+    workshop = place.workshop(on(Sound(third, device="card 0"), Lost(third, device="card 1")))
+    job = workshop.wait(workshop.submit(order(count=40)).id, LONG)
+    assert job.state is State.FAILED
+    assert job.reason.startswith("card 1: ")
+    made = place.count(Kind.PICTURE)
+    assert 2 <= made == job.done < 39
+    workshop.close()
+    place.again()
+    mended = place.workshop(on(FakeBackend(), FakeBackend()))
+    mended.resume(job.id)
+    assert mended.wait(job.id, LONG).state is State.DONE
+    seeds = [each.metadata["settings"]["seed"] for each in place.vault.list()]
+    assert sorted(seeds) == list(range(5, 45))  # nothing twice, nothing missing
+
+
+def test_an_incognito_job_goes_on_where_a_device_was_lost(place):
+    third = threading.Event()
+    workshop = place.workshop(on(Sound(third), Lost(third)))
+    job = workshop.submit(replace(order(count=12), incognito=True))
+    failed = workshop.wait(job.id, LONG)
+    assert failed.state is State.FAILED
+    assert len({0, 1} & set(failed.places)) == 1  # one of the first two is missing
+    assert len(failed.made) == len(failed.places) == failed.done
+    workshop.pipelines.forget()
+    workshop.pipelines._choice = on(FakeBackend(), FakeBackend())
+    workshop.resume(job.id)
+    done = workshop.wait(job.id, LONG)
+    assert done.state is State.DONE
+    assert sorted(done.places) == list(range(12))
+    found = [workshop.unsealed.find(each).metadata["settings"]["seed"] for each in done.made]
+    assert sorted(found) == list(range(5, 17))
+
+
+class Closing:
+    """Waits until a workshop is about to be closed."""
+
+    workshop = None
+
+    def wait(self, seconds):
+        with self.workshop._changed:
+            return self.workshop._changed.wait_for(lambda: self.workshop.is_closing, seconds)
+
+
+def test_a_lock_keeps_what_several_devices_finished_and_offers_the_rest(place):
+    third, closing = threading.Event(), Closing()
+    workshop = closing.workshop = place.workshop(on(Sound(third), Lost(closing)))
+    job = workshop.submit(order(count=MANY))
+    assert third.wait(LONG)
+    workshop.close(LONG)
+    made = place.count(Kind.PICTURE)
+    assert 2 <= made < MANY
+    place.again()
+    (offered,) = place.workshop().jobs
+    assert (offered.id, offered.state) == (job.id, State.OFFERED)
 
 
 def test_without_a_listener_no_preview_is_made(place):
@@ -437,6 +550,20 @@ def test_a_loaded_pipeline_is_kept_for_the_next_job_and_forgotten_at_the_end(pla
     assert pipelines.load("pocket", asked) is first
     pipelines.forget()
     assert pipelines.load("pocket", asked) is not first
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_networks_are_given_back_as_soon_as_they_are_forgotten(place, devices):
+    workshop = place.workshop(on(*[FakeBackend()] * devices))
+    job = workshop.submit(order(count=3))
+    assert workshop.wait(job.id, LONG).state is State.DONE
+    loaded = weakref.ref(workshop.pipelines.load("pocket", job.requests))
+    gc.disable()  # not some time later, when the next model needs the room
+    try:
+        workshop.pipelines.forget()
+        assert loaded() is None
+    finally:
+        gc.enable()
 
 
 def test_a_record_of_another_form_is_a_failed_job_and_no_error(place):
