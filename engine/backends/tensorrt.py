@@ -17,6 +17,7 @@ from engine.backends import Array, Backend, Libraries, Session, Shapes
 from engine.backends.buffers import fill
 from engine.backends.cudadevice import CudaDevice
 from engine.backends.devicestep import DeviceStep, StepBuffers
+from engine.backends.plansizes import form_with
 from engine.backends.tensorrtnetwork import CudaValues, Network
 from engine.derived import Derived, DerivedKey, fitting, listed
 from engine.errors import BundleError, DeviceError
@@ -30,7 +31,6 @@ PLAN: Final = "model.plan"
 STEP_PLAN: Final = "step.plan"
 TARGETS: Final = ("tensorrt", "tensorrt-refit")  # the second one is somewhat slower
 GRAPHED: Final = ("unet",)
-PIXELS: Final = 8  # a latent, as every manifest says
 
 
 def load_tensorrt() -> Any:
@@ -131,10 +131,7 @@ class TensorRtBackend:
         if not forms:
             raise self._no_form(model, bundle)
         file = f"{component}/{name}"
-        found = [form for form in forms if file in form.files]
-        wanted = _sizes(shapes)
-        fits = [form for form in found if wanted in _built_for(form) or not wanted]
-        chosen = next(iter(fits or found), None)
+        chosen = form_with(forms, file, shapes)
         if chosen is None or self._cache_dir is None:
             return None
         chosen.verify(self._cache_dir)
@@ -143,11 +140,21 @@ class TensorRtBackend:
     def _forms(self, bundle: str) -> list[Derived]:
         if self._cache_dir is None:
             return []
-        keys = [_key(bundle, target, self._card.name, self._trt) for target in TARGETS]
+        keys = [self._key(bundle, target) for target in TARGETS]
         return [form for key in keys for form in fitting(self._cache_dir, key)]
 
+    def _key(self, bundle: str, target: str) -> DerivedKey:
+        return DerivedKey(
+            identity=bundle,
+            target=target,
+            precision="fp16",
+            device=self._card.name,
+            shapes=(),
+            libraries={"tensorrt": str(self._trt.__version__), "driver": self._card.driver()},
+        )
+
     def _no_form(self, model: Path, bundle: str) -> BundleError:
-        key = _key(bundle, TARGETS[0], self._card.name, self._trt)
+        key = self._key(bundle, TARGETS[0])
         others = listed(self._cache_dir, bundle) if self._cache_dir else ()
         differs = [key.differs(each.key) for each in others if each.key.target in TARGETS]
         name = model.parents[1].name
@@ -196,32 +203,6 @@ class TensorRtSession:
             self._card.take()
             self._run()
             self._card.synchronise()
-
-
-def _key(bundle: str, target: str, card: str, trt: Any) -> DerivedKey:
-    return DerivedKey(
-        identity=bundle,
-        target=target,
-        precision="fp16",
-        device=card,
-        shapes=(),
-        libraries={"tensorrt": str(trt.__version__)},
-    )
-
-
-def _sizes(shapes: Shapes) -> str:
-    """Give WIDTHxHEIGHT in pixels of what is drawn, as keys name it; '' where there is none."""
-    for name in ("state", "sample", "latent_sample"):
-        if name in shapes:
-            height, width = shapes[name][-2:]
-            encodes = name == "sample" and "timestep" not in shapes  # a picture, not latents
-            pixels = 1 if encodes else PIXELS
-            return f"{width * pixels}x{height * pixels}"
-    return ""
-
-
-def _built_for(form: Derived) -> set[str]:
-    return {shape.rpartition("x")[0] for shape in form.key.shapes}
 
 
 def _logger(trt: Any) -> Any:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from engine import Bundle, Choice
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from safelight.shelf import Shelf
 
 __all__ = ["Ahead", "Loaded", "loading_ahead", "open_pipeline"]
-
-CARDS: Final = ("cuda", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +64,10 @@ def loading_ahead(
     and that no request may turn out to be made already. Not for cards: what is current on one, and
     the graphs that were captured there, belong to a thread.
     """
-    on_card = settings["device"].partition(":")[0] in CARDS
+    from engine.devicenames import DeviceName
+
+    kind, _, which = settings["device"].partition(":")
+    on_card = DeviceName(kind=kind, which=which.upper()).on_card
     begins = plain and len(orders) == 1 and not on_card
     ahead = Ahead(settings, orders[0], given) if begins else None
     try:

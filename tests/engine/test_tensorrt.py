@@ -36,7 +36,7 @@ def bundle():
     return Bundle.open(Path(safelight.__file__).parent / "models" / "pocket", hash_cache=None)
 
 
-def write_plans(bundle, cache, *, step=True, device="stand-in sm_90"):
+def write_plans(bundle, cache, *, step=True, device="stand-in sm_90", driver="13.2"):
     """Write a form whose plans are paths of graphs."""
     graphs = cache / "graphs"
 
@@ -55,7 +55,7 @@ def write_plans(bundle, cache, *, step=True, device="stand-in sm_90"):
         precision="fp16",
         device=device,
         shapes=(),
-        libraries={"tensorrt": "11.4"},
+        libraries={"tensorrt": "11.4", "driver": driver},
     )
     return write(cache, key, fill)
 
@@ -141,6 +141,12 @@ def test_a_plan_of_another_card_is_named_before_anything_runs(bundle, tmp_path):
     with pytest.raises(BundleError, match="fits: its device is another sm_80, needed") as caught:
         draw(bundle, backend_over(tmp_path))
     assert "safelight export pocket --target tensorrt" in caught.value.hint
+
+
+def test_a_plan_of_another_driver_is_not_used(bundle, tmp_path):
+    write_plans(bundle, tmp_path, step=False, driver="13.0")
+    with pytest.raises(BundleError, match=r"its libraries is driver 13\.0"):
+        draw(bundle, backend_over(tmp_path))
 
 
 def test_a_form_without_a_step_plan_runs_row_by_row(bundle, tmp_path):

@@ -21,7 +21,9 @@ class Cuda:
 
     cudaStreamNonBlocking = 1  # noqa: N815  CUDA's names
     cudaEventDisableTiming = 2  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaMemcpyKind = SimpleNamespace(  # noqa: N815
+        cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+    )
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeRelaxed=2)  # noqa: N815
 
     def __init__(self):
@@ -45,6 +47,9 @@ class Cuda:
 
     def do_cudaGetDeviceProperties(self, number):  # noqa: N802
         return (SimpleNamespace(name=b"stand-in", major=9, minor=0),)
+
+    def do_cudaDriverGetVersion(self):  # noqa: N802
+        return (13020,)
 
     def do_cudaStreamCreateWithFlags(self, flags):  # noqa: N802
         return (77,)
