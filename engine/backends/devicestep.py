@@ -148,7 +148,8 @@ class StepBuffers:
 class DeviceStep:
     """The step graph with its buffers, ready. runs: how often it ran; graphs: as CUDA graphs.
 
-    run(which) asks the device for a step of even or odd number. library: for errors.
+    run(which) asks the device for a step of even or odd number. library: for errors. prepare: is
+    called before each trajectory, and may run steps.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class DeviceStep:
         timeline: Timeline,
         *,
         graphs: bool,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.buffers = buffers
         self.run = run
@@ -166,6 +168,7 @@ class DeviceStep:
         self.runs = 0
         self._library = library
         self._timeline = timeline
+        self._prepare = prepare
         self._marks: list[object] = []
         self._at = 0  # steps of this trajectory that were asked for
         self._warm_up()
@@ -173,6 +176,7 @@ class DeviceStep:
     def begin(self, program: Program) -> None:
         """Upload a trajectory. Raises DeviceError where it does not fit the buffers."""
         self.wait(0)
+        self._prepare()
         self.buffers.put(program)
         self._at = 0
 
