@@ -27,7 +27,13 @@ from engine.derived import Derived, DerivedKey, fitting, listed
 from engine.errors import BundleError, DeviceError
 from engine.memory import room_for
 
-__all__ = ["TensorRtBackend", "TensorRtSession", "load_tensorrt"]
+__all__ = [
+    "TensorRtBackend",
+    "TensorRtSession",
+    "load_tensorrt",
+    "open_plan_step",
+    "silent_logger",
+]
 
 LEAST_VERSION: Final = 11
 PIP: Final = "pip install 'safelight[tensorrt]', whose libraries come from NVIDIA's own index"
@@ -68,7 +74,7 @@ class TensorRtBackend:
         self._card = card
         self._cache_dir = cache_dir
         self._rest = rest
-        self._logger = _logger(trt)
+        self._logger = silent_logger(trt)
         self.name: Final = "tensorrt"
         self.device: Final = f"cuda:{card.number}"
         self.precision: Final = "fp16"
@@ -121,10 +127,7 @@ class TensorRtBackend:
         place = f"{identity.partition('/')[2]}/{STEP_PLAN}"
         with room_for("TensorRT", place, shapes):
             network = self._network(plan, shapes, place)
-            dtypes = {name: kind for name, (_, kind) in network.inputs.items()}
-            buffers = StepBuffers(CudaValues(self._card), dtypes, shapes, place)
-            ways = _Ways(network, buffers, place)
-        return DeviceStep("TensorRT", buffers, ways, self._card, graphs=True, prepare=ways.prepare)
+            return open_plan_step(self._card, network, shapes, place)
 
     def memory(self) -> tuple[int, int]:
         """Give the card's free bytes and all of them."""
@@ -203,6 +206,14 @@ class TensorRtBackend:
         )
 
 
+def open_plan_step(card: CudaDevice, network: Network, shapes: Shapes, place: str) -> DeviceStep:
+    """Give a step's plan with its buffers, captured in both directions. place: for errors."""
+    dtypes = {name: kind for name, (_, kind) in network.inputs.items()}
+    buffers = StepBuffers(CudaValues(card), dtypes, shapes, place)
+    ways = _Ways(network, buffers, place)
+    return DeviceStep("TensorRT", buffers, ways, card, graphs=True, prepare=ways.prepare)
+
+
 class _Ways:
     """Runs a step's plan in its two directions, each a CUDA graph."""
 
@@ -271,6 +282,10 @@ class TensorRtSession:
         network, every = self._network, self._inputs | self._outputs
         return network.captured(every) if self._graph else lambda: network.run(every)
 
+    def enqueue(self) -> None:
+        """Compute on what lies in the buffers, and return before it is done."""
+        self._run()
+
     def _compute(self, inputs: Mapping[str, Array]) -> None:
         if self._network.dress():
             self._run = self._ready()
@@ -284,7 +299,9 @@ class TensorRtSession:
             self._card.synchronise()
 
 
-def _logger(trt: Any) -> Any:
+def silent_logger(trt: Any) -> Any:
+    """Give a logger that drops everything: what fails is raised."""
+
     class Silent(trt.ILogger):
         """Says nothing: what fails is raised."""
 

@@ -93,6 +93,10 @@ class Cuda:
         return ()
 
 
+class _Bytes(bytes):
+    nbytes = property(len)
+
+
 class TensorRt:
     """The package `tensorrt`. most: the largest side that a plan takes; foreign: it is of another
     card. fixed: its weights cannot be exchanged; nameless: weights that the plan has no name for;
@@ -111,7 +115,7 @@ class TensorRt:
         self.joined = refits.pop("joined", {})
         self.refusing = refits.pop("refusing", False)
         assert not refits
-        self.plans, self.exchanges = 0, []
+        self.plans, self.exchanges, self.profiles = 0, [], {}
 
     @staticmethod
     def Weights(array):  # noqa: N802
@@ -129,6 +133,36 @@ class TensorRt:
     def Runtime(self, logger):  # noqa: N802
         assert hasattr(logger, "log")
         return SimpleNamespace(deserialize_cuda_engine=self.engine)
+
+    # What a builder takes is passed over: its plan is the path of the graph that was parsed.
+    BuilderFlag = SimpleNamespace(REFIT="refit", TF32="tf32")
+    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+
+    def Builder(self, logger):  # noqa: N802
+        cache = SimpleNamespace(serialize=lambda: b"timings")
+        return SimpleNamespace(
+            create_network=lambda flags: SimpleNamespace(graph=None),
+            create_builder_config=lambda: SimpleNamespace(
+                add_optimization_profile=lambda profile: None,
+                clear_flag=lambda flag: None,
+                create_timing_cache=lambda data: cache,
+                set_timing_cache=lambda cache, *, ignore_mismatch: True,
+                get_timing_cache=lambda: cache,
+            ),
+            create_optimization_profile=lambda: SimpleNamespace(set_shape=self.profile),
+            build_serialized_network=lambda network, config: _Bytes(network.graph.encode()),
+        )
+
+    def OnnxParser(self, network, logger):  # noqa: N802
+        def parse(path):
+            network.graph = path
+            return True
+
+        return SimpleNamespace(parse_from_file=parse)
+
+    def profile(self, name, least, best, most):
+        self.profiles[name] = (least, best, most)
 
     def engine(self, plan):
         self.plans += 1
