@@ -7,6 +7,7 @@ from its bundle.
 import gzip
 import json
 import math
+import shutil
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,12 +91,11 @@ def graph_of(model: Model, form: str, work: Path) -> Path:
     file = folder / ("step.onnx" if step else "model.onnx")
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        whole = _skeleton(f"{model.name}-unet-{base}")
-        if not (folder / "model.onnx_data").exists():
-            weight = _of_pocket() if model.name == "pocket" else _of_noise()
-            _write_weights(whole["weights"], folder / "model.onnx_data", weight)
-        told = _skeleton(f"{model.name}-unet-{form}") if step else whole
-        file.write_bytes(told["graph"].encode("latin-1"))
+        graph = _skeleton(f"{model.name}-unet-{form}")["graph"]
+        data = folder / "model.onnx_data"
+        if not data.exists():
+            _write_data(model, base, data)
+        file.write_bytes(graph.encode("latin-1"))
     return file
 
 
@@ -104,6 +104,16 @@ def _skeleton(name: str) -> dict[str, Any]:
     if not path.exists():
         raise LookupError(f"there is no {path.name}: python -m benchmarks.gpu.skeletons makes it")
     return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def _write_data(model: Model, base: str, file: Path) -> None:
+    if model.name == "pocket" and base == "plain":
+        partial = file.with_name(f"{file.name}.partial")
+        shutil.copyfile(POCKET / file.name, partial)
+        partial.rename(file)
+        return
+    weight = _of_pocket() if model.name == "pocket" else _of_noise()
+    _write_weights(_skeleton(f"{model.name}-unet-{base}")["weights"], file, weight)
 
 
 Weight = Callable[[str, tuple[int, ...]], NDArray[Any]]

@@ -17,12 +17,16 @@ import safelight
 from benchmarks.gpu.__main__ import LEAST
 from benchmarks.gpu.compiled import measure_context, measure_plan
 from benchmarks.gpu.graphs import MODELS, SKELETONS, graph_of
-from benchmarks.gpu.orders import Order
+from benchmarks.gpu.orders import Order, step_program, step_shapes
 from benchmarks.gpu.report import markdown
 from benchmarks.gpu.rows import LATE, ROWS, reference
 from benchmarks.gpu.timing import psnr, timed
 from engine.backends.cuda import processor_place
 from engine.backends.cudadevice import CudaDevice
+from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
+from engine.backends.ortproviders import Provider
+from engine.backends.ortstep import open_step
+from engine.backends.ortvalues import OrtValues
 from engine.onnxgraph import read_onnx_graph
 from tests.engine.trt_standin import Cuda, TensorRt
 
@@ -208,6 +212,22 @@ def test_both_forms_of_a_network_have_the_same_numbers(tmp_path):
     assert zlib.crc32(plain.weights[name].tobytes()) == zlib.crc32(
         read_onnx_graph(graph_of(model, "plain", tmp_path / "again")).weights[name].tobytes()
     )
+
+
+@pytest.mark.parametrize("form", ["plain", "typed"])
+def test_one_whole_step_of_pocket_gives_what_its_network_gives(orders, form):
+    """Its plain step graph reads the bundle's own weights, the others weights that were written."""
+    order = orders["pocket"]
+    program = step_program(order)
+    session = OnnxRuntimeBackend(Provider(static=True)).open(
+        order.graph(f"{form}-step"), step_shapes(program)
+    )
+    values = OrtValues(runtime())
+    place = processor_place()
+    step = open_step(runtime(), session, step_shapes(program), values, place.timeline, graphs=False)
+    step.begin(program)
+    step.enqueue()
+    assert psnr(step.latents(), order.wanted[:1]) >= {"plain": 90, "typed": 40}[form]
 
 
 def test_what_there_is_no_graph_for_is_said(tmp_path):
