@@ -16,6 +16,7 @@ __all__ = [
     "DeviceName",
     "card_note",
     "check_packages",
+    "installed",
     "no_openvino_device",
     "no_provider",
     "parse_device",
@@ -37,7 +38,7 @@ NVIDIA_DRIVER: Final = Path("/proc/driver/nvidia/version")
 _PLACES: Final[Mapping[str, str]] = {
     "cuda": r"\d{1,3}(,\d{1,3}){0,15}",
     "directml": r"\d{1,3}",
-    "onnxruntime": "CPU",
+    "onnxruntime": r"CPU|TENSORRT(\.\d{1,3})?",
     "openvino": r"CPU|GPU(\.\d{1,3}){0,2}|NPU",
     "tensorrt": r"\d{1,3}",
     "torch": r"CPU|CUDA(\.\d{1,3})?",
@@ -48,17 +49,24 @@ _EXAMPLES: Final = (
     "cuda:0",
     "directml:0",
     "onnxruntime:CPU",
+    "onnxruntime:TENSORRT",
     "openvino:CPU",
     "openvino:GPU",
     "openvino:GPU.1",
     "openvino:NPU",
     "tensorrt:0",
 )
-# Kind -> the distributions that its back end needs, and the line that installs them.
+# Kind -> the distributions that its back end needs, and the line that installs them. The second
+# way to TensorRT, by ONNX Runtime's provider, needs what `cuda` needs and two libraries.
 _NEEDS: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "cuda": (("onnxruntime-gpu", "cuda-bindings"), "pip install 'safelight[cuda]'"),
+    "onnxruntime": (("onnxruntime-gpu", "cuda-bindings"), "pip install 'safelight[cuda]'"),
     "tensorrt": (("tensorrt", "cuda-bindings"), "pip install 'safelight[tensorrt]'"),
     "torch": (("torch",), "pip install 'safelight[export]'"),
+}
+
+_OTHERWISE: Final[Mapping[str, str]] = {
+    "tensorrt": "or 'safelight[cuda]' and TensorRT 10 for ONNX Runtime's provider; "
 }
 
 
@@ -69,12 +77,23 @@ class DeviceName:
     kind: str
     which: str
 
+    @property
+    def on_card(self) -> bool:
+        """Say whether it is NVIDIA's card, or torch's choice of one."""
+        return self.kind in {"cuda", "tensorrt", "torch"} or self.by_provider
+
+    @property
+    def by_provider(self) -> bool:
+        """Say whether ONNX Runtime's TensorRT provider is asked for: onnxruntime:TENSORRT[.n]."""
+        return self.kind == "onnxruntime" and self.which.startswith("TENSORRT")
+
     def __str__(self) -> str:
         return f"{self.kind}:{self.which}" if self.which else self.kind
 
 
 def parse_device(text: str) -> DeviceName:
-    """Read auto, cpu, cuda[:n], tensorrt[:n], openvino[:CPU|:GPU|:GPU.n|:NPU], directml[:n]...
+    """Read auto, cpu, cuda[:n], tensorrt[:n], openvino[:CPU|:GPU|:GPU.n|:NPU], directml[:n],
+    onnxruntime[:CPU|:TENSORRT[.n]]...
 
     Raises RequestError with the nearest name for what is none.
     """
@@ -86,10 +105,14 @@ def parse_device(text: str) -> DeviceName:
     return DeviceName(kind=kind, which=which)
 
 
-def check_packages(device: DeviceName) -> None:
-    """Raise DeviceError where a package that the device needs is not installed."""
-    packages, pip = _NEEDS[device.kind]
-    facts = [f"{name} is not installed" for name in packages if not _installed(name)]
+def check_packages(device: DeviceName, needs: str = "") -> None:
+    """Raise DeviceError where a package that the device needs is not installed.
+
+    needs: the kind whose packages those are, where it is not the device's own.
+    """
+    packages, pip = _NEEDS[needs or device.kind]
+    other = "" if needs else _OTHERWISE.get(device.kind, "")
+    facts = [f"{name} is not installed" for name in packages if not installed(name)]
     if not facts:
         return
     if device.kind != "torch":
@@ -97,7 +120,7 @@ def check_packages(device: DeviceName) -> None:
         facts.append("there is an NVIDIA driver" if there else "no NVIDIA driver was found")
     raise DeviceError(
         f"device '{device}' cannot be used: {', '.join(facts)}",
-        hint=f"{pip} brings what is missing; --device cpu works now",
+        hint=f"{pip} brings what is missing; {other}--device cpu works now",
     )
 
 
@@ -142,7 +165,8 @@ def card_note() -> str:
     return "; an NVIDIA card is here, and passed over: --device cuda takes it"
 
 
-def _installed(package: str) -> bool:
+def installed(package: str) -> bool:
+    """Say whether a distribution is installed."""
     try:
         version(package)
     except PackageNotFoundError:

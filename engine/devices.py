@@ -15,6 +15,7 @@ from engine.devicenames import (
     DeviceName,
     card_note,
     check_packages,
+    installed,
     parse_device,
 )
 from engine.errors import DeviceError, EngineError, unknown_name
@@ -52,21 +53,23 @@ def choose(device: str = "auto", precision: str = "auto", cache_dir: Path | None
     """Pick the back end for `device` and `precision`; nothing falls back silently.
 
     device: auto, cpu (the fastest for the processor), openvino[:CPU|:GPU|:GPU.n|:NPU],
-    onnxruntime[:CPU], coreml, directml[:n], cuda[:n[,n...]], tensorrt[:n], torch. precision: auto,
-    fp32, bf16, fp16, int8 (a form made before; on OpenVINO's CPU). cache_dir: where compiled models
-    and derived forms are kept. Only `auto` and `cpu` pass over a library that does not work, and
-    the reason says which and why.
+    onnxruntime[:CPU|:TENSORRT[.n]], coreml, directml[:n], cuda[:n[,n...]], tensorrt[:n], torch.
+    precision: auto, fp32, bf16, fp16, int8 (a form made before; on OpenVINO's CPU). cache_dir:
+    where compiled models and derived forms are kept. Only `auto` and `cpu` pass over a library that
+    does not work, and the reason says which and why; `tensorrt` is the package of that name, or
+    where it is not installed ONNX Runtime's TensorRT provider, which the reason says as well.
     Raises RequestError for unknown names and DeviceError for what cannot be used here.
     """
     asked = parse_device(device)
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS)
-    if asked.kind == "cuda":
-        return _cuda(asked, precision, cache_dir)
+    on_cards = {"cuda": _cuda, "tensorrt": _tensorrt}
+    if asked.kind in on_cards:
+        return on_cards[asked.kind](asked, precision, cache_dir)
     if asked.kind == "torch":
         return _torch(asked, precision)
-    if asked.kind == "tensorrt":
-        return _tensorrt(asked, precision, cache_dir)
+    if asked.by_provider:
+        return _contexts(asked, precision, cache_dir, "asked for")
     if asked.kind == "openvino":
         return _openvino(precision, cache_dir, "asked for", asked.which or "CPU")
     if asked.kind in {"coreml", "directml", "onnxruntime"}:
@@ -111,7 +114,7 @@ def describe(device: str, precision: str, cache_dir: Path | None = None) -> dict
         "libraries": _libraries(),
         "NVIDIA driver": _driver(),
     }
-    if NVIDIA_DRIVER.exists() or device.partition(":")[0] in {"cuda", "tensorrt"}:
+    if NVIDIA_DRIVER.exists() or _names_card(device):
         facts |= _nvidia_facts()
     if find_spec("openvino") is not None:
         facts |= _openvino_facts()
@@ -204,6 +207,9 @@ def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
 
 
 def _tensorrt(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:
+    """Take the package `tensorrt`, and without it ONNX Runtime's provider, if that is there."""
+    if not installed("tensorrt") and installed("onnxruntime-gpu"):
+        return _contexts(asked, precision, cache_dir, "the package tensorrt is not installed")
     check_packages(asked)
     from engine.backends.cudadevice import CudaDevice
     from engine.backends.onnxruntime import OnnxRuntimeBackend
@@ -219,6 +225,32 @@ def _tensorrt(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choi
     why = "asked for; unverified on hardware when this was written"
     reason = f"TensorRT, {card.name} ({backend.device}), fp16: {why}"
     return Choice(backend=backend, reason=reason)
+
+
+def _contexts(asked: DeviceName, precision: str, cache_dir: Path | None, why: str) -> Choice:
+    """Take ONNX Runtime's TensorRT provider, and its CUDA provider for what needs fp32."""
+    check_packages(asked, needs="onnxruntime")
+    from engine.backends.cuda import CudaBackend, cuda_place
+    from engine.backends.epcontext import ContextBackend, context_place
+
+    if precision not in {"auto", "fp16"}:
+        raise DeviceError(
+            f"EP-context models compute in fp16, not in {precision}",
+            hint="--device cuda computes in fp32 too",
+        )
+    number = int(asked.which.removeprefix("TENSORRT").removeprefix(".") or 0)
+    place, versions = context_place(number)
+    rest = CudaBackend("fp32", None, cuda_place(number))
+    backend = ContextBackend(cache_dir, place, versions, rest)
+    why += "; unverified on hardware when this was written"
+    reason = f"ONNX Runtime's TensorRT provider, {place.name} ({backend.device}), fp16: {why}"
+    return Choice(backend=backend, reason=reason)
+
+
+def _names_card(device: str) -> bool:
+    kind, _, which = device.partition(":")
+    name = DeviceName(kind=kind, which=which.upper())
+    return kind in {"cuda", "tensorrt"} or name.by_provider
 
 
 def _torch(asked: DeviceName, precision: str) -> Choice:

@@ -29,6 +29,13 @@ MEANT_THEN: Final[Mapping[str, object]] = {"prompt_syntax": "plain", "vae_tiling
 PIXELS_LIMIT: Final = 1 << 28  # of one sealed picture; an upscaled one of 16384x16384 has as many
 # Back ends whose records name a device by another word than `--device` does.
 _DEVICES: Final[Mapping[str, str]] = {"CoreML": "coreml", "DirectML": "directml"}
+# The same of back ends on NVIDIA's cards: the name for `--device`, but for the card's number.
+_ON_CARDS: Final[Mapping[str, str]] = {
+    "onnxruntime": "cuda:",
+    "onnxruntime-tensorrt": "onnxruntime:TENSORRT.",
+    "tensorrt": "tensorrt:",
+    "torch": "torch:CUDA.",
+}
 
 
 class RecipeError(ApplicationError):
@@ -147,4 +154,6 @@ def _device(backend: str, device: str) -> str:
     name, _, number = device.partition(":")
     if name in _DEVICES:
         return f"{_DEVICES[name]}:{number}" if number else _DEVICES[name]
+    if name == "cuda" and backend in _ON_CARDS:
+        return f"{_ON_CARDS[backend]}{number}"
     return f"{backend}:{device}"

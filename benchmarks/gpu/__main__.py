@@ -1,10 +1,12 @@
 """Measures every way to run the networks on this machine's NVIDIA card, and writes one report.
 
 usage: python -m benchmarks.gpu [--device cuda|cpu] [--quick] [--models pocket,sd15,sdxl]
-       [--pictures 1,4] [--out FOLDER] [--work FOLDER] [--minutes 9]
+       [--pictures 1,4] [--runtimes torch,onnxruntime,tensorrt,onnxruntime-tensorrt]
+       [--out FOLDER] [--work FOLDER] [--minutes 9]
 
-It takes torch or onnxruntime-gpu, whichever is there, and numpy; no network, no exporter. A row
-that cannot run says why. Each runtime works in a process of its own for each network.
+It takes torch, onnxruntime-gpu or tensorrt, whichever is there, and numpy; no network, no exporter.
+A row that cannot run says why. Each runtime works in a process of its own for each network; what
+builds for minutes (TensorRT) comes last, with the time that is left.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu.graphs import MODELS
+from benchmarks.gpu.orders import Order
 from benchmarks.gpu.report import markdown
-from benchmarks.gpu.rows import ROWS, Order, reference
+from benchmarks.gpu.rows import LATE, ROWS, reference
 from benchmarks.machine import machine
 
 __all__ = ["main"]
@@ -41,11 +44,14 @@ def main() -> int:
     start = time.monotonic()
     options.work.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
-    for model in options.models.split(","):
-        for pictures in options.pictures.split(","):
-            key = f"{model}, {pictures} picture{'s' * (pictures != '1')}"
-            results[key] = dict(_measured(options, model, pictures, start))
-            _say(f"{key}: {', '.join(_short(*each) for each in results[key].items())}")
+    for late in (False, True):
+        runtimes = [name for name in options.runtimes.split(",") if (name in LATE) == late]
+        for model in options.models.split(",") if runtimes else ():
+            for pictures in options.pictures.split(","):
+                key = f"{model}, {pictures} picture{'s' * (pictures != '1')}"
+                found = dict(_measured(options, runtimes, f"{model}:{pictures}", start))
+                results[key] = results.get(key, {}) | found
+                _say(f"{key}: {', '.join(_short(*each) for each in found.items())}")
     faults = [
         f"{key}, {name}: {row['psnr']} dB"
         for key, rows in results.items()
@@ -75,6 +81,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few steps and rounds")
     parser.add_argument("--models", default="pocket,sd15,sdxl")
     parser.add_argument("--pictures", default="1,4")
+    parser.add_argument("--runtimes", default=",".join(ROWS))
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
     parser.add_argument("--work", type=Path, default=ROOT / "accept-work")
     parser.add_argument("--minutes", type=float, default=9.0)
@@ -83,19 +90,23 @@ def _options() -> argparse.Namespace:
     unknown = set(options.models.split(",")) - set(MODELS)
     if unknown:
         parser.error(f"unknown model '{unknown.pop()}'; one of: {', '.join(MODELS)}")
+    unknown = set(options.runtimes.split(",")) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown runtime '{unknown.pop()}'; one of: {', '.join(ROWS)}")
     return options
 
 
 def _measured(
-    options: argparse.Namespace, model: str, pictures: str, start: float
+    options: argparse.Namespace, runtimes: Sequence[str], network: str, start: float
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield row -> what it gave, or why it is absent."""
-    for runtime, rows in ROWS.items():
+    """Yield row -> what it gave, or why it is absent. network: model:pictures."""
+    for runtime in runtimes:
+        rows = ROWS[runtime]
         left = options.minutes * 60 - (time.monotonic() - start)
         if left <= 0:
             yield from ((name, {"absent": "the time was up"}) for name in rows)
             continue
-        told, ended = _run_child(options, f"{runtime}:{model}:{pictures}", left)
+        told, ended = _run_child(options, f"{runtime}:{network}", left)
         for name in rows:
             yield name, told.get(name, {"absent": ended})
 

@@ -1,19 +1,23 @@
 """The networks that are measured: pocket's own, and public architectures with random weights.
 
-numpy is all that this takes: graphs come from `skeletons/`, weights from a generator.
+numpy is all that this takes: graphs come from `skeletons/`, weights from a generator, and pocket's
+from its bundle.
 """
 
 import gzip
 import json
 import math
+import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engine.onnxgraph import read_onnx_graph
 
 __all__ = ["MODELS", "Model", "graph_of", "inputs_of", "shapes_of"]
 
@@ -73,26 +77,25 @@ def inputs_of(model: Model, pictures: int) -> dict[str, NDArray[np.float32]]:
 
 
 def graph_of(model: Model, form: str, work: Path) -> Path:
-    """Give the .onnx file of a unet in a form: plain, fused, plain-step or fused-step.
+    """Give the .onnx file of a unet in a form: plain, fused (fp16, for ONNX Runtime's CUDA
+    provider), typed (fp16, for TensorRT), or the step graph of one: plain-step...
 
-    pocket is the one in the box, and has the plain form alone. Of the others the graph is unpacked
-    into `work`, and its weights are drawn there unless an earlier call has. Raises LookupError
-    where there is no such graph.
+    pocket's plain graph is the one in the box. All others are unpacked into `work`, where their
+    weights are drawn, or pocket's brought into the form, unless an earlier call has. Raises
+    LookupError where there is no such graph.
     """
-    if model.name == "pocket":
-        if form != "plain":
-            raise LookupError(f"pocket's {form} form is made by `safelight export`")
+    if model.name == "pocket" and form == "plain":
         return POCKET / "model.onnx"
     base, _, step = form.partition("-")
     folder = work / f"{model.name}-{base}"
     file = folder / ("step.onnx" if step else "model.onnx")
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        whole = _skeleton(f"{model.name}-unet-{base}")
-        if not (folder / "model.onnx_data").exists():
-            _draw_weights(whole["weights"], folder / "model.onnx_data")
-        told = _skeleton(f"{model.name}-unet-{form}") if step else whole
-        file.write_bytes(told["graph"].encode("latin-1"))
+        graph = _skeleton(f"{model.name}-unet-{form}")["graph"]
+        data = folder / "model.onnx_data"
+        if not data.exists():
+            _write_data(model, base, data)
+        file.write_bytes(graph.encode("latin-1"))
     return file
 
 
@@ -103,16 +106,48 @@ def _skeleton(name: str) -> dict[str, Any]:
     return json.loads(gzip.decompress(path.read_bytes()))
 
 
-def _draw_weights(weights: list[list[Any]], file: Path) -> None:
-    """Write weights of the size that keeps activations near 1, by their names: a form that stores
+def _write_data(model: Model, base: str, file: Path) -> None:
+    if model.name == "pocket" and base == "plain":
+        partial = file.with_name(f"{file.name}.partial")
+        shutil.copyfile(POCKET / file.name, partial)
+        partial.rename(file)
+        return
+    weight = _of_pocket() if model.name == "pocket" else _of_noise()
+    _write_weights(_skeleton(f"{model.name}-unet-{base}")["weights"], file, weight)
+
+
+Weight = Callable[[str, tuple[int, ...]], NDArray[Any]]
+
+
+def _of_noise() -> Weight:
+    """Give weights of the size that keeps activations near 1, by their names: a form that stores
     one otherwise gets the same numbers.
     """
     noise = np.random.default_rng(5).standard_normal(NOISE, dtype=np.float32)
+    return lambda name, shape: _weight(name, shape, noise)
+
+
+def _of_pocket() -> Weight:
+    """Give pocket's own weights, in the order of axes that a form stores them in."""
+    stored = read_onnx_graph(POCKET / "model.onnx").weights
+
+    def weight(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        base, _, how = name.partition("/")
+        array = stored[base]
+        array = array.transpose(0, 2, 3, 1) if how == "nhwc" else array
+        if array.shape != shape:
+            raise LookupError(f"pocket's '{base}' is not what its skeleton was made of")
+        return array
+
+    return weight
+
+
+def _write_weights(weights: list[list[Any]], file: Path, weight: Weight) -> None:
     partial = file.with_name(f"{file.name}.partial")
     with partial.open("wb") as out:
         for name, dtype, shape, offset in weights:
             out.seek(offset)
-            out.write(_weight(name, tuple(shape), noise).astype(DTYPES[dtype]).tobytes())
+            out.write(weight(name, tuple(shape)).astype(DTYPES[dtype]).tobytes())
         out.write(bytes(-out.tell() % ALIGNED))
     partial.rename(file)
 

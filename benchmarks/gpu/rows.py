@@ -1,48 +1,28 @@
 """What is measured of one network: a row for each way to run it, each in its own few lines.
 
-A row gives the JSON of the report: seconds to load, PSNR of one evaluation against fp32 on the
-processor, times by count of steps, memory on the card. What it cannot do it says by an exception.
+A row gives the JSON of the report: seconds to load and to build, PSNR of one evaluation against
+fp32 on the processor, times by count of steps, memory on the card. To build is what is compiled,
+measured or captured: with TensorRT it is done once and kept. What a row cannot do it says by an
+exception.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.gpu.compiled import context, plan
 from benchmarks.gpu.graphs import Model, graph_of, inputs_of, shapes_of
+from benchmarks.gpu.orders import Order, queued, step_program, step_shapes, stepped
 from benchmarks.gpu.timing import psnr, timed
 from engine.errors import DeviceError
-from engine.stepgraph import COLUMNS, HEAD, LATENTS, SLOTS, Program
 
-__all__ = ["ROWS", "Order", "reference"]
+__all__ = ["LATE", "ROWS", "reference"]
 
-Row = Callable[["Order"], dict[str, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """What to measure. device: cpu or cuda. wanted: the exact result of `inputs_of`."""
-
-    model: Model
-    pictures: int
-    device: str
-    counts: Sequence[int]
-    rounds: int
-    work: Path
-    wanted: NDArray[np.float32]
-
-    @property
-    def precision(self) -> str:
-        """Name the arithmetic that the device is fast in."""
-        return "fp16" if self.device == "cuda" else "fp32"
-
-    def graph(self, form: str) -> Path:
-        """Give the graph in a form."""
-        return graph_of(self.model, form, self.work)
+Row = Callable[[Order], dict[str, Any]]
 
 
 def reference(model: Model, pictures: int, work: Path) -> NDArray[np.float32]:
@@ -73,14 +53,16 @@ def _torch(order: Order, *, compiles: bool = False, graphs: bool = False) -> dic
     if on_card:
         torch.cuda.reset_peak_memory_stats()
     session = backend.load(order.graph("plain"), shapes_of(order.model, order.pictures))
-    result = session.run(inputs_of(order.model, order.pictures))
-    loaded = time.perf_counter() - start
+    loaded = time.perf_counter()
+    result = session.run(inputs_of(order.model, order.pictures))  # compiles and captures
+    built = time.perf_counter()
     wait = torch.cuda.synchronize if on_card else _nothing
     times = timed(session.enqueue, wait, order.counts, order.rounds)
     return {
         "precision": order.precision,
         "includes": "the network",
-        "load_s": round(loaded, 2),
+        "load_s": round(loaded - start, 2),
+        "build_s": round(built - loaded, 2),
         "psnr": psnr(result, order.wanted),
         "times": times,
         "memory_mib": torch.cuda.max_memory_allocated() >> 20 if on_card else None,
@@ -102,23 +84,15 @@ def _ort(order: Order, *, form: str, graphs: bool) -> dict[str, Any]:
     session = OnnxRuntimeBackend(place.provider(graphs, False)).open(graph, shapes)
     values = OrtValues(runtime(), place.values, place.number)
     device = DeviceSession(runtime(), session, shapes, values, graph.name)
-    result = device.run(inputs_of(order.model, order.pictures))
-    loaded = time.perf_counter() - start
-    marks: list[object] = []
-
-    def step() -> None:
-        device.enqueue()
-        marks.append(place.timeline.mark())
-
-    def wait() -> None:
-        while marks:
-            place.timeline.wait(marks.pop(0))
-
-    times = timed(step, wait, order.counts, order.rounds)
+    loaded = time.perf_counter()
+    result = device.run(inputs_of(order.model, order.pictures))  # chooses kernels and captures
+    built = time.perf_counter()
+    times = queued(order, device.enqueue, place.timeline)
     return {
         "precision": "fp16" if form == "fused" else ("fp32", "fp32 (TF32)")[order.device == "cuda"],
         "includes": "the network",
-        "load_s": round(loaded, 2),
+        "load_s": round(loaded - start, 2),
+        "build_s": round(built - loaded, 2),
         "psnr": psnr(result, order.wanted),
         "times": times,
         "memory_mib": (before - place.memory()[0]) >> 20 or None,
@@ -134,57 +108,22 @@ def _steps(order: Order) -> dict[str, Any]:
 
     place = _place(order)
     on_card = order.device == "cuda"
-    program = _program(order)
-    shapes = {name: array.shape for name, array in program.inputs.items()}
-    shapes |= {"state": program.state.shape, "row": (1,), "table": program.table.shape}
-    shapes |= {"noise": program.noise.shape, "mix": program.mix.shape}
+    program = step_program(order)
+    shapes = step_shapes(program)
     start = time.perf_counter()
     before = place.memory()[0]
     graph = order.graph("fused-step" if on_card else "plain-step")
     session = OnnxRuntimeBackend(place.provider(on_card, False)).open(graph, shapes)
+    loaded = time.perf_counter()
     values = OrtValues(runtime(), place.values, place.number)
     step = open_step(runtime(), session, shapes, values, place.timeline, graphs=on_card)
-    step.begin(program)
-    loaded = time.perf_counter() - start
-    step.enqueue()
-    result = step.latents()
-    times = timed(
-        step.enqueue,
-        lambda: step.wait(0),
-        order.counts,
-        order.rounds,
-        reset=lambda: step.begin(program),
-    )
-    return {
-        "precision": order.precision,
-        "includes": "network, guidance, sampler",
-        "load_s": round(loaded, 2),
-        "psnr": psnr(result, order.wanted[: order.pictures]),
-        "times": times,
+    built = time.perf_counter()
+    return stepped(order, step, program) | {
+        "load_s": round(loaded - start, 2),
+        "build_s": round(built - loaded, 2),
         "memory_mib": (before - place.memory()[0]) >> 20 or None,
         "libraries": {"onnxruntime": str(runtime().__version__)},
     }
-
-
-def _program(order: Order) -> Program:
-    """Write a trajectory whose every step puts the first text's prediction in x's place."""
-    given = inputs_of(order.model, order.pictures)
-    count, *rest = given["sample"].shape
-    pictures = count // 2
-    table = np.zeros((64, COLUMNS), np.float32)
-    table[:, : len(HEAD)] = (500.0, 1.0, 0.0, 1.0, 0.0)
-    table[:, len(HEAD) + LATENTS] = 1.0  # the newest prediction
-    state = np.zeros((SLOTS, pictures, *rest), np.float32)
-    state[0] = given["sample"][:pictures]
-    inputs = {name: array for name, array in given.items() if name not in {"sample", "timestep"}}
-    return Program(
-        rows=64,
-        table=table,
-        noise=np.zeros((1, pictures, *rest), np.float32),
-        state=state,
-        mix=np.array([1.0, 0.0], np.float32)[:, None, None, None, None],
-        inputs=inputs,
-    )
 
 
 def _place(order: Order) -> Any:
@@ -209,4 +148,14 @@ ROWS: Mapping[str, Mapping[str, Row]] = {
         "ONNX Runtime fused + CUDA graph": lambda order: _ort(order, form="fused", graphs=True),
         "safelight: one graph a step": _steps,
     },
+    "tensorrt": {
+        "TensorRT plan + CUDA graph": lambda order: plan(order, whole=False),
+        "safelight: one plan a step": lambda order: plan(order, whole=True),
+    },
+    "onnxruntime-tensorrt": {
+        "ONNX Runtime TensorRT + CUDA graph": lambda order: context(order, whole=False),
+        "safelight: one EP-context model a step": lambda order: context(order, whole=True),
+    },
 }
+# What builds for minutes comes when all else is measured.
+LATE = ("tensorrt", "onnxruntime-tensorrt")

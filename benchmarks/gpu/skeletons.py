@@ -1,20 +1,28 @@
 """Graphs of public architectures without their weights, kept beside this file: a machine with torch
 or ONNX Runtime alone measures them with random weights, and needs no exporter.
 
-usage: python -m benchmarks.gpu.skeletons   (takes the `export` extra, 3 GB and some minutes)
+usage: python -m benchmarks.gpu.skeletons FOLDER [--forms] [NAME...]
+       (takes the `export` extra, 3 GB and some minutes; FOLDER is worked in)
+
+Of pocket the other forms are kept, whose weights are the bundle's. --forms: plain graphs are taken
+as they are kept, and only their other forms are made anew, in seconds.
 """
 
 import gzip
 import json
 import math
+import shutil
 import struct
 import sys
 from collections.abc import Container, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 
+from benchmarks.gpu.graphs import POCKET
+from engine.onnxgraph import read_onnx_graph
 from export.architectures import SD15, SDXL, TINY
 from export.graph import trace
 from export.modules import parameter_shapes
@@ -23,10 +31,11 @@ from export.targets.activations import wide_nodes
 from export.targets.fusion import fuse
 from export.targets.half import open_model, to_half
 from export.targets.step_graph import write_step
+from export.targets.typed_graph import normalisations
 from export.weightfiles import Tensor
 from export.weights import DATA_NAME, INLINE_LIMIT, MODEL_NAME, fill
 
-__all__ = ["FOLDER", "main", "write_skeletons"]
+__all__ = ["FOLDER", "main", "write_forms", "write_pocket", "write_skeletons"]
 
 FOLDER = Path(__file__).with_name("skeletons")
 ALIGNED = 4096  # bytes, as ONNX asks of weights that are mapped
@@ -50,16 +59,55 @@ def write_skeletons(work: Path, wanted: list[str]) -> Iterator[str]:
         names = set(parameter_shapes(part, architecture[part.folder]))
         _write(_traced(part, architecture, work), plain, names)
         yield _keep(plain, f"{name}-plain")
-        fused = work / name / "fused" / MODEL_NAME
+        yield from _forms(name, plain, names, work)
+
+
+def write_forms(work: Path, wanted: list[str]) -> Iterator[str]:
+    """Write the other forms of plain graphs that are kept already; as above."""
+    for name in wanted:
+        family, architecture, component = PARTS[name]
+        recipe = next(each for each in RECIPES if each.family == family)
+        part = next(each for each in recipe.components if each.name == component)
+        kept = json.loads(gzip.decompress((FOLDER / f"{name}-plain.json.gz").read_bytes()))
+        plain = work / name / "plain" / MODEL_NAME
+        plain.parent.mkdir(parents=True)
+        plain.write_bytes(kept["graph"].encode("latin-1"))
+        _, dtype, shape, offset = kept["weights"][-1]
+        end = offset + math.prod(shape) * ir.DataType[dtype].itemsize
+        with (plain.parent / DATA_NAME).open("wb") as data:
+            data.truncate(int(end))  # zeros that take no room
+        names = set(parameter_shapes(part, architecture[part.folder]))
+        yield from _forms(name, plain, names, work)
+
+
+def write_pocket(work: Path) -> Iterator[str]:
+    """Write the graphs of pocket's unet but the plain one, which is in the bundle; as above."""
+    plain = work / "pocket-unet" / "plain" / MODEL_NAME
+    plain.parent.mkdir(parents=True)
+    for file in POCKET.iterdir():
+        shutil.copy(file, plain.parent / file.name)
+    # The tracer's own constants have no dots in their names, and stay in the graph.
+    names = {name for name in read_onnx_graph(plain).weights if "." in name}
+    yield from _forms("pocket-unet", plain, names, work)
+
+
+def _forms(name: str, plain: Path, names: Container[str], work: Path) -> Iterator[str]:
+    """Keep the forms of a plain graph, and each one's step graph. What is wide is so by its kind:
+    neither random weights of this scale nor pocket's overflow in a unet.
+    """
+    yield _keep(write_step(plain), f"{name}-plain-step", weights=False)
+    for form in ("fused", "typed"):
+        file = work / name / form / MODEL_NAME
         model = open_model(plain)
-        wide = wide_nodes(model.graph, {})  # random weights of this scale overflow nowhere
-        fuse(model, wide)
+        wide = wide_nodes(model.graph, {})
+        if form == "fused":
+            fuse(model, wide)
+        else:
+            wide |= normalisations(model)
         to_half(model, wide)
-        _write(model, fused, names)
-        yield _keep(fused, f"{name}-fused")
-        if component == "unet":
-            for each, label in ((plain, "plain"), (fused, "fused")):
-                yield _keep(write_step(each), f"{name}-{label}-step", weights=False)
+        _write(model, file, names)
+        yield _keep(file, f"{name}-{form}")
+        yield _keep(write_step(file), f"{name}-{form}-step", weights=False)
 
 
 def _traced(part: Part, architecture: Mapping[str, Mapping[str, object]], work: Path) -> ir.Model:
@@ -141,8 +189,12 @@ def _keep(file: Path, name: str, *, weights: bool = True) -> str:
 
 def main() -> None:
     """Write all, or those that are named behind the folder to work in."""
-    work = Path(sys.argv[1])
-    for said in write_skeletons(work, sys.argv[2:] or list(PARTS)):
+    work, wanted = Path(sys.argv[1]), [each for each in sys.argv[2:] if each != "--forms"]
+    wanted = wanted or ["pocket-unet", *PARTS]
+    write = write_forms if "--forms" in sys.argv else write_skeletons
+    made = write_pocket(work) if "pocket-unet" in wanted else iter(())
+    others = [name for name in wanted if name != "pocket-unet"]
+    for said in chain(made, write(work, others)):
         sys.stdout.write(said + "\n")
         sys.stdout.flush()
 

@@ -7,6 +7,7 @@ The same code runs on the processor's own values (`processor_place`), which is h
 On a card it is `unverified on hardware`.
 """
 
+import ctypes
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +24,7 @@ from engine.backends.cudalibraries import missing_libraries, open_libraries
 from engine.backends.devicestep import DeviceStep, Timeline
 from engine.backends.onnxruntime import OnnxRuntimeBackend, runtime
 from engine.backends.ortproviders import Provider, cuda_provider
-from engine.backends.ortstep import open_step
+from engine.backends.ortstep import Carry, open_step
 from engine.backends.ortvalues import DTYPES, OrtValues
 from engine.derived import Derived, DerivedKey, fitting, listed
 from engine.errors import BundleError, DeviceError, EngineError
@@ -41,7 +42,8 @@ GRAPHED: Final = ("unet", "unet_control", "unet_deep", "unet_shallow", "unet_thi
 class Place:
     """Where values lie and graphs run. device: as records name it; name: as people do. values,
     number: as ONNX Runtime calls it. provider: gives one with CUDA graphs or without, exact or not.
-    memory: bytes that are free and all of them, or zeros.
+    memory: bytes that are free and all of them, or zeros. carry: copies from one address there to
+    another: to, from, bytes.
     """
 
     device: str
@@ -51,6 +53,7 @@ class Place:
     provider: Callable[[bool, bool], Provider]
     timeline: Timeline
     memory: Callable[[], tuple[int, int]]
+    carry: Carry
 
 
 class _Now:
@@ -73,7 +76,12 @@ def processor_place() -> Place:
         provider=lambda _graphs, _exact: Provider(static=True),
         timeline=_Now(),
         memory=lambda: (0, 0),
+        carry=_moved,
     )
+
+
+def _moved(to: int, source: int, size: int) -> None:
+    ctypes.memmove(to, source, size)
 
 
 def cuda_place(number: int) -> Place:
@@ -95,6 +103,7 @@ def cuda_place(number: int) -> Place:
         provider=provider,
         timeline=card,
         memory=card.memory,
+        carry=card.copy_across,
     )
 
 
@@ -244,8 +253,16 @@ class DeviceSession:
     """One component whose inputs and outputs lie on the device, at addresses that stay."""
 
     def __init__(
-        self, ort: Any, session: Any, shapes: Shapes, values: OrtValues, place: str
+        self,
+        ort: Any,
+        session: Any,
+        shapes: Shapes,
+        values: OrtValues,
+        place: str,
+        *,
+        outputs: Shapes | None = None,
     ) -> None:
+        """outputs: shapes of what the session itself knows no fixed shape of."""
         self._session = session
         self._queued = ort.RunOptions()
         self._queued.add_run_config_entry("disable_synchronize_execution_providers", "1")
@@ -267,12 +284,14 @@ class DeviceSession:
                 self._inputs[port.name] = values.empty(shape, DTYPES[port.type])
                 self._binding.bind_ortvalue_input(port.name, self._inputs[port.name])
             for port in session.get_outputs():
-                if not all(isinstance(side, int) for side in port.shape):
+                known = outputs.get(port.name) if outputs else None
+                shape: tuple[Any, ...] = known or tuple(port.shape)
+                if not all(isinstance(side, int) for side in shape):
                     raise BundleError(
                         f"{place} gives '{port.name}' of no fixed shape: {list(port.shape)}",
                         hint="another device takes such a graph: --device cpu",
                     )
-                value = values.empty(tuple(port.shape), DTYPES[port.type])
+                value = values.empty(shape, DTYPES[port.type])
                 self._outputs[port.name] = value
                 self._binding.bind_ortvalue_output(port.name, value)
 

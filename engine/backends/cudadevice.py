@@ -79,6 +79,17 @@ class CudaDevice:
         """Copy `size` bytes from the card's address to the host's, and wait for them."""
         self._copy(to, source, size, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
 
+    def copy_across(self, to: int, source: int, size: int) -> None:
+        """Ask the stream to copy `size` bytes from one address of the card to another."""
+        self.take()
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self.call("cudaMemcpyAsync", to, source, size, kind, self._stream)
+
+    def driver(self) -> str:
+        """Name the newest CUDA that the driver knows, as 13.0: what compiled models depend on."""
+        number = int(self.call("cudaDriverGetVersion"))
+        return f"{number // 1000}.{number % 1000 // 10}"
+
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         """Capture what `work` asks the stream for as a CUDA graph; gives what launches it."""
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeRelaxed

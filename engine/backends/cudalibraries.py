@@ -7,14 +7,21 @@ are found when the provider asks for them by name.
 
 import ctypes
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from engine.errors import DeviceError
 
-__all__ = ["LIBRARIES", "Library", "missing_libraries", "open_libraries"]
+__all__ = [
+    "LIBRARIES",
+    "TENSORRT_10",
+    "Library",
+    "missing_libraries",
+    "open_libraries",
+    "tensorrt_10_version",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +38,9 @@ class Library:
 
 
 _PIP: Final = "pip install 'safelight[cuda]' (package {})"
+_PIP_10: Final = "pip install 'tensorrt-cu13-libs>=10,<11', with NVIDIA's own index"
+# What ONNX Runtime's TensorRT provider needs beside what the CUDA provider needs.
+TENSORRT_10: Final = ("nvinfer 10", "nvonnxparser 10")
 # In the order in which they need each other: a library that was opened is found by its soname.
 LIBRARIES: Final = (
     Library(name="driver", file="libcuda.so.1", brings="the NVIDIA driver, for CUDA 13 or later"),
@@ -50,7 +60,13 @@ LIBRARIES: Final = (
     Library(
         name="nvinfer 10",
         file="libnvinfer.so.10",
-        brings="TensorRT 10, for ONNX Runtime's TensorRT provider alone",
+        brings=f"{_PIP_10}, for ONNX Runtime's TensorRT provider alone",
+        optional=True,
+    ),
+    Library(
+        name="nvonnxparser 10",
+        file="libnvonnxparser.so.10",
+        brings=f"{_PIP_10}, for ONNX Runtime's TensorRT provider alone",
         optional=True,
     ),
 )
@@ -61,15 +77,28 @@ def open_libraries() -> Mapping[str, str]:
     return {each.name: _open(each) for each in LIBRARIES}
 
 
-def missing_libraries(found: Mapping[str, str]) -> DeviceError | None:
-    """Give the error that names the first library which the CUDA provider lacks, or None."""
+def missing_libraries(found: Mapping[str, str], also: Collection[str] = ()) -> DeviceError | None:
+    """Give the error that names the first library which the CUDA provider lacks, or None.
+
+    also: names of optional ones that are needed this time.
+    """
     for library in LIBRARIES:
-        if found[library.name] and not library.optional:
+        if found[library.name] and (not library.optional or library.name in also):
             return DeviceError(
                 f"the NVIDIA library {library.name} cannot be used: {found[library.name]}",
                 hint=f"{library.brings}; --device cpu works without it",
             )
     return None
+
+
+def tensorrt_10_version() -> str:
+    """Ask TensorRT 10 for its version, as 10.13.2, once it is open; '' where it does not say."""
+    try:
+        number = int(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
+    except (OSError, AttributeError):
+        return ""
+    # NvInferVersion.h, NV_TENSORRT_VERSION: major * 10000 + minor * 100 + patch.
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
 def _open(library: Library) -> str:

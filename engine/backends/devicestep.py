@@ -1,10 +1,12 @@
 """A trajectory on a device by the step graph: one call a step, nothing else.
 
 Two sets of outputs take turns as inputs, so that no output lies where an input does and all
-addresses stay; each direction is a CUDA graph of its own. The table, all noise and the texts go up
-once, latents come down once, and a preview is one more copy when somebody asks for it.
+addresses stay; each direction is a CUDA graph of its own. Where a library keeps one graph only,
+outputs are copied back over the inputs on the device instead. The table, all noise and the texts go
+up once, latents come down once, and a preview is one more copy when somebody asks for it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
@@ -53,13 +55,21 @@ class Values(Protocol):
 class StepBuffers:
     """What a step graph reads and writes, allocated once. place: the graph, within its bundle.
 
-    dtypes: of the graph's inputs. shapes: of all that is known.
+    dtypes: of the graph's inputs. shapes: of all that is known. turns: outputs take turns as
+    inputs; otherwise whoever runs a step copies them back (`carried`).
     """
 
     def __init__(
-        self, values: Values, dtypes: Mapping[str, type[np.generic]], shapes: Shapes, place: str
+        self,
+        values: Values,
+        dtypes: Mapping[str, type[np.generic]],
+        shapes: Shapes,
+        place: str,
+        *,
+        turns: bool = True,
     ) -> None:
         self.values = values
+        self.turns = turns
         self.shapes = dict(shapes)
         self.place = place
         self._dtypes = dict(dtypes)
@@ -72,10 +82,24 @@ class StepBuffers:
 
     def bound(self, which: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give the inputs and outputs of the steps of even (0) or odd (1) number."""
+        which = which if self.turns else 0
         mine = {name: self._inputs[name] for name in PAIRS}
         sides = (mine, self._others)
         outputs = {PAIRS[name]: value for name, value in sides[1 - which].items()}
         return self._inputs | sides[which], outputs | {"denoised": self._denoised}
+
+    def carried(self) -> list[tuple[Any, Any, int]]:
+        """Give what is to be copied back behind a step, to, from, bytes; nothing with turns."""
+        if self.turns:
+            return []
+        return [
+            (
+                self._inputs[name],
+                self._others[name],
+                math.prod(self.shapes[name]) * np.dtype(self._dtypes[name]).itemsize,
+            )
+            for name in PAIRS
+        ]
 
     def put(self, program: Program) -> None:
         """Upload a trajectory. Raises DeviceError where it does not fit the buffers."""
@@ -124,7 +148,8 @@ class StepBuffers:
 class DeviceStep:
     """The step graph with its buffers, ready. runs: how often it ran; graphs: as CUDA graphs.
 
-    run(which) asks the device for a step of even or odd number. library: for errors.
+    run(which) asks the device for a step of even or odd number. library: for errors. prepare: is
+    called before each trajectory, and may run steps.
     """
 
     def __init__(
@@ -135,6 +160,7 @@ class DeviceStep:
         timeline: Timeline,
         *,
         graphs: bool,
+        prepare: Callable[[], None] = lambda: None,
     ) -> None:
         self.buffers = buffers
         self.run = run
@@ -142,6 +168,7 @@ class DeviceStep:
         self.runs = 0
         self._library = library
         self._timeline = timeline
+        self._prepare = prepare
         self._marks: list[object] = []
         self._at = 0  # steps of this trajectory that were asked for
         self._warm_up()
@@ -149,6 +176,7 @@ class DeviceStep:
     def begin(self, program: Program) -> None:
         """Upload a trajectory. Raises DeviceError where it does not fit the buffers."""
         self.wait(0)
+        self._prepare()
         self.buffers.put(program)
         self._at = 0
 

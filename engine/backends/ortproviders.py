@@ -4,18 +4,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-__all__ = ["CPU", "CUDA", "PROVIDERS", "Provider", "cuda_provider", "provider_for"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "PROVIDERS",
+    "TENSORRT",
+    "Provider",
+    "cuda_provider",
+    "provider_for",
+    "tensorrt_provider",
+]
 
 CPU: Final = "CPUExecutionProvider"
 CORE_ML: Final = "CoreMLExecutionProvider"
 DIRECT_ML: Final = "DmlExecutionProvider"
 CUDA: Final = "CUDAExecutionProvider"
+TENSORRT: Final = "TensorrtExecutionProvider"
 # Provider -> what people call it.
 PROVIDERS: Final[Mapping[str, str]] = {
     CPU: "a processor",
     CORE_ML: "Core ML",
     DIRECT_ML: "DirectML",
     CUDA: "an NVIDIA card",
+    TENSORRT: "an NVIDIA card by TensorRT",
 }
 
 
@@ -78,4 +89,23 @@ def cuda_provider(number: int, stream: int, *, graphs: bool, exact: bool) -> Pro
             "enable_cuda_graph": "1" if graphs else "0",
         },
         static=True,
+    )
+
+
+def tensorrt_provider(number: int, stream: int, *, graphs: bool) -> Provider:
+    """Give the TensorRT provider on card `number` and on a stream of ours (its address), for
+    EP-context models: they were compiled before, so that nothing is built or kept here.
+
+    graphs: runs are captured as one CUDA graph; the provider keeps one of a session, whatever
+    `gpu_graph_id` says. Switches are True or False: ONNX Runtime's Python binding refuses 1 and 0
+    of this provider alone. Options: onnxruntime.ai/docs/execution-providers, the page of TensorRT.
+    """
+    return Provider(
+        name=TENSORRT,
+        device=f"cuda:{number}",
+        options={
+            "device_id": str(number),
+            "user_compute_stream": str(stream),
+            "trt_cuda_graph_enable": str(graphs),
+        },
     )

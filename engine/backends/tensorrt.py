@@ -1,12 +1,15 @@
 """TensorRT: runs the plans of a bundle's form `tensorrt` on one card, the unet's by CUDA graphs.
 
 A plan fits one kind of card, one version of TensorRT and the sizes that it was built for: all are
-in the form's key. What has no plan (a safety checker, an upscaler) runs on the processor.
+in the form's key. What has no plan (a safety checker, an upscaler) runs on the processor. A bundle
+with LoRAs added takes its base's refittable plan, whose weights are exchanged on the card; that
+plan stays there when the bundle is changed for another one of the same base.
 `unverified on hardware`.
 """
 
 import importlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +20,28 @@ from engine.backends import Array, Backend, Libraries, Session, Shapes
 from engine.backends.buffers import fill
 from engine.backends.cudadevice import CudaDevice
 from engine.backends.devicestep import DeviceStep, StepBuffers
-from engine.backends.tensorrtnetwork import CudaValues, Network
+from engine.backends.plansizes import form_with
+from engine.backends.tensorrtnetwork import CudaValues, LoadedPlan, Network
+from engine.backends.tensorrtrefit import Exchange, base_of
 from engine.derived import Derived, DerivedKey, fitting, listed
 from engine.errors import BundleError, DeviceError
 from engine.memory import room_for
 
-__all__ = ["TensorRtBackend", "TensorRtSession", "load_tensorrt"]
+__all__ = [
+    "TensorRtBackend",
+    "TensorRtSession",
+    "load_tensorrt",
+    "open_plan_step",
+    "silent_logger",
+]
 
 LEAST_VERSION: Final = 11
 PIP: Final = "pip install 'safelight[tensorrt]', whose libraries come from NVIDIA's own index"
 PLAN: Final = "model.plan"
 STEP_PLAN: Final = "step.plan"
-TARGETS: Final = ("tensorrt", "tensorrt-refit")  # the second one is somewhat slower
+REFIT: Final = "tensorrt-refit"
+TARGETS: Final = ("tensorrt", REFIT)  # the second one is somewhat slower
 GRAPHED: Final = ("unet",)
-PIXELS: Final = 8  # a latent, as every manifest says
 
 
 def load_tensorrt() -> Any:
@@ -47,6 +58,14 @@ def load_tensorrt() -> Any:
     return trt
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Fitted:
+    """A plan that was found. exchange: of its weights, for a refittable one."""
+
+    file: Path
+    exchange: Exchange | None
+
+
 class TensorRtBackend:
     """Runs plans. cache_dir: where derived forms are. rest: the back end for what has no plan."""
 
@@ -55,12 +74,14 @@ class TensorRtBackend:
         self._card = card
         self._cache_dir = cache_dir
         self._rest = rest
-        self._logger = _logger(trt)
+        self._logger = silent_logger(trt)
         self.name: Final = "tensorrt"
         self.device: Final = f"cuda:{card.number}"
         self.precision: Final = "fp16"
         self.libraries: Libraries = (("tensorrt", str(trt.__version__)), *rest.libraries)
         self._aside: set[str] = set()
+        # Component -> its refittable plan that was loaded last.
+        self._kept: dict[str, tuple[Path, LoadedPlan]] = {}
 
     @property
     def how(self) -> str:
@@ -95,7 +116,8 @@ class TensorRtBackend:
 
     def step_model(self, model: Path, identity: str) -> Path | None:
         """Give the plan of the step graph, or None where no form has one."""
-        return self._plan(model, {}, identity, STEP_PLAN)
+        found = self._plan(model, {}, identity, STEP_PLAN)
+        return found.file if found else None
 
     def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> DeviceStep:
         """Load the step's plan and capture both of its directions."""
@@ -105,56 +127,124 @@ class TensorRtBackend:
         place = f"{identity.partition('/')[2]}/{STEP_PLAN}"
         with room_for("TensorRT", place, shapes):
             network = self._network(plan, shapes, place)
-            dtypes = {name: kind for name, (_, kind) in network.inputs.items()}
-            buffers = StepBuffers(CudaValues(self._card), dtypes, shapes, place)
-            ways: list[Callable[[], None]] = []
-            for which in (0, 1):
-                buffers.clear()
-                inputs, outputs = buffers.bound(which)
-                buffers.rewind(which)
-                ways.append(network.captured(inputs | outputs))
-        return DeviceStep("TensorRT", buffers, lambda which: ways[which](), self._card, graphs=True)
+            return open_plan_step(self._card, network, shapes, place)
 
     def memory(self) -> tuple[int, int]:
         """Give the card's free bytes and all of them."""
         return self._card.memory()
 
-    def _network(self, plan: Path, shapes: Shapes, place: str) -> Network:
-        return Network(self._trt, self._logger, self._card, plan.read_bytes(), shapes, place)
+    def _network(self, found: _Fitted, shapes: Shapes, place: str) -> Network:
+        return Network(self._card, self._loaded(found, place), shapes, found.exchange)
 
-    def _plan(self, model: Path, shapes: Shapes, identity: str, name: str) -> Path | None:
-        """Find a plan among the bundle's forms that fit this card and version. Raises BundleError
-        where there is no form at all.
+    def _loaded(self, found: _Fitted, place: str) -> LoadedPlan:
+        """Load a plan, or give the refittable one that is on the card already."""
+        component = place.partition("/")[0]
+        kept = self._kept.get(component)
+        if kept is not None and kept[0] == found.file:
+            return kept[1]
+        self._kept.pop(component, None)
+        kept = None  # its memory goes before the next one is loaded
+        refits = found.exchange is not None
+        data = found.file.read_bytes()
+        plan = LoadedPlan(self._trt, self._logger, self._card, data, place, refits=refits)
+        if refits:
+            self._kept[component] = found.file, plan
+        return plan
+
+    def _plan(self, model: Path, shapes: Shapes, identity: str, name: str) -> _Fitted | None:
+        """Find a plan among the bundle's forms that fit this card and version, or for a bundle with
+        LoRAs added among its base's. Raises BundleError where there is no form at all.
         """
         bundle, _, component = identity.partition("/")
         forms = self._forms(bundle)
+        base, hashed = ("", "") if forms else base_of(model)
+        if hashed:
+            forms = [form for form in self._forms(hashed) if form.key.target == REFIT]
         if not forms:
-            raise self._no_form(model, bundle)
+            raise self._no_form(model, bundle, base)
         file = f"{component}/{name}"
-        found = [form for form in forms if file in form.files]
-        wanted = _sizes(shapes)
-        fits = [form for form in found if wanted in _built_for(form) or not wanted]
-        chosen = next(iter(fits or found), None)
+        chosen = form_with(forms, file, shapes)
         if chosen is None or self._cache_dir is None:
             return None
         chosen.verify(self._cache_dir)
-        return chosen.folder / file
+        exchange = None
+        if chosen.key.target == REFIT:
+            graph = chosen.folder / component / "model.onnx"
+            exchange = Exchange(graph, model if hashed else None)
+        return _Fitted(file=chosen.folder / file, exchange=exchange)
 
     def _forms(self, bundle: str) -> list[Derived]:
         if self._cache_dir is None:
             return []
-        keys = [_key(bundle, target, self._card.name, self._trt) for target in TARGETS]
+        keys = [self._key(bundle, target) for target in TARGETS]
         return [form for key in keys for form in fitting(self._cache_dir, key)]
 
-    def _no_form(self, model: Path, bundle: str) -> BundleError:
-        key = _key(bundle, TARGETS[0], self._card.name, self._trt)
+    def _key(self, bundle: str, target: str) -> DerivedKey:
+        return DerivedKey(
+            identity=bundle,
+            target=target,
+            precision="fp16",
+            device=self._card.name,
+            shapes=(),
+            libraries={"tensorrt": str(self._trt.__version__), "driver": self._card.driver()},
+        )
+
+    def _no_form(self, model: Path, bundle: str, base: str) -> BundleError:
+        key = self._key(bundle, TARGETS[0])
         others = listed(self._cache_dir, bundle) if self._cache_dir else ()
         differs = [key.differs(each.key) for each in others if each.key.target in TARGETS]
         name = model.parents[1].name
+        if base and not differs:
+            return BundleError(
+                f"'{name}' has no TensorRT plan, and '{base}' none whose weights can be exchanged",
+                hint=f"`safelight export {base} --target tensorrt --refit` builds one that serves"
+                f" all LoRAs on '{base}'",
+            )
         return BundleError(
             f"'{name}' has no TensorRT plan{f' that fits: its {differs[0]}' if differs else ''}",
             hint=f"`safelight export {name} --target tensorrt` builds it",
         )
+
+
+def open_plan_step(card: CudaDevice, network: Network, shapes: Shapes, place: str) -> DeviceStep:
+    """Give a step's plan with its buffers, captured in both directions. place: for errors."""
+    dtypes = {name: kind for name, (_, kind) in network.inputs.items()}
+    buffers = StepBuffers(CudaValues(card), dtypes, shapes, place)
+    ways = _Ways(network, buffers, place)
+    return DeviceStep("TensorRT", buffers, ways, card, graphs=True, prepare=ways.prepare)
+
+
+class _Ways:
+    """Runs a step's plan in its two directions, each a CUDA graph."""
+
+    def __init__(self, network: Network, buffers: StepBuffers, place: str) -> None:
+        self._network = network
+        self._buffers = buffers
+        self._place = place
+        self._captured = self._capture()
+
+    def __call__(self, which: int) -> None:
+        """Ask for a step. Raises DeviceError where another bundle's weights are in the plan."""
+        if not self._network.dressed:
+            raise DeviceError(
+                f"the weights of {self._place} were exchanged while it drew a picture",
+                hint="generate again, one model at a time",
+            )
+        self._captured[which]()
+
+    def prepare(self) -> None:
+        """Put this bundle's weights into the plan, and capture anew if that changed any."""
+        if self._network.dress():
+            self._captured = self._capture()
+
+    def _capture(self) -> list[Callable[[], None]]:
+        found: list[Callable[[], None]] = []
+        for which in (0, 1):
+            self._buffers.clear()
+            inputs, outputs = self._buffers.bound(which)
+            self._buffers.rewind(which)
+            found.append(self._network.captured(inputs | outputs))
+        return found
 
 
 class TensorRtSession:
@@ -164,15 +254,16 @@ class TensorRtSession:
         self, card: CudaDevice, network: Network, values: CudaValues, place: str, *, graph: bool
     ) -> None:
         self._card = card
+        self._network = network
         self._values = values
         self._place = place
+        self._graph = graph
         self._staged: dict[str, Array] = {
             name: np.zeros(shape, kind) for name, (shape, kind) in network.inputs.items()
         }
         self._inputs = {name: values.empty(*each) for name, each in network.inputs.items()}
         self._outputs = {name: values.empty(*each) for name, each in network.outputs.items()}
-        every = self._inputs | self._outputs
-        self._run = network.captured(every) if graph else lambda: network.run(every)
+        self._run = self._ready()
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         """Compute the first output f32."""
@@ -187,7 +278,17 @@ class TensorRtSession:
             for name, value in self._outputs.items()
         }
 
+    def _ready(self) -> Callable[[], None]:
+        network, every = self._network, self._inputs | self._outputs
+        return network.captured(every) if self._graph else lambda: network.run(every)
+
+    def enqueue(self) -> None:
+        """Compute on what lies in the buffers, and return before it is done."""
+        self._run()
+
     def _compute(self, inputs: Mapping[str, Array]) -> None:
+        if self._network.dress():
+            self._run = self._ready()
         fill(self._staged, inputs)
         for name, array in self._staged.items():
             self._values.put(self._inputs[name], array)
@@ -198,33 +299,9 @@ class TensorRtSession:
             self._card.synchronise()
 
 
-def _key(bundle: str, target: str, card: str, trt: Any) -> DerivedKey:
-    return DerivedKey(
-        identity=bundle,
-        target=target,
-        precision="fp16",
-        device=card,
-        shapes=(),
-        libraries={"tensorrt": str(trt.__version__)},
-    )
+def silent_logger(trt: Any) -> Any:
+    """Give a logger that drops everything: what fails is raised."""
 
-
-def _sizes(shapes: Shapes) -> str:
-    """Give WIDTHxHEIGHT in pixels of what is drawn, as keys name it; '' where there is none."""
-    for name in ("state", "sample", "latent_sample"):
-        if name in shapes:
-            height, width = shapes[name][-2:]
-            encodes = name == "sample" and "timestep" not in shapes  # a picture, not latents
-            pixels = 1 if encodes else PIXELS
-            return f"{width * pixels}x{height * pixels}"
-    return ""
-
-
-def _built_for(form: Derived) -> set[str]:
-    return {shape.rpartition("x")[0] for shape in form.key.shapes}
-
-
-def _logger(trt: Any) -> Any:
     class Silent(trt.ILogger):
         """Says nothing: what fails is raised."""
 

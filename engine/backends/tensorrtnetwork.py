@@ -14,9 +14,10 @@ import numpy as np
 
 from engine.backends import Array, Shapes
 from engine.backends.cudadevice import CudaDevice
+from engine.backends.tensorrtrefit import Exchange, Refit
 from engine.errors import BundleError, DeviceError
 
-__all__ = ["CudaValue", "CudaValues", "Network"]
+__all__ = ["CudaValue", "CudaValues", "LoadedPlan", "Network"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,18 +72,26 @@ def _free(card: CudaDevice, held: Sequence[int]) -> None:
         card.call("cudaFree", address)
 
 
-class Network:
-    """A plan at fixed shapes. inputs, outputs: name -> (shape, dtype), in the plan's order."""
+class LoadedPlan:
+    """A plan on the card. engine: TensorRT's. refit: exchanges its weights; None for a plan that is
+    not asked to. place: the plan, within its bundle.
+
+    Raises DeviceError for a plan of another card or TensorRT.
+    """
 
     def __init__(
-        self, trt: Any, logger: Any, card: CudaDevice, plan: bytes, shapes: Shapes, place: str
+        self,
+        trt: Any,
+        logger: Any,
+        card: CudaDevice,
+        plan: bytes,
+        place: str,
+        *,
+        refits: bool = False,
     ) -> None:
-        """Raises DeviceError for a plan of another card or TensorRT, BundleError for shapes that it
-        was not built for.
-        """
-        self._card = card
-        self._place = place
         card.take()
+        self.trt = trt
+        self.place = place
         self._runtime = trt.Runtime(logger)
         engine = self._runtime.deserialize_cuda_engine(plan)
         if engine is None:
@@ -90,7 +99,33 @@ class Network:
                 f"TensorRT cannot load {place}: it is of another card or version",
                 hint="`safelight export NAME --target tensorrt` makes it anew",
             )
+        self.engine = engine
+        self.refit = Refit(trt, logger, engine, place) if refits else None
+
+
+class Network:
+    """A plan at fixed shapes. inputs, outputs: name -> (shape, dtype), in the plan's order.
+
+    exchange: the weights that it computes with, where several bundles share the plan.
+    """
+
+    def __init__(
+        self,
+        card: CudaDevice,
+        plan: LoadedPlan,
+        shapes: Shapes,
+        exchange: Exchange | None = None,
+    ) -> None:
+        """Raises BundleError for shapes that the plan was not built for, and as `Refit.wear`."""
+        trt, engine, place = plan.trt, plan.engine, plan.place
+        self._card = card
+        self._place = place
+        self._plan = plan
+        self._exchange = exchange
+        self._version = 0
+        card.take()
         self._engine = engine
+        self.dress()
         self._context = engine.create_execution_context()
         if self._context is None:
             raise DeviceError(f"TensorRT has no memory on the card to run {place}")
@@ -106,6 +141,27 @@ class Network:
                 raise BundleError(f"{place} gives '{name}' of no fixed shape")
             kind: type[np.generic] = trt.nptype(engine.get_tensor_dtype(name))
             (self.inputs if name in given else self.outputs)[name] = (shape, kind)
+
+    @property
+    def dressed(self) -> bool:
+        """Say whether the plan has this network's weights now."""
+        refit = self._plan.refit
+        return refit is None or self._exchange is None or refit.wears(self._exchange)
+
+    def dress(self) -> bool:
+        """Give the plan this network's weights, where another bundle's are in it. Says whether any
+        were exchanged since the last call: what was captured before is to be captured anew.
+        Raises as `Refit.wear`.
+        """
+        refit = self._plan.refit
+        if refit is None or self._exchange is None:
+            return False
+        if not refit.wears(self._exchange):
+            self._card.synchronise()  # nothing may run on it meanwhile
+            refit.wear(self._exchange)
+        exchanged = refit.version != self._version
+        self._version = refit.version
+        return exchanged
 
     def run(self, values: Mapping[str, CudaValue]) -> None:
         """Ask the card to compute on these values."""

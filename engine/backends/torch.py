@@ -152,17 +152,17 @@ class TorchBackend:
     @property
     def counts_memory(self) -> bool:
         """Say whether torch counts what it holds: on cards."""
-        return self._place != "cpu"
+        return self.place != "cpu"
 
     def reset_peak_memory(self) -> None:
         """Let the peak of torch's allocator on this card be what it holds now."""
-        self._torch.cuda.reset_peak_memory_stats(self._place)
+        self._torch.cuda.reset_peak_memory_stats(self.place)
 
     def peak_memory(self) -> int:
         """Give the most bytes that torch's allocator held of the card since the last reset: blocks
         that it caches too, since the pools of captured graphs count as these.
         """
-        return int(self._torch.cuda.max_memory_reserved(self._place))
+        return int(self._torch.cuda.max_memory_reserved(self.place))
 
 
 class TorchSession:

@@ -35,18 +35,20 @@ TENSORRT_FORMS: Mapping[str, str] = {
 class Target(Protocol):
     """What a builder's module has.
 
-    PRECISION: goes into the key. LIBRARIES: distributions that read the form; their versions go
-    into the key. NEEDED: import name -> the pip line, of what building takes. BOUND: dB; a report
-    whose `psnr` is lower is refused; 0 for a form that is not judged by it.
+    PRECISION: goes into the key. NEEDED: import name -> the pip line, of what building takes.
+    BOUND: dB; a report whose `psnr` is lower is refused; 0 for a form that is not judged by it.
     """
 
     PRECISION: str
-    LIBRARIES: tuple[str, ...]
     NEEDED: Mapping[str, str]
     BOUND: float
 
     def device(self) -> str:
         """Name the device that the form is for, as the key has it. May raise DeviceError."""
+        ...
+
+    def versions(self) -> Mapping[str, str]:
+        """Name what reads the form, with versions, for the key. May raise DeviceError."""
         ...
 
     def build(

@@ -12,10 +12,9 @@ if TYPE_CHECKING:
     from engine.bundle import Bundle
     from export.targets.profile import PictureShape
 
-__all__ = ["BOUND", "LIBRARIES", "NEEDED", "PRECISION", "UNVERIFIED", "build", "device"]
+__all__ = ["BOUND", "NEEDED", "PRECISION", "UNVERIFIED", "build", "device", "versions"]
 
 PRECISION = "fp16"
-LIBRARIES = ("onnxruntime-gpu",)
 NEEDED: Mapping[str, str] = {
     "onnx": "pip install 'safelight[export]'",
     "onnx_ir": "pip install 'safelight[export]'",
@@ -30,6 +29,13 @@ UNVERIFIED = "unverified on hardware: compared by ONNX Runtime on the CPU, never
 def device() -> str:
     """Name what the graphs are for: any card, since nothing is compiled yet."""
     return "cuda"
+
+
+def versions() -> Mapping[str, str]:
+    """Name what reads the form, for its key."""
+    from export.targets.installed import installed
+
+    return installed("onnxruntime-gpu")
 
 
 def build(

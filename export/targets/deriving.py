@@ -1,7 +1,6 @@
 """Derives a bundle's form for one target into the cache: found again, or built, judged and kept."""
 
 from collections.abc import Callable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -74,7 +73,7 @@ def key_of(bundle: Bundle, target: str, shapes: tuple[Shape, ...]) -> DerivedKey
         precision=builder.PRECISION,
         device=builder.device(),
         shapes=tuple(str(shape) for shape in sorted(set(shapes))),
-        libraries={name: _version(name) for name in builder.LIBRARIES},
+        libraries=dict(builder.versions()),
     )
 
 
@@ -106,13 +105,6 @@ def _check_libraries(target: str, builder: Target) -> None:
         raise ExportError(
             f"the target '{target}' needs {', '.join(missing)}", hint=" and ".join(lines)
         )
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _judge(target: str, report: Mapping[str, object], bound: float, kept: str) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from engine.backends.epcontext import CONTEXT_NAME, STEP_CONTEXT_NAME, context_versions
+from engine.stepgraph import FILE_NAME
 from export.errors import GraphError
 from export.targets.cuda import BOUND, PRECISION
 from export.targets.plan import (
@@ -18,23 +20,22 @@ from export.targets.plan import (
     PlanOptions,
     card_name,
     check_provider,
+    driver_version,
     write_context_model,
 )
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
     from export.targets import Progress
-    from export.targets.profile import PictureShape
+    from export.targets.profile import PictureShape, ShapeRange
 
-__all__ = ["BOUND", "CONTEXT_NAME", "LIBRARIES", "NEEDED", "PRECISION", "build", "device"]
+__all__ = ["BOUND", "NEEDED", "PRECISION", "build", "device", "versions"]
 
-LIBRARIES = ("onnxruntime-gpu",)
 NEEDED: Mapping[str, str] = {
     "onnx": "pip install 'safelight[export]'",
     "onnx_ir": "pip install 'safelight[export]'",
     "onnxruntime": "pip install 'safelight[cuda]'",
 }
-CONTEXT_NAME = "model_ctx.onnx"
 UNET = "unet"
 CAUTION = "the provider may compute the timestep's angles and normalisations in fp16"
 
@@ -45,6 +46,11 @@ def device() -> str:
     return card_name()
 
 
+def versions() -> Mapping[str, str]:
+    """Name what an engine depends on beside the card: ONNX Runtime, TensorRT 10, the driver."""
+    return context_versions(driver_version())
+
+
 def build(
     bundle: "Bundle",
     out: Path,
@@ -53,13 +59,15 @@ def build(
     progress: "Progress",
     options: PlanOptions = USUAL,
 ) -> dict[str, object]:
-    """Write COMPONENT/model_ctx.onnx, the engine beside it and the typed graph it was made of.
+    """Write COMPONENT/model_ctx.onnx, the engine beside it and the typed graph it was made of; of
+    the unet a model of whole steps as well.
 
     Gives the report of `export.targets.tensorrt.write_typed_graphs` and what was left out. Raises
     DeviceError before anything is written, GraphError where the unet is left out.
     """
     from export.targets.profile import profile_of, shape_ranges
-    from export.targets.tensorrt import write_typed_graphs
+    from export.targets.step_graph import step_beside
+    from export.targets.tensorrt import step_ranges, write_typed_graphs
 
     check_provider()
     profile = profile_of(bundle.manifest, shapes)
@@ -74,8 +82,19 @@ def build(
         ranges = shape_ranges(bundle.manifest.components[name].inputs, profile)
         folder = out / name
         write_context_model(folder / "model.onnx", folder / CONTEXT_NAME, ranges, options)
-        part["shapes"] = {key: str(each) for key, each in ranges.items()}
+        part["shapes"] = _written(ranges)
+        if name == UNET:
+            part["step_graph"] = step_beside(folder / "model.onnx")
+        if part.get("step_graph") == "made":
+            graph = folder / FILE_NAME
+            ranges = step_ranges(graph, profile)
+            write_context_model(graph, folder / STEP_CONTEXT_NAME, ranges, options)
+            part["step_shapes"] = _written(ranges)
     return report | {"components": parts, "left_out": left_out, "caution": CAUTION}
+
+
+def _written(ranges: "Mapping[str, ShapeRange]") -> dict[str, str]:
+    return {name: str(each) for name, each in ranges.items()}
 
 
 def overflowing(parts: Mapping[str, Mapping[str, object]]) -> dict[str, str]:

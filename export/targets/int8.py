@@ -19,10 +19,9 @@ from export.targets import Progress
 from export.targets.trajectories import CALIBRATION, HELD_OUT, SEEDS_EACH, Recorder, Replaced, draw
 from export.targets.trajectories import psnr as psnr_of
 
-__all__ = ["BOUND", "LIBRARIES", "NEEDED", "PRECISION", "build", "device", "quantise"]
+__all__ = ["BOUND", "NEEDED", "PRECISION", "build", "device", "quantise", "versions"]
 
 PRECISION = "int8"
-LIBRARIES = ("openvino",)  # what reads the form; NNCF's version stands in the report
 NEEDED: Mapping[str, str] = {
     "openvino": "pip install 'safelight[cpu]'",
     "nncf": "pip install 'safelight[int8]'",
@@ -37,6 +36,13 @@ SHARES = (0.25, 0.25, 0.2, 0.15, 0.15)
 def device() -> str:
     """Name the plugin: the form is the same for every processor."""
     return "CPU"
+
+
+def versions() -> Mapping[str, str]:
+    """Name what reads the form, for its key; NNCF's version stands in the report."""
+    from export.targets.installed import installed
+
+    return installed("openvino")
 
 
 def build(

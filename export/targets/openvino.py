@@ -17,10 +17,9 @@ from engine.manifest import Component, Manifest
 from export.errors import GraphError
 from export.targets import Progress
 
-__all__ = ["BOUND", "LIBRARIES", "NEEDED", "PRECISION", "build", "component_shapes", "device"]
+__all__ = ["BOUND", "NEEDED", "PRECISION", "build", "component_shapes", "device", "versions"]
 
 PRECISION = "stored"  # weights as the bundle has them, arithmetic as the engine's choice says
-LIBRARIES = ("openvino",)
 NEEDED: Mapping[str, str] = {"openvino": "pip install 'safelight[cpu]'"}
 BOUND = 0.0  # it computes the same
 HALVES = 2  # a guided picture is one batch: without the prompt, and with it
@@ -30,6 +29,13 @@ ENCODERS = ("vae_encoder", "tiny_vae_encoder")  # whose sample is a picture
 def device() -> str:
     """Name the plugin: the form is the same for every processor."""
     return "CPU"
+
+
+def versions() -> Mapping[str, str]:
+    """Name what reads the form, for its key."""
+    from export.targets.installed import installed
+
+    return installed("openvino")
 
 
 def build(

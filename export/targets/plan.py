@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.backends.cudadevice import CudaDevice
+from engine.backends.cudalibraries import TENSORRT_10, missing_libraries, open_libraries
+from engine.backends.ortproviders import TENSORRT as PROVIDER
 from engine.errors import DeviceError
 from export.errors import GraphError
 from export.targets.profile import ShapeRange
@@ -24,6 +27,7 @@ __all__ = [
     "card_name",
     "check_provider",
     "context_options",
+    "driver_version",
     "load_tensorrt",
     "write_context_model",
 ]
@@ -102,14 +106,19 @@ def build_plan(
 
 def card_name() -> str:
     """Name the first NVIDIA card and its compute capability. Raises DeviceError without one."""
+    return _card().name
+
+
+def driver_version() -> str:
+    """Name the newest CUDA that the driver knows. Raises DeviceError without a card."""
+    return _card().driver()
+
+
+def _card() -> CudaDevice:
     try:
-        cuda = importlib.import_module("cuda.bindings.runtime")
-        status, card = cuda.cudaGetDeviceProperties(0)
-    except Exception as error:  # a missing driver shows as ImportError or RuntimeError
-        raise DeviceError(f"no NVIDIA card can be asked: {_short(error)}", hint=NEEDED) from error
-    if status != cuda.cudaError_t.cudaSuccess:
-        raise DeviceError(f"there is no NVIDIA card here: {status.name}", hint=NEEDED)
-    return f"{card.name.decode()} sm_{card.major}{card.minor}"
+        return CudaDevice()
+    except DeviceError as error:
+        raise DeviceError(f"no NVIDIA card can be asked: {error}", hint=NEEDED) from error
 
 
 def _made(make: Any) -> Any:
@@ -173,7 +182,10 @@ def _logger(trt: Any) -> Any:
 
 
 def check_provider() -> Any:
-    """Give `onnxruntime` with its TensorRT provider. Raises DeviceError where it has none."""
+    """Give `onnxruntime` with its TensorRT provider, whose libraries are open then.
+
+    Raises DeviceError where it has none or one of them is missing, with what mends it.
+    """
     try:
         ort = importlib.import_module("onnxruntime")
         there = PROVIDER in ort.get_available_providers()
@@ -184,6 +196,9 @@ def check_provider() -> Any:
             f"this ONNX Runtime has no {PROVIDER}",
             hint="pip install 'safelight[cuda]', and TensorRT 10 beside it",
         )
+    missing = missing_libraries(open_libraries(), also=TENSORRT_10)
+    if missing:
+        raise missing
     return ort
 
 
@@ -212,9 +227,6 @@ def write_context_model(
         raise GraphError(f"{PROVIDER} wrote no context model of {_place(graph)}")
 
 
-PROVIDER = "TensorrtExecutionProvider"
-
-
 def context_options(
     context: Path, ranges: Mapping[str, ShapeRange], options: PlanOptions
 ) -> dict[str, str]:
@@ -226,12 +238,15 @@ def context_options(
             for name, shapes in ranges.items()
         )
 
+    # Switches are True or False: the Python binding refuses 1 of this provider.
     found = {
-        "trt_fp16_enable": "1",
-        "trt_dump_ep_context_model": "1",
+        "trt_fp16_enable": "True",
+        "trt_dump_ep_context_model": "True",
         "trt_ep_context_file_path": str(context),
+        # The engine in a file beside: one protocol buffer ends at 2 GB.
         "trt_ep_context_embed_mode": "0",
-        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_prefix": context.stem,
         "trt_builder_optimization_level": str(options.level),
         "trt_profile_min_shapes": listed("least"),
         "trt_profile_opt_shapes": listed("best"),
@@ -239,7 +254,7 @@ def context_options(
     }
     if options.timing_cache is not None:
         found |= {
-            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_enable": "True",
             "trt_timing_cache_path": str(options.timing_cache.parent),
         }
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from export.targets import tensorrt
-from export.targets.tensorrt import BOUND, LIBRARIES, NEEDED, PRECISION, device
+from export.targets.tensorrt import BOUND, NEEDED, PRECISION, device, versions
 
 if TYPE_CHECKING:
     from engine.bundle import Bundle
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from export.targets.plan import PlanOptions
     from export.targets.profile import PictureShape
 
-__all__ = ["BOUND", "LIBRARIES", "NEEDED", "PRECISION", "build", "device"]
+__all__ = ["BOUND", "NEEDED", "PRECISION", "build", "device", "versions"]
 
 
 def build(

@@ -13,21 +13,21 @@ from export.targets.cuda import BOUND, PRECISION, UNVERIFIED
 if TYPE_CHECKING:
     from engine.bundle import Bundle
     from export.targets.plan import PlanOptions
-    from export.targets.profile import PictureShape, Profile
+    from export.targets.profile import PictureShape, Profile, ShapeRange
 
 __all__ = [
     "BOUND",
-    "LIBRARIES",
     "NEEDED",
     "PLAN_NAME",
     "PRECISION",
     "STEP_PLAN_NAME",
     "build",
     "device",
+    "step_ranges",
+    "versions",
     "write_typed_graphs",
 ]
 
-LIBRARIES = ("tensorrt",)
 NEEDED: Mapping[str, str] = {
     "onnx": "pip install 'safelight[export]'",
     "onnx_ir": "pip install 'safelight[export]'",
@@ -54,6 +54,14 @@ def device() -> str:
 
     load_tensorrt()  # so that what is missing first is said first
     return card_name()
+
+
+def versions() -> Mapping[str, str]:
+    """Name what a plan depends on beside the card: TensorRT, and the driver's CUDA."""
+    from export.targets.installed import installed
+    from export.targets.plan import driver_version
+
+    return installed("tensorrt") | {"driver": driver_version()}
 
 
 def build(
@@ -99,19 +107,24 @@ def _plan(
 
 def _step_plan(trt: Any, folder: Path, profile: "Profile", options: "PlanOptions") -> str:
     """Build a plan of the whole step beside the unet's; gives for the report 'made', or why not."""
-    from engine.onnxheader import read_onnx_header
     from export.targets.plan import build_plan
-    from export.targets.profile import Profile, shape_ranges
     from export.targets.step_graph import step_beside
 
     told = step_beside(folder / "model.onnx")
     if told != "made":
         return told
-    sizes = {**profile.sizes, **STEP_SIZES, "texts": profile.sizes["batch"]}
     graph = folder / FILE_NAME
-    ranges = shape_ranges(read_onnx_header(graph).inputs, Profile(sizes=sizes))
-    build_plan(trt, graph, folder / STEP_PLAN_NAME, ranges, options)
+    build_plan(trt, graph, folder / STEP_PLAN_NAME, step_ranges(graph, profile), options)
     return told
+
+
+def step_ranges(graph: Path, profile: "Profile") -> "dict[str, ShapeRange]":
+    """Give input -> its shapes, of the step graph, for pictures of the profile's sizes."""
+    from engine.onnxheader import read_onnx_header
+    from export.targets.profile import Profile, shape_ranges
+
+    sizes = {**profile.sizes, **STEP_SIZES, "texts": profile.sizes["batch"]}
+    return shape_ranges(read_onnx_header(graph).inputs, Profile(sizes=sizes))
 
 
 def write_typed_graphs(

@@ -6,6 +6,8 @@ pictures compute in fp32: their sums run over up to a million numbers.
 
 from pathlib import Path
 
+import onnx_ir as ir
+
 from export.targets.activations import wide_nodes
 from export.targets.half import open_model, to_half
 from export.targets.narrowing import (
@@ -18,7 +20,7 @@ from export.targets.narrowing import (
     save_graph,
 )
 
-__all__ = ["write_typed"]
+__all__ = ["normalisations", "write_typed"]
 
 NORMALISATIONS = ("GroupNormalization", "InstanceNormalization")
 
@@ -29,10 +31,7 @@ def write_typed(source: Source, folder: Path) -> dict[str, object]:
     Raises GraphError where a type does not fit, ParityError.
     """
     model = open_model(source.file)
-    wide = wide_nodes(model.graph, source.seen.ranges)
-    for node in model.graph:
-        if node.op_type in NORMALISATIONS:
-            wide.setdefault(str(node.name), "normalisation")
+    wide = normalisations(model) | wide_nodes(model.graph, source.seen.ranges)
     halved = to_half(model, wide)
     graph = read_graph(save_graph(model, folder))
     check_graph(graph)
@@ -43,4 +42,11 @@ def write_typed(source: Source, folder: Path) -> dict[str, object]:
         "casts": halved.casts,
         "largest": largest(source),
         "psnr": fidelity(source, graph, folder),
+    }
+
+
+def normalisations(model: ir.Model) -> dict[str, str]:
+    """Give the names of group normalisations, which TensorRT gets in fp32, with that reason."""
+    return {
+        str(node.name): "normalisation" for node in model.graph if node.op_type in NORMALISATIONS
     }

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["Ahead", "Loaded", "leave", "loading_ahead", "open_pipeline"]
 
 NAME: Final = "ahead"  # of the thread
-CARDS: Final = ("cuda", "tensorrt", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,10 @@ def loading_ahead(
     the graphs that were captured there, belong to a thread. A block that fails leaves it loading:
     who typed a wrong passphrase hears so at once, and not when a model is compiled.
     """
-    on_card = settings["device"].partition(":")[0] in CARDS
+    from engine.devicenames import DeviceName
+
+    kind, _, which = settings["device"].partition(":")
+    on_card = DeviceName(kind=kind, which=which.upper()).on_card
     begins = plain and len(orders) == 1 and not on_card
     ahead = Ahead(settings, orders[0], given) if begins else None
     yield ahead  # when the block fails, the process is about to `leave`

@@ -27,6 +27,13 @@ __all__ = [
 
 ONNX = "onnx"  # the bundle itself
 TENSORRT = "tensorrt"
+# Form -> the device that runs it.
+DEVICES = {
+    "cuda": "cuda",
+    "tensorrt": "tensorrt",
+    "tensorrt-context": "onnxruntime:TENSORRT",
+    "tensorrt-refit": "tensorrt",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +125,8 @@ def derive_form(
         )
     note(f"The form '{target}' of '{name}' is in the cache, {form.bytes / 1e6:.1f} MB.")
     if "verified" in form.report:
-        note(f"It is {form.report['verified']}. `generate` does not use it yet.")
+        note(f"It is {form.report['verified']}.")
+        note(f"generate with --model {name} --device {DEVICES[form.key.target]}.")
     elif "psnr" in form.report:
         note(f"It is approximate: its pictures have {form.report['psnr']} dB against fp32;")
         note(f"generate with --model {name} --precision {form.key.precision}.")

@@ -16,7 +16,12 @@ import pytest
 
 from engine.backends import cudadevice
 from engine.backends.cudadevice import CudaDevice
-from engine.backends.cudalibraries import LIBRARIES, missing_libraries, open_libraries
+from engine.backends.cudalibraries import (
+    LIBRARIES,
+    TENSORRT_10,
+    missing_libraries,
+    open_libraries,
+)
 from engine.errors import DeviceError, OutOfMemoryError
 
 PYTHON = os.environ.get("SAFELIGHT_CUDA_PYTHON", "")
@@ -32,9 +37,13 @@ def test_a_missing_library_is_named_with_what_brings_it(library):
     assert error.hint.startswith(library.brings)
 
 
-def test_the_libraries_of_tensorrt_are_nobody_s_need():
+def test_the_libraries_of_tensorrt_are_asked_for_by_its_own_provider_alone():
     found = {each.name: "x" if each.optional else "" for each in LIBRARIES}
     assert missing_libraries(found) is None
+    error = missing_libraries(found, also=TENSORRT_10)
+    assert "the NVIDIA library nvinfer 10 cannot be used" in str(error)
+    assert "pip install 'tensorrt-cu13-libs>=10,<11'" in error.hint
+    assert set(TENSORRT_10) <= {each.name for each in LIBRARIES if each.optional}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="shared objects of Linux")
@@ -212,7 +221,7 @@ def test_the_real_provider_library_knows_every_option(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     told = json.loads(ended.stdout)  # so nothing else was printed: no warning, no falling back
-    assert {name: why for name, why in told["libraries"].items() if "nvinfer" not in name} == {
+    assert {each.name: told["libraries"][each.name] for each in NEEDED} == {
         each.name: "" for each in NEEDED
     }
     assert told["missing"] == []

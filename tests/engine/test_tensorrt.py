@@ -18,11 +18,11 @@ import pytest
 
 import safelight
 from engine import Bundle, BundleError, DeviceError, Picture, Pipeline, choose
-from engine.backends import tensorrt, tensorrtnetwork
+from engine.backends import tensorrt, tensorrtnetwork, tensorrtrefit
 from engine.backends.cudadevice import CudaDevice
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.backends.tensorrt import TensorRtBackend
-from engine.backends.tensorrtnetwork import CudaValues, Network
+from engine.backends.tensorrtnetwork import CudaValues, LoadedPlan, Network
 from engine.derived import DerivedKey, write
 from export.targets.step_graph import write_step
 from tests.engine.tiny_graph import write_product
@@ -36,7 +36,7 @@ def bundle():
     return Bundle.open(Path(safelight.__file__).parent / "models" / "pocket", hash_cache=None)
 
 
-def write_plans(bundle, cache, *, step=True, device="stand-in sm_90"):
+def write_plans(bundle, cache, *, step=True, device="stand-in sm_90", driver="13.2"):
     """Write a form whose plans are paths of graphs."""
     graphs = cache / "graphs"
 
@@ -55,7 +55,7 @@ def write_plans(bundle, cache, *, step=True, device="stand-in sm_90"):
         precision="fp16",
         device=device,
         shapes=(),
-        libraries={"tensorrt": "11.4"},
+        libraries={"tensorrt": "11.4", "driver": driver},
     )
     return write(cache, key, fill)
 
@@ -143,6 +143,12 @@ def test_a_plan_of_another_card_is_named_before_anything_runs(bundle, tmp_path):
     assert "safelight export pocket --target tensorrt" in caught.value.hint
 
 
+def test_a_plan_of_another_driver_is_not_used(bundle, tmp_path):
+    write_plans(bundle, tmp_path, step=False, driver="13.0")
+    with pytest.raises(BundleError, match=r"its libraries is driver 13\.0"):
+        draw(bundle, backend_over(tmp_path))
+
+
 def test_a_form_without_a_step_plan_runs_row_by_row(bundle, tmp_path):
     write_plans(bundle, tmp_path, step=False)
     assert draw(bundle, backend_over(tmp_path)).reason.endswith("has no step graph for it")
@@ -152,8 +158,9 @@ def test_inputs_that_are_not_known_are_refused(tmp_path):
     file = write_product(tmp_path / "model.onnx")
     cuda = Cuda()
     card = CudaDevice(0, cuda)
+    plan = LoadedPlan(TensorRt(cuda), _Logger(), card, str(file).encode(), "n/model.plan")
     with pytest.raises(BundleError, match="input 'x' that nothing is known of"):
-        Network(TensorRt(cuda), _Logger(), card, str(file).encode(), {}, "n/model.plan")
+        Network(card, plan, {})
 
 
 class _Logger:
@@ -176,19 +183,20 @@ CLASSES = {
     "_engine": "ICudaEngine",
     "_context": "IExecutionContext",
     "_runtime": "Runtime",
+    "_refitter": "Refitter",
 }
 
 
 def names_used():
     """Read every attribute of TensorRT out of the modules: 'ICudaEngine.get_tensor_name', ..."""
     found = set()
-    for module in (tensorrt, tensorrtnetwork):
+    for module in (tensorrt, tensorrtnetwork, tensorrtrefit):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not isinstance(node, ast.Attribute):
                 continue
             inner = node.value
             name = getattr(inner, "attr", getattr(inner, "id", ""))
-            if name == "trt":
+            if name in {"trt", "_trt"}:
                 found.add(node.attr)
             elif name in CLASSES:
                 found.add(f"{CLASSES[name]}.{node.attr}")
@@ -202,6 +210,8 @@ def test_the_names_are_read_out_of_the_source():
     assert {"Runtime", "nptype", "Runtime.deserialize_cuda_engine"} <= set(used)
     assert {"IExecutionContext.execute_async_v3", "ICudaEngine.num_io_tensors"} <= set(used)
     assert "IExecutionContext.set_tensor_address" in used
+    assert {"Refitter", "Weights", "ICudaEngine.refittable"} <= set(used)
+    assert {"Refitter.set_named_weights", "Refitter.refit_cuda_engine"} <= set(used)
 
 
 PYTHON = os.environ.get("SAFELIGHT_CUDA_PYTHON", "")

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import onnxruntime
 
+from engine.onnxgraph import read_onnx_graph
 from engine.onnxheader import read_onnx_header
 
 __all__ = ["Cuda", "TensorRt"]
@@ -21,7 +22,9 @@ class Cuda:
 
     cudaStreamNonBlocking = 1  # noqa: N815  CUDA's names
     cudaEventDisableTiming = 2  # noqa: N815
-    cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)  # noqa: N815
+    cudaMemcpyKind = SimpleNamespace(  # noqa: N815
+        cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3
+    )
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeRelaxed=2)  # noqa: N815
 
     def __init__(self):
@@ -45,6 +48,9 @@ class Cuda:
 
     def do_cudaGetDeviceProperties(self, number):  # noqa: N802
         return (SimpleNamespace(name=b"stand-in", major=9, minor=0),)
+
+    def do_cudaDriverGetVersion(self):  # noqa: N802
+        return (13020,)
 
     def do_cudaStreamCreateWithFlags(self, flags):  # noqa: N802
         return (77,)
@@ -87,15 +93,38 @@ class Cuda:
         return ()
 
 
+class _Bytes(bytes):
+    nbytes = property(len)
+
+
 class TensorRt:
-    """The package `tensorrt`. fits: shapes that a plan takes; foreign: it is of another card."""
+    """The package `tensorrt`. most: the largest side that a plan takes; foreign: it is of another
+    card. fixed: its weights cannot be exchanged; nameless: weights that the plan has no name for;
+    joined: a weight -> those that TensorRT wants with it; refusing: it does not exchange.
+    plans: how many were loaded. exchanges: the names that each exchange was given.
+    """
 
     __version__ = "11.4"
     TensorIOMode = SimpleNamespace(INPUT="in", OUTPUT="out")
     ILogger = type("ILogger", (), {"__init__": lambda self: None})
 
-    def __init__(self, cuda, *, foreign=False, most=10**9, broken=False):
+    def __init__(self, cuda, *, foreign=False, most=10**9, broken=False, **refits):
         self.cuda, self.foreign, self.most, self.broken = cuda, foreign, most, broken
+        self.fixed = refits.pop("fixed", False)
+        self.nameless = refits.pop("nameless", ())
+        self.joined = refits.pop("joined", {})
+        self.refusing = refits.pop("refusing", False)
+        assert not refits
+        self.plans, self.exchanges, self.profiles = 0, [], {}
+
+    @staticmethod
+    def Weights(array):  # noqa: N802
+        assert array.flags.c_contiguous
+        return array
+
+    def Refitter(self, engine, logger):  # noqa: N802
+        assert hasattr(logger, "log")
+        return Refitter(engine)
 
     @staticmethod
     def nptype(kind):
@@ -105,13 +134,46 @@ class TensorRt:
         assert hasattr(logger, "log")
         return SimpleNamespace(deserialize_cuda_engine=self.engine)
 
+    # What a builder takes is passed over: its plan is the path of the graph that was parsed.
+    BuilderFlag = SimpleNamespace(REFIT="refit", TF32="tf32")
+    MemoryPoolType = SimpleNamespace(WORKSPACE="workspace")
+    NetworkDefinitionCreationFlag = SimpleNamespace(STRONGLY_TYPED=1)
+
+    def Builder(self, logger):  # noqa: N802
+        cache = SimpleNamespace(serialize=lambda: b"timings")
+        return SimpleNamespace(
+            create_network=lambda flags: SimpleNamespace(graph=None),
+            create_builder_config=lambda: SimpleNamespace(
+                add_optimization_profile=lambda profile: None,
+                clear_flag=lambda flag: None,
+                create_timing_cache=lambda data: cache,
+                set_timing_cache=lambda cache, *, ignore_mismatch: True,
+                get_timing_cache=lambda: cache,
+            ),
+            create_optimization_profile=lambda: SimpleNamespace(set_shape=self.profile),
+            build_serialized_network=lambda network, config: _Bytes(network.graph.encode()),
+        )
+
+    def OnnxParser(self, network, logger):  # noqa: N802
+        def parse(path):
+            network.graph = path
+            return True
+
+        return SimpleNamespace(parse_from_file=parse)
+
+    def profile(self, name, least, best, most):
+        self.profiles[name] = (least, best, most)
+
     def engine(self, plan):
+        self.plans += 1
         return None if self.foreign else Engine(self, plan.decode())
 
 
 class Engine:
     def __init__(self, trt, file):
         self.trt, self.file = trt, file
+        self.refittable = not trt.fixed
+        self.version, self.weights = 0, {}
         header = read_onnx_header(Path(file))
         self.ports = {**header.inputs, **header.outputs}
         self.given = set(header.inputs)
@@ -133,10 +195,44 @@ class Engine:
         return Context(self)
 
 
+class Refitter:
+    """Weights are held by reference, as TensorRT holds them, until they are exchanged."""
+
+    def __init__(self, engine):
+        self.engine, self.trt = engine, engine.trt
+        self.prototypes = read_onnx_graph(Path(engine.file)).weights
+        self.given = {}
+
+    def get_all_weights(self):
+        return [name for name in self.prototypes if name not in self.trt.nameless]
+
+    def set_named_weights(self, name, weights):
+        old = self.prototypes.get(name)
+        if old is None or name in self.trt.nameless:
+            return False
+        if (old.shape, old.dtype) != (weights.shape, weights.dtype):
+            return False
+        self.given[name] = weights
+        return True
+
+    def get_missing_weights(self):
+        wanted = {each for name in self.given for each in self.trt.joined.get(name, ())}
+        return sorted(wanted - self.given.keys())
+
+    def refit_cuda_engine(self):
+        self.trt.exchanges.append(sorted(self.given))
+        if self.trt.refusing or self.get_missing_weights():
+            return False
+        self.engine.weights |= {name: each.copy() for name, each in self.given.items()}
+        self.engine.version += 1
+        self.given = {}
+        return True
+
+
 class Context:
     def __init__(self, engine):
         self.engine, self.trt = engine, engine.trt
-        self.shapes, self.addresses, self.session = {}, {}, None
+        self.shapes, self.addresses, self.session, self.version = {}, {}, None, 0
 
     def set_input_shape(self, name, shape):
         if max(shape, default=1) > self.trt.most:
@@ -148,19 +244,33 @@ class Context:
         return self.shapes.get(name) or self.opened()[1][name]
 
     def opened(self):
+        """Give a session with the engine's weights, and the shapes of all tensors."""
         if self.session is None:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            for name, shape in self.shapes.items():
-                for free, side in zip(self.engine.ports[name].shape, shape, strict=True):
-                    if isinstance(free, str):
-                        options.add_free_dimension_override_by_name(free, side)
-            made = onnxruntime.InferenceSession(
-                self.engine.file, options, providers=["CPUExecutionProvider"]
-            )
+            made = self.made({})
             ports = [*made.get_inputs(), *made.get_outputs()]
             self.session = made, {port.name: port.shape for port in ports}
+        if self.version != self.engine.version:
+            self.version = self.engine.version
+            self.session = self.made(self.engine.weights), self.session[1]
         return self.session
+
+    def made(self, weights):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        self.held = {
+            name: onnxruntime.OrtValue.ortvalue_from_numpy(each) for name, each in weights.items()
+        }
+        for name, value in self.held.items():
+            options.add_initializer(name, value)
+        if weights:  # folding would take the file's own ones
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        for name, shape in self.shapes.items():
+            for free, side in zip(self.engine.ports[name].shape, shape, strict=True):
+                if isinstance(free, str):
+                    options.add_free_dimension_override_by_name(free, side)
+        return onnxruntime.InferenceSession(
+            self.engine.file, options, providers=["CPUExecutionProvider"]
+        )
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
@@ -174,7 +284,13 @@ class Context:
         if self.trt.cuda.capturing is None:
             self.compute(held)
         else:
-            self.trt.cuda.capturing.append(lambda: self.compute(held))
+            version = self.engine.version
+
+            def replayed():
+                assert version == self.engine.version, "captured before weights were exchanged"
+                self.compute(held)
+
+            self.trt.cuda.capturing.append(replayed)
         return True
 
     def compute(self, held):

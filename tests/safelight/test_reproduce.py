@@ -10,6 +10,7 @@ import pytest
 
 import safelight
 from engine import Bundle, FakeBackend, PeakMemory, Picture, Pipeline
+from engine.devicenames import parse_device
 from engine.inputs import Inputs
 from safelight.drafts import picture_draft
 from safelight.exits import ExitStatus, exit_status
@@ -56,6 +57,27 @@ def seal(vault, picture, inputs=(), **changed):
     draft = picture_draft(picture, {}, inputs)
     draft.metadata["settings"].update(changed)
     return vault.add([draft])[0].id
+
+
+@pytest.mark.parametrize(
+    ("backend", "device", "asked"),
+    [
+        ("onnxruntime", "CPU", "onnxruntime:CPU"),
+        ("onnxruntime", "cuda:1", "cuda:1"),
+        ("onnxruntime-tensorrt", "cuda:0", "onnxruntime:TENSORRT.0"),
+        ("tensorrt", "cuda:2", "tensorrt:2"),
+        ("torch", "cuda:0", "torch:CUDA.0"),
+        ("torch", "CPU", "torch:CPU"),
+        ("openvino", "GPU.1", "openvino:GPU.1"),
+        ("onnxruntime", "DirectML:0", "directml:0"),
+    ],
+)
+def test_the_device_of_a_record_is_one_that_can_be_asked_for(bundle, vault, backend, device, asked):
+    (picture,) = draw(bundle, request(bundle))
+    made = replace(picture, backend=backend, device=device)
+    recipe = open_original(vault, seal(vault, made)).recipe
+    assert recipe.device == asked
+    assert str(parse_device(recipe.device)) == asked
 
 
 SETTINGS = [

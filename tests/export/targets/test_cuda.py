@@ -14,7 +14,7 @@ from engine.onnxheader import read_onnx_header
 from export import Ingredients, export_checkpoint
 from export.architectures import TINY_XL, write_random_checkpoint
 from export.errors import ParityError
-from export.targets import cuda, tensorrt
+from export.targets import cuda, epcontext, tensorrt
 from export.targets.fused_graph import write_fused
 from export.targets.narrowing import worst
 from export.targets.plan import load_tensorrt
@@ -109,6 +109,30 @@ def test_pocket_for_tensorrt(tmp_path):
     check_files(bundle, tmp_path, report)
     decoder = report["components"]["vae_decoder"]
     assert decoder["fp32_because"] == {"normalisation": decoder["nodes_fp32"]}
+
+
+@pytest.mark.slow
+def test_pocket_s_context_models_and_their_report(tmp_path, monkeypatch):
+    """What the provider would be asked to compile; it cannot be here."""
+    asked = []
+
+    def write_context_model(graph, context, ranges, options):
+        asked.append((graph.relative_to(tmp_path).as_posix(), context.name, set(ranges)))
+        context.write_bytes(b"a context")
+
+    monkeypatch.setattr(epcontext, "check_provider", lambda: None)
+    monkeypatch.setattr(epcontext, "write_context_model", write_context_model)
+    bundle = Bundle.open(POCKET, hash_cache=None)
+    report = epcontext.build(bundle, tmp_path, progress=lambda *_: None)
+    steps = {"state", "table", "noise", "mix", "encoder_hidden_states"}
+    unet = {"sample", "encoder_hidden_states"}
+    assert ("unet/model.onnx", "model_ctx.onnx", unet) in asked
+    assert ("unet/step.onnx", "step_ctx.onnx", steps) in asked
+    assert report["components"]["unet"]["step_graph"] == "made"
+    assert report["components"]["unet"]["step_shapes"]["state"].startswith("9x1x4x16x16..")
+    assert "text_encoder" in report["left_out"]
+    assert not (tmp_path / "text_encoder").exists()
+    assert (tmp_path / "unet" / "step_ctx.onnx").is_file()
 
 
 @pytest.fixture(scope="module")
