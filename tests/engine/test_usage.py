@@ -177,7 +177,7 @@ def test_torch_is_asked_about_its_own_card():
 
     backend = TorchBackend("fp32")
     backend._torch = type("Torch", (), {"cuda": Cuda()})
-    backend._place = "cuda:1"
+    backend.place = "cuda:1"
     gauge = gauge_for(backend)
     gauge.begin()
     gauge.look()
