@@ -123,9 +123,8 @@ class Drawing:
         samples: Mapping[str, Mapping[str, list[float]]] = {}
         compared: Reference | None = None
         try:
-            started = self._load(started, drawn)
+            started, compared = self._load(started, drawn, reference)
             if started:
-                compared = self._reference(started, reference)
                 runners = {each.name: each.runner for each in started if each.runner}
                 budget = Budget(rounds=rounds, warmup=1, limit=self._limit)
                 turns = take_turns(runners, budget, stop=self._stop, done=self._tell)
@@ -139,13 +138,19 @@ class Drawing:
                 drawn.configurations.append(self._describe(each, taken, compared, random))
         return drawn
 
-    def _load(self, started: list[_Started], drawn: Drawn) -> list[_Started]:
-        """Start every process cold and warm, in turn; the last warm one stays."""
-        alive = list(started)
+    def _load(
+        self, started: list[_Started], drawn: Drawn, reference: Candidate
+    ) -> tuple[list[_Started], Reference | None]:
+        """Start every process cold and warm, in turn; the last warm one stays. Before any stays,
+        the gate's pictures are drawn: two large models need not lie in memory side by side.
+        """
+        alive, compared = list(started), None
         for number in range(self._scenario.loads):
             for cold, stage in _LOADS:
+                last = number == self._scenario.loads - 1 and not cold
+                if last and alive and not any(_equals(each, reference) for each in alive):
+                    compared = self._reference(reference, drawn)
                 for each in list(alive):
-                    last = number == self._scenario.loads - 1 and not cold
                     if each.candidate.kind == PEER and not last:
                         continue  # started once: some take minutes
                     try:
@@ -165,7 +170,10 @@ class Drawing:
                 self._end(each)
             else:
                 kept[each.name] = each
-        return list(kept.values())
+        for each in kept.values():
+            if _equals(each, reference) and each.runner is not None:
+                compared = Reference(name=each.name, pictures=each.runner.pictures)
+        return list(kept.values()), compared
 
     def _start(self, each: _Started, *, cold: bool, stage: str, stays: bool) -> None:
         if cold:
@@ -204,15 +212,8 @@ class Drawing:
         more = {"cache": str(cache), "vault": str(vault), "batch": candidate.batch}
         return {"scenario": asdict(self._scenario), **candidate.hello, **more}
 
-    def _reference(self, started: Sequence[_Started], reference: Candidate) -> Reference | None:
-        """Let another process draw the gate's pictures, unless a candidate is its equal."""
-        wanted = reference.hello["device"]
-        for each in started:
-            exact = each.facts["precision"] == "fp32" and each.candidate.batch == 1
-            if exact and each.candidate.kind == "safelight" and each.facts["backend"] == wanted:
-                return Reference(
-                    name=each.name, pictures=each.runner.pictures if each.runner else {}
-                )
+    def _reference(self, reference: Candidate, drawn: Drawn) -> Reference | None:
+        """Let a process of its own draw the gate's pictures."""
         child = self._child(reference)
         runner = DrawingRunner(child, self._scenario)
         try:
@@ -222,7 +223,8 @@ class Drawing:
             for number in range(self._scenario.gate):
                 runner.turn(number)
         except WorkerError as error:
-            self._say(f"there is no reference: {error}")
+            drawn.skipped["the reference"] = reason(str(error))
+            self._say(f"there is no reference, and no picture is judged: {error}")
             return None
         finally:
             child.close()
@@ -297,6 +299,16 @@ class Drawing:
             reference=reference.name,
             passed=found.passed,
         )
+
+
+def _equals(each: _Started, reference: Candidate) -> bool:
+    """Say whether a configuration draws what the reference would. A peer never does; of one that
+    was not started yet nothing is known.
+    """
+    candidate, facts = each.candidate, each.facts
+    own = candidate.kind != PEER and candidate.batch == 1 and bool(facts)
+    exact = own and facts["precision"] == "fp32"
+    return exact and facts["backend"] == reference.hello["device"]
 
 
 def _size(folder: Path) -> int:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from engine.backends import Array, Libraries, Shapes
 from engine.backends.buffers import fill
+from engine.backends.ortattention import with_attention
 from engine.backends.ortproviders import CPU, Provider
 from engine.backends.ortvalues import DTYPES
 from engine.cores import physical_cores
@@ -25,6 +26,8 @@ from engine.onnxheader import read_onnx_header
 
 __all__ = ["CPU", "OnnxRuntimeBackend", "runtime"]
 
+# Where the weights of a graph lie that is given as bytes.
+WEIGHTS: Final = "session.model_external_initializers_file_folder_path"
 _FATAL_ONLY: Final = 4  # ORT's severity; errors are raised as well, warnings speak of its fusions
 
 
@@ -74,11 +77,16 @@ class OnnxRuntimeBackend:
 
     def open(self, model: Path, shapes: Shapes) -> Any:
         """Open the library's own session. Raises as `load` does."""
+        source: str | bytes = str(model)
+        options = self._options(self._sizes(model, shapes))
+        if self._provider.name == CPU and (written := with_attention(model, shapes)) is not None:
+            source = written
+            options.add_session_config_entry(WEIGHTS, str(model.parent))
         try:
             with room_for("ONNX Runtime", _place(model), shapes):
                 session = self._ort.InferenceSession(
-                    str(model),
-                    self._options(self._sizes(model, shapes)),
+                    source,
+                    options,
                     providers=[(self._provider.name, dict(self._provider.options))],
                     enable_fallback=0,  # or it prints what failed and computes on the processor
                 )

@@ -167,6 +167,31 @@ def test_a_configuration_in_fp32_of_the_references_library_is_the_reference(tmp_
     assert second.quality.psnr == 200.0
 
 
+def test_the_reference_is_drawn_while_nothing_else_is_in_memory(tmp_path):
+    there = str(tmp_path / "there")
+    stays = f"import atexit, os\nopen({there!r}, 'x')\natexit.register(os.remove, {there!r})\n"
+    alone = f"import os\nif os.path.exists({there!r}): raise SystemExit\n"
+    drawn = drawing(tmp_path).measure(
+        [candidate("openvino", "bf16", program=stays + DRAWER)],
+        candidate("onnxruntime", "fp32", program=alone + DRAWER),
+        rounds=1,
+        random=False,
+    )
+    assert drawn.skipped == {}
+    assert drawn.configurations[0].quality.reference == "onnxruntime fp32"
+
+
+def test_without_a_reference_a_result_says_so(tmp_path):
+    drawn = drawing(tmp_path).measure(
+        [candidate("openvino", "bf16")],
+        candidate("onnxruntime", "fp32", program="raise SystemExit"),
+        rounds=1,
+        random=False,
+    )
+    assert drawn.configurations[0].quality is None
+    assert drawn.skipped == {"the reference": "the measured process ended without an answer"}
+
+
 def test_an_interrupt_keeps_what_was_measured(tmp_path):
     turns = []
     drawing_ = drawing(tmp_path, stop=lambda: len(turns) > 3)
