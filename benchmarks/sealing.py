@@ -1,5 +1,8 @@
 """Sealing and durable writing of one picture, beside the same system calls without crypto.
 
+"plain" is the bare system calls; "no cipher" the vault's own code with a cipher that copies and
+keys that are zeros: what encryption costs is the difference to that.
+
 usage: python -m benchmarks.sealing [FOLDER]   (the folder decides which disk is measured)
 """
 
@@ -10,13 +13,15 @@ import secrets
 import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import interleave, save, summary
-from vault import BlobDraft, Draft, Kind, MemoryKeyStore, create
+from vault import BlobDraft, Draft, Kind, MemoryKeyStore, create, sealing
 from vault.connection import connect
-from vault.sealing import sealed_blob_size
+from vault.sealing import TAG_BYTES, sealed_blob_size
 
 __all__ = ["main"]
 
@@ -87,8 +92,60 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
     return run
 
 
+class NoCipher:
+    """Stands for AESGCM: copies what it is given, and checks nothing."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def encrypt(self, _nonce: bytes, data: bytes, _aad: bytes | None) -> bytes:
+        """Give data and a tag of zeros."""
+        return data + bytes(TAG_BYTES)
+
+    def decrypt(self, _nonce: bytes, data: bytes, _aad: bytes | None) -> bytes:
+        """Give data without its tag."""
+        return data[:-TAG_BYTES]
+
+    def encrypt_into(self, _nonce: bytes, data: bytes, _aad: None, out: memoryview) -> None:
+        """Copy data into `out`, and leave its tag as it is."""
+        out[:-TAG_BYTES] = data
+
+    def decrypt_into(self, _nonce: bytes, data: memoryview, _aad: None, out: memoryview) -> None:
+        """Copy data without its tag into `out`."""
+        out[:] = data[:-TAG_BYTES]
+
+
+class NoKeys:
+    """Stands for HKDFExpand."""
+
+    def __init__(self, _hash: object, length: int, _info: bytes) -> None:
+        self._length = length
+
+    def derive(self, _key: bytes) -> bytes:
+        """Give zeros."""
+        return bytes(self._length)
+
+
+def without_cipher(call: Callable[[], object]) -> Callable[[], object]:
+    """Give a call during which `vault.sealing` neither encrypts nor derives."""
+
+    def run() -> object:
+        kept = sealing.AESGCM, sealing.HKDFExpand
+        sealing.AESGCM, sealing.HKDFExpand = NoCipher, NoKeys  # type: ignore[misc,assignment]
+        try:
+            return call()
+        finally:
+            sealing.AESGCM, sealing.HKDFExpand = kept  # type: ignore[misc]
+
+    return run
+
+
 def _open(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _quiet(_phrase: object) -> None:
+    pass
 
 
 def main() -> None:
@@ -96,18 +153,27 @@ def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "sealing-work").absolute()
     results: dict[str, Any] = {}
     for name, size in (("30 kB", PICTURE), ("500 kB", LARGE)):
-        with create(
-            folder / f"vault-{size}", keystore=MemoryKeyStore(), confirm=lambda _: None
-        ) as vault:
-            batch = drafts(size)
+        with ExitStack() as stack:
+            vaults = [
+                stack.enter_context(
+                    create(folder / f"{kind}-{size}", keystore=MemoryKeyStore(), confirm=_quiet)
+                )
+                for kind in ("vault", "bare")
+            ]
+            adds = [partial(vault.add, drafts(size)) for vault in vaults]
             calls: dict[str, Callable[[], object]] = {
-                "sealed": lambda vault=vault, batch=batch: vault.add(batch),
+                "sealed": adds[0],
+                "no cipher": without_cipher(adds[1]),
                 "plain": plain(folder / f"plain-{size}", size),
             }
             times = interleave(calls, rounds=ROUNDS)
         medians = {key: summary(value) for key, value in times.items()}
-        ratio = float(medians["sealed"]["median"]) / float(medians["plain"]["median"])
-        results[name] = {"seconds": medians, "sealed / plain": round(ratio, 3)}
+        sealed, bare, calls_alone = (float(each["median"]) for each in medians.values())
+        results[name] = {
+            "seconds": medians,
+            "sealed / plain": round(sealed / calls_alone, 3),
+            "sealed / no cipher": round(sealed / bare, 3),
+        }
     shutil.rmtree(folder)
     path = save("sealing", "one picture and thumbnail, durable on disk, alone", results)
     sys.stdout.write(f"{path}\n{results}\n")

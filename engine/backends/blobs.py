@@ -12,10 +12,11 @@ import json
 import mmap
 import os
 import secrets
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,8 +111,26 @@ class BlobCache:
             return None
         return Blob(np.frombuffer(pages, np.uint8, offset=HEADER), pages)
 
-    def put(self, key: str, blob: bytes) -> None:
-        """Write a blob so that it is there whole or not at all."""
+    @contextlib.contextmanager
+    def workplace(self) -> Generator[Path | None]:
+        """Give an empty private folder beside the blobs, which is removed at the end; None where
+        nothing may be written.
+        """
+        made = self._folder / f"{secrets.token_hex(8)}.partial"
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            there = self._private()
+            if there:
+                made.mkdir(mode=0o700)
+        except OSError:
+            there = False
+        try:
+            yield made if there else None
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def put(self, key: str, parts: Iterable[bytes]) -> None:
+        """Write a blob, given in parts, so that it is there whole or not at all."""
         path = self._path(key)
         partial = path.with_name(f"{secrets.token_hex(8)}.partial")
         try:
@@ -120,8 +139,13 @@ class BlobCache:
                 return
             handle = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as file:
-                file.write(MAGIC + bytes(16) + hashlib.sha256(blob).digest())
-                file.write(blob)
+                digest = hashlib.sha256()
+                file.write(bytes(HEADER))
+                for part in parts:
+                    digest.update(part)
+                    file.write(part)
+                file.seek(0)
+                file.write(MAGIC + bytes(16) + digest.digest())
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
@@ -147,7 +171,11 @@ class BlobCache:
     def _prune(self, keep: Path) -> None:
         for partial in self._folder.glob("*.partial"):  # of a process that was killed
             with contextlib.suppress(FileNotFoundError):
-                if self._now() - partial.stat().st_mtime > DAY:
+                if self._now() - partial.stat().st_mtime <= DAY:
+                    continue
+                if partial.is_dir():
+                    shutil.rmtree(partial, ignore_errors=True)
+                else:
                     partial.unlink()
         found = [(path, path.stat()) for path in self._folder.glob("*.blob")]
         found.sort(key=lambda each: each[1].st_mtime_ns)

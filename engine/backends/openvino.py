@@ -8,7 +8,7 @@ import importlib
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +20,7 @@ from engine.backends import Array, Libraries, Shapes
 from engine.backends.attention import attend_by_kernel, operation
 from engine.backends.blobs import Blob, BlobCache
 from engine.backends.buffers import fill
+from engine.backends.exporting import exported
 from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.rewrites import VERSION, rewrite
 from engine.backends.weights import weights_to_bf16
@@ -172,10 +173,7 @@ class OpenVinoBackend:
             if self._cache_dir:
                 source.check(self._cache_dir)
             quantised = source.form is not None and source.form.key.target == "int8"
-            compiled = self._compile(source.model, shapes, rewritten=not quantised)
-            if self._blobs and key:
-                with suppress(MemoryError):  # it will be compiled again: that is all
-                    self._blobs.put(key, compiled.export_model().getvalue())
+            compiled = self._compile(source.model, shapes, key, rewritten=not quantised)
         self._check(compiled)
         place = _place(source.model)
         with room_for("OpenVINO", place, shapes):
@@ -206,7 +204,8 @@ class OpenVinoBackend:
                 self._blobs.drop(key)
             return None
 
-    def _compile(self, model: Path, shapes: Shapes, *, rewritten: bool) -> Any:
+    def _compile(self, model: Path, shapes: Shapes, key: str, *, rewritten: bool) -> Any:
+        """Compile, and keep what came of it in the cache under `key`, unless that is empty."""
         try:
             with room_for("OpenVINO", _place(model), shapes):
                 graph = self._core.read_model(model)
@@ -232,11 +231,22 @@ class OpenVinoBackend:
             rewrite(runtime(), graph)
             if self.hint == "bf16":
                 weights_to_bf16(runtime(), graph)
-        try:
-            with room_for("OpenVINO", _place(model), shapes):
-                return self._core.compile_model(graph, self.device, self._options)
-        except RuntimeError as error:
-            raise DeviceError(f"OpenVINO cannot compile {_place(model)}") from error
+        place = self._blobs.workplace() if self._blobs and key else nullcontext()
+        with place as folder:
+            options, writes = self._options, folder is not None and self.device == "CPU"
+            if writes:
+                options = options | {"CACHE_DIR": str(folder)}
+            try:
+                with room_for("OpenVINO", _place(model), shapes):
+                    compiled = self._core.compile_model(graph, self.device, options)
+            except RuntimeError as error:
+                raise DeviceError(f"OpenVINO cannot compile {_place(model)}") from error
+            if self._blobs and folder is not None:
+                with suppress(MemoryError, OSError):  # it will be compiled again: that is all
+                    parts = exported(compiled, folder, wrote=writes)
+                    if parts is not None:
+                        self._blobs.put(key, parts)
+        return compiled
 
     def _check(self, compiled: Any) -> None:
         got: str = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()

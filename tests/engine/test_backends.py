@@ -1,26 +1,34 @@
 """Both real back ends on small graphs: numbers, shapes, errors, buffers, and what they keep."""
 
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from onnx import TensorProto
 
 from engine.backends.blobs import BlobCache
+from engine.backends.exporting import exported
 from engine.backends.fake import FakeBackend
 from engine.backends.onnxruntime import OnnxRuntimeBackend
-from engine.backends.openvino import OpenVinoBackend
+from engine.backends.openvino import OpenVinoBackend, runtime
 from engine.backends.ortproviders import Provider
 from engine.errors import BundleError, DeviceError
 from tests.engine.tiny_graph import DEPTH, multiplied, write_product, write_timestep, write_two
 
 X = np.random.default_rng(1).standard_normal((2, DEPTH), dtype=np.float32)
 SHAPES = {"x": X.shape}
+# What OpenVINO puts before a compiled model in a file of its own.
+HEAD = (
+    b'<?xml version="1.0"?><compiled_blob ie_version="1" file_info="2" runtime_info="{3}"'
+    b' header_size_alignment="0"/>\n'
+)
 
 
 @pytest.fixture(params=["openvino", "onnxruntime"])
@@ -257,13 +265,13 @@ def test_a_verified_blob_that_openvino_refuses_is_compiled_anew(tmp_path):
     backend = OpenVinoBackend("fp32", tmp_path / "cache")
     expected = backend.load(model, SHAPES, identity="a").run({"x": X}).copy()
     (blob,) = (tmp_path / "cache" / "openvino").glob("*.blob")
-    BlobCache(blob.parent).put(blob.stem, b"from another version of the library")
+    BlobCache(blob.parent).put(blob.stem, [b"from another version ", b"of the library"])
     assert np.array_equal(backend.load(model, SHAPES, identity="a").run({"x": X}), expected)
 
 
 def test_a_blob_that_was_verified_is_hashed_again_once_it_changed(tmp_path):
     cache = BlobCache(tmp_path, now=lambda: time.time() + 60)
-    cache.put("k", b"weights")
+    cache.put("k", [b"weights"])
     (path,) = tmp_path.glob("*.blob")
     found = cache.get("k")
     assert found is not None
@@ -279,26 +287,83 @@ def test_a_blob_that_was_verified_is_hashed_again_once_it_changed(tmp_path):
     assert cache.get("k") is None
 
 
+class Compiled:
+    """A compiled model that says when it was asked for all of itself at once."""
+
+    def export_model(self):
+        return io.BytesIO(b"asked")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"1.blob": HEAD + b"model"}, b"model"),
+        ({}, None),  # a full disk
+        ({"1.blob": HEAD.replace(b'"0"', b'"64"') + bytes(64) + b"model"}, b"asked"),
+        ({"1.blob": b"model"}, b"asked"),
+        ({"1.blob": HEAD + b"model", "2.blob": HEAD + b"other"}, b"asked"),
+    ],
+    ids=["written", "nothing", "aligned", "headless", "two"],
+)
+def test_a_compiled_model_is_taken_from_the_file_that_openvino_wrote(tmp_path, files, expected):
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    parts = exported(Compiled(), tmp_path, wrote=True)
+    assert (parts if parts is None else b"".join(parts)) == expected
+
+
+def test_what_openvino_writes_itself_is_what_it_exports(tmp_path):
+    model = write_product(tmp_path / "bundle" / "model.onnx")
+    backend = OpenVinoBackend("fp32", tmp_path / "cache")
+    backend.load(model, SHAPES, identity="a")
+    kept = sorted(path.name for path in (tmp_path / "cache" / "openvino").iterdir())
+    assert [name.rpartition(".")[2] for name in kept] == ["blob"]  # and no folder is left
+    (blob,) = (tmp_path / "cache" / "openvino").glob("*.blob")
+    data = bytes(BlobCache(blob.parent).get(blob.stem).data)
+    core = runtime().Core()
+    graph = core.read_model(model)
+    graph.reshape({"x": list(SHAPES["x"])})
+    options = backend._options | {"CACHE_DIR": str(tmp_path / "own")}
+    compiled = core.compile_model(graph, "CPU", options)
+    assert b"".join(exported(compiled, tmp_path / "own", wrote=True)) == (
+        compiled.export_model().getvalue()
+    )
+    assert len(data) > 100
+    assert core.import_model(runtime().Tensor(np.frombuffer(data, np.uint8)), "CPU") is not None
+
+
+def test_a_place_to_work_is_private_and_gone_afterwards(tmp_path):
+    cache = BlobCache(tmp_path / "cache")
+    with suppress(DeviceError), cache.workplace() as folder:
+        (folder / "1.blob").write_bytes(b"half")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700 or os.name != "posix"
+        raise DeviceError("it cannot be compiled")
+    assert list((tmp_path / "cache").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with BlobCache(tmp_path / "file").workplace() as folder:
+        assert folder is None
+
+
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX")
 def test_the_cache_is_the_users_alone(tmp_path):
     cache = BlobCache(tmp_path / "cache")
-    cache.put("k", b"weights")
+    cache.put("k", [b"weights"])
     assert stat.S_IMODE((tmp_path / "cache").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "cache" / "k.blob").stat().st_mode) == 0o600
     assert bytes(cache.get("k").data) == b"weights"
     (tmp_path / "cache").chmod(0o770)  # now somebody else may have put it there
     assert cache.get("k") is None
-    cache.put("l", b"more")
+    cache.put("l", [b"more"])
     assert not (tmp_path / "cache" / "l.blob").exists()
 
 
 def test_the_cache_is_bounded_and_keeps_what_was_used_last(tmp_path):
     cache = BlobCache(tmp_path, limit=3 * (100 + 64))
     for age, key in enumerate(("a", "b", "c")):
-        cache.put(key, bytes(100))
+        cache.put(key, [bytes(100)])
         os.utime(tmp_path / f"{key}.blob", (age, age))
     assert cache.get("a") is not None  # used: now the youngest
-    cache.put("d", bytes(100))
+    cache.put("d", [bytes(60), bytes(40)])
     assert sorted(path.stem for path in tmp_path.glob("*.blob")) == ["a", "c", "d"]
 
 
@@ -306,15 +371,19 @@ def test_what_a_killed_process_left_half_written_is_swept_after_a_day(tmp_path):
     now = time.time()
     for name, hours in (("old", 25), ("young", 23)):
         (tmp_path / f"{name}.partial").write_bytes(bytes(100))
-        os.utime(tmp_path / f"{name}.partial", (now - hours * 3600, now - hours * 3600))
-    BlobCache(tmp_path, now=lambda: now).put("a", bytes(100))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.blob", "young.partial"]
+        (tmp_path / f"{name}-folder.partial").mkdir()
+        (tmp_path / f"{name}-folder.partial" / "1.blob").write_bytes(bytes(100))
+        for path in tmp_path.glob(f"{name}*"):
+            os.utime(path, (now - hours * 3600, now - hours * 3600))
+    BlobCache(tmp_path, now=lambda: now).put("a", [bytes(100)])
+    left = ["a.blob", "young-folder.partial", "young.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path):
     (tmp_path / "file").write_text("in the way")
     cache = BlobCache(tmp_path / "file")
-    cache.put("k", b"weights")
+    cache.put("k", [b"weights"])
     assert cache.get("k") is None
     cache.drop("k")
 
