@@ -49,11 +49,14 @@ class FoldedPage:
 
     def holding(self, words: Sequence[bytes]) -> list[int]:
         """Return the indices of the records that may hold all words, descending."""
-        found = set(self._indices)
+        found: set[int] | None = None
         for word in words:
-            found &= self._with(word)
+            having = self._with(word)
+            found = having if found is None else found & having
             if not found:
                 break
+        if found is None:
+            found = set(self._indices)
         return sorted(found | self._open, reverse=True)
 
     def _with(self, word: bytes) -> set[int]:
