@@ -64,9 +64,12 @@ bench-micro-save: $(VENV)/dev
 	$(MICRO) --benchmark-save=baseline
 
 # Other projects beside ours, each in a venv of its own under bench-peers-work: wants the package
-# index, 8 GB of disk, and half an hour for the installations; the turns are bounded by themselves.
+# index, 24 GB of disk, 10 GiB of memory to make a model, and half an hour for the installations;
+# the turns are bounded by themselves. stable-diffusion.cpp knows no model as small as pocket.
 bench-peers: $(VENV)/dev
 	$(BIN)/python -m benchmarks.peers --scenario pocket-128 --work bench-peers-work --limit 600
+	$(BIN)/python -m benchmarks.peers --scenario turbo-512 --work bench-peers-work --rounds 3 --limit 1200 \
+	  --precision auto --only 'diffusers bf16 channels_last,openvino-genai bf16,stable-diffusion.cpp'
 	test -x bench-peers-work/venvs/sqlcipher/bin/python || { $(PYTHON) -m venv bench-peers-work/venvs/sqlcipher && \
 	  bench-peers-work/venvs/sqlcipher/bin/python -m pip install --quiet sqlcipher3-wheels; }
 	$(BIN)/python -m benchmarks.vault_peers --sqlcipher-python bench-peers-work/venvs/sqlcipher/bin/python
