@@ -4,8 +4,9 @@ They change a model that was read, before it is compiled, by its structure and n
 does not match stays as it is. engine/DESIGN.md has what each was measured to bring.
 """
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -13,7 +14,11 @@ from engine.backends.upsampling import fold_upsampling
 
 __all__ = ["VERSION", "group_norm", "rewrite"]
 
-VERSION = 3  # stands in the key of compiled models: raise it with every change here or in `weights`
+# Values of a picture whose normalisation is opened: below, more operations cost more than copies.
+LEAST: Final = 1 << 16
+VERSION: Final = (
+    4  # stands in the key of compiled models: raise it with every change here or in `weights`
+)
 
 
 def rewrite(ov: Any, graph: Any) -> int:
@@ -40,6 +45,8 @@ def _open_group_norms(op: Any, graph: Any) -> Iterator[str]:
         if found is None:
             continue
         x, (batch, channels), groups = found
+        if math.prod(x.get_shape()) < LEAST:
+            continue
         axes, last = op.constant(np.array([2, 3])), op.constant(np.array([2]))
         grouped = op.constant(np.array([batch, groups, channels // groups]))
         whole = op.constant(np.array([batch, channels, 1, 1]))
