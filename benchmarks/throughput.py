@@ -1,15 +1,19 @@
-"""Many pictures in a row: the denoiser's own rate beside that of sealed pictures, `pocket`.
+"""Many pictures in a row: the denoiser's own rate beside that of sealed pictures.
 
-usage: python -m benchmarks.throughput [FOLDER]   (the folder decides which disk is measured)
+usage: python -m benchmarks.throughput [FOLDER] [--sd15 WORK]
 
-Both run in one process, chunk by chunk in turn, with the same requests: the pipeline alone, whose
-time in the network is the denoiser's; and studio and vault, from request to durable record.
+FOLDER decides which disk is measured. 64 pictures of `pocket`, or four of Stable Diffusion 1.5's
+architecture with random weights at 512x512, whose bundle `benchmarks.sd15` makes in WORK. Both run
+in one process, chunk by chunk in turn, with the same requests: the pipeline alone, whose time in
+the network is the denoiser's; and studio and vault, from request to durable record.
 """
 
+import argparse
 import sys
 import tempfile  # noqa: TID251 - the vault's folder: sealed
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,21 +25,31 @@ from vault import MemoryKeyStore, create
 
 __all__ = ["main", "report"]
 
-CHUNK = 8  # pictures
-CHUNKS = 8  # of either: `generate -n 64`
 STEPS = 20
 BUNDLE = Path(__file__).parents[1] / "safelight" / "models" / "pocket"
 
 
-def chunks(bundle: Bundle) -> Iterator[GenerationRequest]:
-    """Yield the same requests to either side; the first one warms up."""
-    for number in range(CHUNKS + 1):
-        yield bundle.request(prompt="red apple", seed=number * CHUNK, count=CHUNK, steps=STEPS)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What is drawn by either side: `count` chunks of `size` pictures, and one that warms up."""
+
+    name: str
+    scenario: str
+    bundle: Bundle
+    size: int
+    count: int
+
+    def chunks(self) -> Iterator[GenerationRequest]:
+        """Yield the same requests to either side; the first one warms up."""
+        for number in range(self.count + 1):
+            yield self.bundle.request(
+                prompt="red apple", seed=number * self.size, count=self.size, steps=STEPS
+            )
 
 
-def report(folder: Path) -> dict[str, Any]:
+def report(folder: Path, work: Work) -> dict[str, Any]:
     """Measure and give seconds a picture, and the shares of the denoiser's rate."""
-    bundle = Bundle.open(BUNDLE, hash_cache=None)
+    bundle, size = work.bundle, work.size
     choice = choose("cpu", "auto", folder / "cache")
     pipeline = Pipeline(bundle, choice)
     vault = create(folder / "vault", keystore=MemoryKeyStore(), confirm=lambda _: None)
@@ -43,15 +57,15 @@ def report(folder: Path) -> dict[str, Any]:
     denoise: list[float] = []
     alone: list[float] = []
     sealed: list[float] = []
-    for request in chunks(bundle):
+    for request in work.chunks():
         start = time.perf_counter()
         pictures = [event for event in pipeline.generate(request) if isinstance(event, Picture)]
-        alone.append((time.perf_counter() - start) / CHUNK)
-        denoise.append(sum(picture.seconds.denoise for picture in pictures) / CHUNK)
+        alone.append((time.perf_counter() - start) / size)
+        denoise.append(sum(picture.seconds.denoise for picture in pictures) / size)
         start = time.perf_counter()
         events = list(studio.run([request], lambda: False))
-        sealed.append((time.perf_counter() - start) / CHUNK)
-        if sum(isinstance(event, Sealed) for event in events) != CHUNK:
+        sealed.append((time.perf_counter() - start) / size)
+        if sum(isinstance(event, Sealed) for event in events) != size:
             raise RuntimeError("not every picture was sealed")
     rows = {"denoise": denoise[1:], "picture": alone[1:], "sealed": sealed[1:]}
     shares = [d / s for d, s in zip(rows["denoise"], rows["sealed"], strict=True)]
@@ -59,18 +73,36 @@ def report(folder: Path) -> dict[str, Any]:
     return {
         "back end": choice.reason,
         "steps": STEPS,
-        "pictures": CHUNK * CHUNKS,
+        "pictures": size * work.count,
         "seconds a picture": {name: round(median(times), 5) for name, times in rows.items()},
         "of the denoiser's rate": round(median(shares), 4),
         "of the rate without sealing": round(median(without), 4),
     }
 
 
+def work_of(sd15: Path | None) -> Work:
+    """Give what is drawn: of pocket, or of SD 1.5's architecture, kept in the folder `sd15`."""
+    if sd15 is None:
+        bundle = Bundle.open(BUNDLE, hash_cache=None)
+        scenario = "64 pictures of pocket, denoiser alone and sealed"
+        return Work(name="throughput", scenario=scenario, bundle=bundle, size=8, count=8)
+    from benchmarks.sd15 import prepared
+
+    scenario = "4 pictures of SD 1.5's architecture, 512x512, denoiser alone and sealed"
+    bundle = prepared(sd15)
+    return Work(name="throughput-sd15", scenario=scenario, bundle=bundle, size=2, count=2)
+
+
 def main() -> None:
     """Measure, print and keep the result."""
-    with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as folder:
-        results = report(Path(folder))
-    path = save("throughput", "64 pictures of pocket, denoiser alone and sealed", results)
+    parser = argparse.ArgumentParser(prog="benchmarks.throughput")
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--sd15", type=Path, metavar="WORK")
+    options = parser.parse_args()
+    work = work_of(options.sd15)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        results = report(Path(folder), work)
+    path = save(work.name, work.scenario, results)
     sys.stdout.write(f"{path}\n{results}\n")
 
 
