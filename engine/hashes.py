@@ -60,10 +60,18 @@ class HashCache:
 
     def verify(self, state: os.stat_result, check: Callable[[], None]) -> None:
         """Call `check` unless it went well before for the file of this state, as it is now."""
+        key = _identity(state)
+        if key in self._known:
+            return
+        check()
         if self._is_settled(state):
-            self.once(_identity(state), check)
-        else:
-            check()
+            self._known[key] = "good"
+            self._changed = True
+
+    def wrote(self, state: os.stat_result) -> None:
+        """Remember a file that this process has written whole, under a name that nobody knew."""
+        self._known[_identity(state)] = "good"
+        self._changed = True
 
     def _is_settled(self, state: os.stat_result) -> bool:
         return self._now() - max(state.st_mtime, state.st_ctime) > SETTLED

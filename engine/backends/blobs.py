@@ -2,8 +2,8 @@
 
 A blob file is a magic of 16 bytes, 16 bytes of zeros, the sha256 of the rest, the rest. It holds
 weights and never a prompt. What does not verify is deleted and made anew; a folder that others can
-write is not used at all, since a compiled model is trusted like code. A file is hashed again only
-after it changed, by its inode and times: SD 1.5's takes two seconds.
+write is not used at all, since a compiled model is trusted like code. A file is hashed only after
+it changed since it was written, by its inode and times: SD 1.5's takes two seconds.
 """
 
 import contextlib
@@ -149,6 +149,8 @@ class BlobCache:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
+            with HashCache.open(self._folder / VERIFIED, self._now) as seen:
+                seen.wrote(path.stat())
             self._prune(keep=path)
         except OSError:  # a full disk, a read-only home
             with contextlib.suppress(OSError):

@@ -35,6 +35,7 @@ __all__ = ["HINTS", "OpenVinoBackend", "runtime"]
 
 # Our precision -> OpenVINO's hint, and the capability that the processor must have for it.
 HINTS: Final = {"fp32": ("f32", "FP32"), "bf16": ("bf16", "BF16"), "fp16": ("f16", "FP16")}
+LARGE: Final = 256 << 20  # bytes of a compiled model; pocket's have 40 MB
 _CONVERTER: Final = "openvino.tools.ovc"
 # Two threads in their first calls can lock each other out for good: the binding takes a C++ guard
 # and the interpreter's lock in either order (seen in 2026.4). Loading is therefore one at a time.
@@ -170,10 +171,7 @@ class OpenVinoBackend:
             blob = self._blobs.get(key)
         compiled = self._import(blob, key) if blob is not None else None
         if compiled is None:
-            if self._cache_dir:
-                source.check(self._cache_dir)
-            quantised = source.form is not None and source.form.key.target == "int8"
-            compiled = self._compile(source.model, shapes, key, rewritten=not quantised)
+            compiled, blob = self._make(source, shapes, key)
         self._check(compiled)
         place = _place(source.model)
         with room_for("OpenVINO", place, shapes):
@@ -181,6 +179,23 @@ class OpenVinoBackend:
         if blob is not None:
             blob.unload()  # the plugin computes with copies, in the layout that is fast
         return session
+
+    def _make(self, source: Source, shapes: Shapes, key: str) -> tuple[Any, Blob | None]:
+        """Compile. What is large is read again from where it was kept: all that it was made of
+        would stay in memory with it.
+        """
+        if self._cache_dir:
+            source.check(self._cache_dir)
+        rewritten = source.form is None or source.form.key.target != "int8"
+        compiled = self._compile(source.model, shapes, key, rewritten=rewritten)
+        blob = self._blobs.get(key) if self._blobs and key else None
+        if blob is None or len(blob.data) < LARGE:
+            return compiled, None
+        del compiled
+        again = self._import(blob, key)
+        if again is None:
+            return self._compile(source.model, shapes, "", rewritten=rewritten), None
+        return again, blob
 
     def _parts(self, shapes: Shapes, identity: str) -> dict[str, object]:
         return {

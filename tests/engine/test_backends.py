@@ -269,6 +269,37 @@ def test_a_verified_blob_that_openvino_refuses_is_compiled_anew(tmp_path):
     assert np.array_equal(backend.load(model, SHAPES, identity="a").run({"x": X}), expected)
 
 
+def test_what_this_process_wrote_is_hashed_only_when_it_changed(tmp_path, monkeypatch):
+    cache = BlobCache(tmp_path)
+    cache.put("k", [b"weights"])
+    hashed = []
+    monkeypatch.setattr("engine.backends.blobs._check", hashed.append)
+    assert bytes(BlobCache(tmp_path).get("k").data) == b"weights"
+    assert hashed == []
+    (path,) = tmp_path.glob("*.blob")
+    path.write_bytes(path.read_bytes()[:-1] + b"z")
+    BlobCache(tmp_path).get("k")
+    assert len(hashed) == 1
+
+
+def test_a_large_compiled_model_is_read_again_without_what_it_was_made_of(tmp_path, monkeypatch):
+    model = write_product(tmp_path / "bundle" / "model.onnx")
+    backend = OpenVinoBackend("fp32", tmp_path / "cache")
+    expected = backend.load(model, SHAPES, identity="a").run({"x": X}).copy()
+    read = []
+    whole = OpenVinoBackend._import
+    monkeypatch.setattr("engine.backends.openvino.LARGE", 1)
+    monkeypatch.setattr(
+        OpenVinoBackend, "_import", lambda *given: read.append(given[2]) or whole(*given)
+    )
+    found = OpenVinoBackend("fp32", tmp_path / "other").load(model, SHAPES, identity="a")
+    assert len(read) == 1
+    assert np.array_equal(found.run({"x": X}), expected)
+    monkeypatch.setattr(OpenVinoBackend, "_import", lambda *_: None)  # refused all the same
+    found = OpenVinoBackend("fp32", tmp_path / "third").load(model, SHAPES, identity="a")
+    assert np.array_equal(found.run({"x": X}), expected)
+
+
 def test_a_blob_that_was_verified_is_hashed_again_once_it_changed(tmp_path):
     cache = BlobCache(tmp_path, now=lambda: time.time() + 60)
     cache.put("k", [b"weights"])
@@ -316,8 +347,8 @@ def test_what_openvino_writes_itself_is_what_it_exports(tmp_path):
     model = write_product(tmp_path / "bundle" / "model.onnx")
     backend = OpenVinoBackend("fp32", tmp_path / "cache")
     backend.load(model, SHAPES, identity="a")
-    kept = sorted(path.name for path in (tmp_path / "cache" / "openvino").iterdir())
-    assert [name.rpartition(".")[2] for name in kept] == ["blob"]  # and no folder is left
+    kept = [path.suffix for path in (tmp_path / "cache" / "openvino").iterdir()]
+    assert sorted(kept) == [".blob", ".json"]  # and no folder is left
     (blob,) = (tmp_path / "cache" / "openvino").glob("*.blob")
     data = bytes(BlobCache(blob.parent).get(blob.stem).data)
     core = runtime().Core()
@@ -376,7 +407,7 @@ def test_what_a_killed_process_left_half_written_is_swept_after_a_day(tmp_path):
         for path in tmp_path.glob(f"{name}*"):
             os.utime(path, (now - hours * 3600, now - hours * 3600))
     BlobCache(tmp_path, now=lambda: now).put("a", [bytes(100)])
-    left = ["a.blob", "young-folder.partial", "young.partial"]
+    left = ["a.blob", "verified.json", "young-folder.partial", "young.partial"]
     assert sorted(path.name for path in tmp_path.iterdir()) == left
 
 
