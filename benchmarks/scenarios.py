@@ -128,7 +128,7 @@ _ROWS: Final[tuple[Scenario, ...]] = (
     PictureScenario(
         name="sdxl-1024",
         rounds=2,
-        memory=17 * GIB,
+        memory=19 * GIB,
         model="sdxl",
         architecture="1f403d6e5cad38ba",
         width=1024,

@@ -168,8 +168,8 @@ def _rewritten(model: Message, graph: OnnxGraph) -> bytes | None:
     matches = [reader.attention(node) for node in graph.nodes if node.kind == "Softmax"]
     found = {match.end: match for match in matches if match is not None}
     named = {name for each in found.values() for name in (each.q, each.k, each.v, each.end)}
-    good = _known(model.inner(7), named)
-    found = {end: each for end, each in found.items() if good >= {each.q, each.k, each.v, each.end}}
+    widths = _widths(model.inner(7), named)
+    found = {end: each for end, each in found.items() if _fits(each, widths)}
     if not found:
         return None
     parts = [_copy(number, value) for number, value in model.fields() if number != 7]
@@ -178,9 +178,15 @@ def _rewritten(model: Message, graph: OnnxGraph) -> bytes | None:
     return b"".join(parts)
 
 
-def _known(graph: Message, wanted: Collection[str]) -> set[str]:
-    """Give those of the wanted values that the graph says are f32 of three dimensions."""
-    names: set[str] = set()
+def _fits(match: _Attention, widths: Mapping[str, int]) -> bool:
+    """Say whether all four are f32 of three dimensions, and the last one is the heads' together."""
+    width, *others = (widths.get(each, 0) for each in (match.q, match.k, match.v, match.end))
+    return width > 0 and others == [width] * 3 and width % match.heads == 0
+
+
+def _widths(graph: Message, wanted: Collection[str]) -> dict[str, int]:
+    """Give the last dimension of those of the wanted values that are said to be f32 of three."""
+    found: dict[str, int] = {}
     for number, value in graph.fields():
         if number not in {11, 13} or isinstance(value, int):
             continue
@@ -188,10 +194,14 @@ def _known(graph: Message, wanted: Collection[str]) -> set[str]:
         if field != 1 or isinstance(name, int) or name.text() not in wanted:
             continue
         tensor = value.inner(2).inner(1)
-        kinds = [found for field, found in tensor.fields() if field == 1]
-        if kinds == [FLOAT] and sum(1 for _ in tensor.inner(2).fields()) == 3:
-            names.add(name.text())
-    return names
+        kinds = [each for field, each in tensor.fields() if field == 1]
+        dims = [each for field, each in tensor.inner(2).fields() if field == 1]
+        if kinds != [FLOAT] or len(dims) != 3 or isinstance(dims[2], int):
+            continue
+        sizes = [each for field, each in dims[2].fields() if field == 1]
+        if len(sizes) == 1 and isinstance(sizes[0], int):
+            found[name.text()] = sizes[0]
+    return found
 
 
 def _graph(message: Message, graph: OnnxGraph, found: Mapping[str, _Attention]) -> Iterator[bytes]:

@@ -80,8 +80,11 @@ def write(path, form="flat", **odd):
         scores = graph.node("Add", scores, graph.weight(np.float32(1)))
     weights = graph.node("Softmax", scores, axis=odd.get("axis", -1))
     back = graph.node("Transpose", graph.node("MatMul", weights, v), perm=(0, 2, 1, 3))
-    end = graph.node("Reshape", back, graph.whole(0, -1, HEADS * WIDTH), shape=SIZES["x"])
-    result = graph.node("Add", end, "x")
+    joined = odd.get("joined", (0, -1, HEADS * WIDTH))  # otherwise not heads side by side
+    shape = (2, 80, WIDTH) if odd.get("joined") else SIZES["x"]
+    end = graph.node("Reshape", back, graph.whole(*joined), shape=shape)
+    same = graph.node("Reshape", end, graph.whole(0, -1, HEADS * WIDTH))
+    result = graph.node("Add", same, "x")
     outputs = [result, *([weights] if odd.get("shown") else [])]
     made = helper.make_graph(
         graph.nodes,
@@ -117,13 +120,21 @@ def test_each_form_of_the_key_becomes_one_operator_with_the_same_result(tmp_path
     path = write(tmp_path / "model.onnx", form)
     written = with_attention(path, LARGE)
     onnx.checker.check_model(onnx.ModelProto.FromString(written))
-    assert operators(written) == {"MatMul": 3, "MultiHeadAttention": 1, "Add": 1}
+    left = {"MatMul": 3, "MultiHeadAttention": 1, "Reshape": 1, "Add": 1}
+    assert operators(written) == left
     assert np.allclose(computed(written), computed(str(path)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
     "odd",
-    [{"mask": True}, {"axis": 2}, {"heads": 4}, {"untyped": True}, {"shown": True}],
+    [
+        {"mask": True},
+        {"axis": 2},
+        {"heads": 4},
+        {"untyped": True},
+        {"shown": True},
+        {"joined": (-1, 2 * 40, WIDTH)},
+    ],
     ids=lambda odd: next(iter(odd)),
 )
 def test_what_is_something_else_stays_as_it_is(tmp_path, odd):
