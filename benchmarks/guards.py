@@ -12,6 +12,7 @@ from typing import Final
 from benchmarks.document import Environment
 from engine.cgroups import ControlGroups
 from engine.cores import physical_cores
+from engine.memory import free_memory
 
 __all__ = ["Surroundings", "disturbances"]
 
@@ -46,14 +47,10 @@ class Surroundings:
 
     def memory_free(self) -> int:
         """Give the bytes that can be had without swapping, within the control group's limit."""
-        free = 0
-        for line in self._text("proc/meminfo").splitlines():
-            name, _, value = line.partition(":")
-            if name == "MemAvailable":
-                free = int(value.split()[0]) * 1024
-        if not free and hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = free_memory(self.root, self.groups)
+        if free == float("inf") and "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", ()):
             free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-        return int(min(free, self.groups.memory())) if free else 0
+        return 0 if free == float("inf") else int(free)
 
     def _load(self) -> float:
         first = self._text("proc/loadavg").split()

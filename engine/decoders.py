@@ -14,7 +14,7 @@ from engine.jsonfile import Fields, read_json
 if TYPE_CHECKING:
     from engine.manifest import Manifest
 
-__all__ = ["TINY", "VAE", "Decoder", "find_decoder"]
+__all__ = ["COMPONENTS", "TINY", "VAE", "Decoder", "find_decoder"]
 
 TINY, VAE = "tiny", "vae"
 COMPONENTS = {TINY: "tiny_vae_decoder", VAE: "vae_decoder"}

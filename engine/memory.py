@@ -8,11 +8,13 @@ stand in their issues (those of cards).
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
+from engine.cgroups import ControlGroups
 from engine.errors import EngineError, OutOfMemoryError
 
-__all__ = ["MIB", "requested_bytes", "room_for", "smaller_size"]
+__all__ = ["MIB", "free_memory", "requested_bytes", "room_for", "smaller_size"]
 
 MIB: Final = 1 << 20
 # Both libraries' own checks, C++ (gcc's, MSVC's), oneDNN, OpenCL, CUDA, Direct3D.
@@ -38,6 +40,19 @@ def requested_bytes(error: BaseException) -> int:
         return -1
     found = _BYTES.search(text)
     return int(next(filter(None, found.groups()))) if found else 0
+
+
+def free_memory(root: Path = Path("/"), groups: ControlGroups | None = None) -> float:
+    """Give the bytes that may be taken without swapping, within the control group's limit; inf
+    where nothing tells. root: of /proc.
+    """
+    room = (groups or ControlGroups()).memory()
+    try:
+        text = (root / "proc/meminfo").read_text("ascii")
+    except (OSError, ValueError):
+        return room
+    found = re.search(r"^MemAvailable:\s+(\d{1,15}) kB$", text, re.MULTILINE)
+    return min(room, int(found[1]) * 1024) if found else room
 
 
 @contextmanager

@@ -41,6 +41,8 @@ def decode_repaired(
     not fit either.
     """
     repairs: tuple[str, ...] = ()
+    if not tiled and not stages.has_room(decoder, latents):
+        tiled, repairs = True, (TILES_REPAIR,)
     try:
         decoded = stages.decode(decoder, latents, tiled=tiled, progress=progress)
     except (OutOfMemoryError, MemoryError):

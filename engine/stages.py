@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,14 @@ from engine.conditioning import Conditioner, Conditioning, ScheduledConditioning
 from engine.control import Control
 from engine.controlnet import FITTING, Residuals, fitted
 from engine.courses import why_row_by_row
+from engine.decoders import COMPONENTS, TINY
 from engine.encoding import INPUT as ENCODER_INPUT
 from engine.encoding import MEAN, to_latents, to_sample
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
 from engine.interval import GuidanceInterval, each_text, limits_guidance
 from engine.loop import NoiseSource
+from engine.memory import free_memory
 from engine.network import Canvas, Network, added_conditions
 from engine.reuse import FeatureSession, Reuse, has_pair
 from engine.stepgraph import fits, padded
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
 __all__ = ["Stages"]
 
 Float32 = NDArray[np.float32]
+# Bytes a pixel that ONNX Runtime takes to decode in fp32 (engine/DESIGN.md): SD's decoders.
+DECODING: Final = 5300
 
 
 class Stages:
@@ -61,6 +65,7 @@ class Stages:
         self._beside = beside
         self._controlnets: dict[str, Components] = {}
         self._refiners: dict[str, Stages] = {}
+        self._wholes: set[tuple[str, tuple[int, ...]]] = set()  # decoder and latents that fitted
         self.components = Components(bundle, backend)
         self.conditioner = Conditioner(
             tokenizers,
@@ -256,7 +261,24 @@ class Stages:
         latents = latents / np.float32(decoder.scaling_factor)
         factor = self._manifest.vae_scale_factor
         one = partial(self._decode_one, decoder.component)
-        return decode_tiled(latents, one, progress, factor=factor) if tiled else one(latents)
+        if tiled:
+            return decode_tiled(latents, one, progress, factor=factor)
+        decoded = one(latents)
+        self._wholes.add((decoder.component, latents.shape))
+        return decoded
+
+    def has_room(self, decoder: "Decoder", latents: Float32) -> bool:
+        """Say whether there is memory to decode f32[1, 4, h, w] as a whole.
+
+        ONNX Runtime takes it when it runs, and where there is less the system ends the process:
+        nothing is raised that could be mended. What a decoder has taken it keeps.
+        """
+        known = (decoder.component, latents.shape) in self._wholes
+        backend, tiny = self._backend, decoder.component == COMPONENTS[TINY]
+        if known or tiny or (backend.name, backend.device) != ("onnxruntime", "CPU"):
+            return True
+        pixels = latents[0, 0].size * self._manifest.vae_scale_factor**2
+        return free_memory() >= DECODING * pixels
 
     def encode(
         self,

@@ -9,7 +9,7 @@ import pytest
 
 import safelight
 from engine.errors import DeviceError, OutOfMemoryError
-from engine.memory import requested_bytes, room_for, smaller_size
+from engine.memory import free_memory, requested_bytes, room_for, smaller_size
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 
@@ -89,22 +89,43 @@ def test_a_smaller_size_has_at_most_half_of_the_pixels(size, smaller):
         assert 2 * smaller[0] * smaller[1] <= size[0] * size[1]
 
 
+@pytest.mark.parametrize(
+    ("meminfo", "room", "free"),
+    [
+        ("MemTotal: 9 kB\nMemAvailable:   2048 kB\n", float("inf"), 2 << 20),
+        ("MemAvailable:   2048 kB\n", 4096.0, 4096.0),
+        ("MemTotal: 9 kB\n", float("inf"), float("inf")),
+        (None, 4096.0, 4096.0),
+    ],
+    ids=["free", "group", "untold", "elsewhere"],
+)
+def test_free_memory_is_what_the_system_and_the_group_leave(tmp_path, meminfo, room, free):
+    class Groups:
+        def memory(self):
+            return room
+
+    if meminfo is not None:
+        (tmp_path / "proc").mkdir()
+        (tmp_path / "proc" / "meminfo").write_text(meminfo)
+    assert free_memory(tmp_path, Groups()) == free
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="a limit of address space is Linux")
 @pytest.mark.parametrize("library", ["openvino", "onnxruntime"])
 def test_the_libraries_own_failures_are_recognised(library):
-    """pocket's unet at 2048x2048 asks for gigabytes, in a process that may have 800 MB more."""
+    """pocket's decoder at 4096x4096 asks for gigabytes, in a process that may have 800 MB more."""
     program = f"""
 import json, resource
 from pathlib import Path
 import numpy as np
 from engine import OutOfMemoryError, choose
 backend = choose("{library}", "fp32").backend
-shapes = {{"sample": (2, 4, 256, 256), "timestep": (), "encoder_hidden_states": (2, 32, 128)}}
+shapes = {{"latent_sample": (1, 4, 512, 512)}}
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (800 << 20),) * 2)
 try:
-    session = backend.load(Path({str(POCKET)!r}) / "unet" / "model.onnx", shapes)
+    session = backend.load(Path({str(POCKET)!r}) / "vae_decoder" / "model.onnx", shapes)
     session.run({{name: np.zeros(shape, np.float32) for name, shape in shapes.items()}})
 except OutOfMemoryError as error:
     print(json.dumps([str(error), error.requested]))
@@ -113,6 +134,6 @@ except OutOfMemoryError as error:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     said, requested = json.loads(done.stdout)
-    assert "has no memory for unet/model.onnx with sample [2, 4, 256, 256]" in said
+    assert "has no memory for vae_decoder/model.onnx with latent_sample [1, 4, 512, 512]" in said
     assert requested == 0 or requested > 2**20
     assert done.stderr == ""  # nothing but the sentence

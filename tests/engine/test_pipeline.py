@@ -481,6 +481,40 @@ def test_a_decoder_that_does_not_fit_decodes_in_tiles_and_the_picture_says_so(bu
     assert off.max() <= 1
 
 
+class Processor(CountingBackend):
+    """Computes as the fake does, and says that it is ONNX Runtime on the processor."""
+
+    def __init__(self, fake):
+        super().__init__(fake)
+        self.name, self.device = "onnxruntime", "CPU"
+
+
+def test_what_the_system_would_kill_for_is_decoded_in_tiles_before(bundle, monkeypatch):
+    free = [5300 * 1024 * 640]
+    monkeypatch.setattr("engine.stages.free_memory", lambda: free[0])
+    made = request(bundle, width=1024, height=640)
+    (whole,), _ = draw(Pipeline(bundle, Processor(FakeBackend())), made)
+    free[0] -= 1
+    backend = Processor(FakeBackend())
+    (picture,), _ = draw(Pipeline(bundle, backend), made)
+    assert (whole.repairs, picture.repairs) == ((), (TILES_REPAIR,))
+    tiles = [shapes for name, shapes, _ in backend.loads if name == "vae_decoder"]
+    assert tiles[-1] == {"latent_sample": (1, 4, 64, 64)}
+    (other,), _ = draw(Pipeline(bundle, FakeBackend()), made)
+    assert other.repairs == ()  # another back end takes its memory when it loads
+
+
+def test_what_fitted_once_fits_again(bundle, monkeypatch):
+    free = [float("inf")]
+    monkeypatch.setattr("engine.stages.free_memory", lambda: free[0])
+    pipeline = Pipeline(bundle, Processor(FakeBackend()))
+    made = request(bundle, width=1024, height=640)
+    draw(pipeline, made)
+    free[0] = 0.0  # the decoder holds it now
+    (second,), _ = draw(pipeline, made)
+    assert second.repairs == ()
+
+
 def test_tiles_that_overflow_are_decoded_again_in_fp32_and_still_in_tiles(bundle):
     fake = FakeBackend(precision="bf16", decoder_room=16 * 64, nan_in_picture=True)
     made = request(bundle, width=1024)  # 16x128 latents
