@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from engine.backends.bf16 import as_bf16, as_f32
+from engine.backends.ownoperations import keep
 from engine.kernels.library import Attention, Kernels, Tensor
 
 __all__ = ["attend_by_kernel", "operation"]
@@ -40,6 +41,7 @@ def operation(ov: Any, kernels: Kernels) -> type:
 
         def __init__(self, inputs: Any = None, fields: Any = None) -> None:
             super().__init__(self)  # pyright: ignore[reportUnknownMemberType]
+            keep(self)
             self.fields: dict[str, Any] = dict(fields) if fields else {}
             for name in _FIELDS:
                 self.fields.setdefault(name, 0)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.bf16 import as_bf16, as_f32
+from engine.backends.ownoperations import keep
 from engine.backends.rewrites import group_norm
 from engine.kernels.library import Kernels, Norm
 
@@ -40,6 +41,7 @@ def norm_operation(ov: Any, kernels: Kernels) -> type:
 
         def __init__(self, inputs: Any = None, fields: Any = None) -> None:
             super().__init__(self)  # pyright: ignore[reportUnknownMemberType]
+            keep(self)
             self.fields: dict[str, Any] = dict(fields) if fields else {}
             for name in _WHOLE:
                 self.fields.setdefault(name, 0)

@@ -22,6 +22,7 @@ from engine.backends.blobs import Blob, BlobCache
 from engine.backends.buffers import fill
 from engine.backends.exporting import exported
 from engine.backends.norms import norm_operation, normalise_by_kernel
+from engine.backends.ownoperations import collected, cut_off, keep
 from engine.backends.rewrites import VERSION, rewrite
 from engine.backends.weights import weights_to_bf16
 from engine.cores import core_limit
@@ -143,11 +144,11 @@ class OpenVinoBackend:
         with _LOADING:
             source = self._source(model, shapes, identity)
             try:
-                return self._open(source, shapes)
+                return self._load(source, shapes)
             except BundleError:
                 if source.form is None or source.form.key.target == "int8":
                     raise
-                return self._open(Source(model, identity), shapes)
+                return self._load(Source(model, identity), shapes)
 
     def exact(self) -> "OpenVinoBackend":
         """Give the same device in fp32, or the processor where the device has no fp32 (an NPU)."""
@@ -163,6 +164,12 @@ class OpenVinoBackend:
         if self.precision == "int8" and "timestep" in shapes and model.suffix != ".xml":
             raise no_int8(model)
         return Source(model, identity)
+
+    def _load(self, source: Source, shapes: Shapes) -> "OpenVinoSession":
+        with collected() as operations:
+            session = self._open(source, shapes)
+        session.operations = operations
+        return session
 
     def _open(self, source: Source, shapes: Shapes) -> "OpenVinoSession":
         key, blob = "", None
@@ -187,11 +194,14 @@ class OpenVinoBackend:
         if self._cache_dir:
             source.check(self._cache_dir)
         rewritten = source.form is None or source.form.key.target != "int8"
-        compiled = self._compile(source.model, shapes, key, rewritten=rewritten)
+        with collected() as operations:
+            compiled = self._compile(source.model, shapes, key, rewritten=rewritten)
         blob = self._blobs.get(key) if self._blobs and key else None
         if blob is None or len(blob.data) < LARGE:
+            keep(*operations)
             return compiled, None
         del compiled
+        cut_off(runtime(), operations)
         again = self._import(blob, key)
         if again is None:
             return self._compile(source.model, shapes, "", rewritten=rewritten), None
@@ -285,6 +295,7 @@ class OpenVinoSession:
         place: str,
         blob: Blob | None = None,
     ) -> None:
+        self.operations: list[Any] = []  # of ours, which the compiled model calls
         self._place = place
         self._blob = blob  # the compiled model may point into it
         self._request = compiled.create_infer_request()
@@ -297,6 +308,12 @@ class OpenVinoSession:
             for place, port in enumerate(compiled.outputs)
         }
         self._output: Array = next(iter(self._outputs.values()))
+
+    def __del__(self) -> None:
+        """Let the compiled model go, and then what its operations hold."""
+        if self.operations and not sys.is_finalizing():
+            del self._request
+            cut_off(runtime(), self.operations)
 
     def run(self, inputs: Mapping[str, Array]) -> NDArray[np.float32]:
         """Compute the first output f32, a buffer that the next run overwrites."""

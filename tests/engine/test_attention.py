@@ -1,8 +1,13 @@
 """Attention by the kernel inside of OpenVINO's graph: what is taken, and what it gives."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import safelight
 from engine.backends.attention import attend_by_kernel, operation
 from engine.backends.openvino import OpenVinoBackend, runtime
 from engine.bundle import Bundle
@@ -11,6 +16,7 @@ from safelight.shelf import Shelf
 
 OV = runtime()
 OP = OV.opset13
+POCKET = Path(safelight.__file__).parent / "models" / "pocket"
 FOUND, WHY = library.find()
 BF16 = "BF16" in OV.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 pytestmark = pytest.mark.skipif(
@@ -123,3 +129,36 @@ def test_fp32_stays_fp32(tmp_path):
 def test_without_a_library_openvino_computes_it_all(tmp_path, monkeypatch):
     monkeypatch.setattr(library, "FILE", tmp_path / "missing.so")
     assert OpenVinoBackend("bf16", None).kernel == "none"
+
+
+LOADS = """
+import sys, tempfile
+from pathlib import Path
+from engine.backends import openvino
+
+openvino.LARGE = int(sys.argv[1])
+model = Path(sys.argv[2]) / "unet" / "model.onnx"
+shapes = {"sample": (2, 4, 64, 64), "timestep": (), "encoder_hidden_states": (2, 77, 128)}
+backend = openvino.OpenVinoBackend("bf16", Path(tempfile.mkdtemp(dir=sys.argv[3])))
+
+def taken():
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0])
+
+for number in range(5):
+    session = backend.load(model, shapes, identity=str(number))
+    assert session.operations
+    del session
+    if number == 1:
+        before = taken()
+print(taken() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux says of a process")
+@pytest.mark.parametrize("large", ["1", "999999999"], ids=["read again", "as compiled"])
+def test_a_network_with_it_that_is_let_go_gives_its_weights_back(tmp_path, large):
+    """pocket's unet has 22 MB of weights in bf16: three more loads would keep 66 of them."""
+    given = [sys.executable, "-c", LOADS, large, str(POCKET), str(tmp_path)]
+    said = subprocess.run(given, capture_output=True, text=True, check=True)
+    assert int(said.stdout) < 15_000  # kB
