@@ -5,16 +5,18 @@ texts below were seen with OpenVINO 2026.4 and ONNX Runtime 1.32 under a limit o
 stand in their issues (those of cards).
 """
 
+import ctypes
 import re
+import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from engine.cgroups import ControlGroups
 from engine.errors import EngineError, OutOfMemoryError
 
-__all__ = ["MIB", "free_memory", "requested_bytes", "room_for", "smaller_size"]
+__all__ = ["MIB", "free_memory", "give_back", "requested_bytes", "room_for", "smaller_size"]
 
 MIB: Final = 1 << 20
 # Both libraries' own checks, C++ (gcc's, MSVC's), oneDNN, OpenCL, CUDA, Direct3D.
@@ -53,6 +55,15 @@ def free_memory(root: Path = Path("/"), groups: ControlGroups | None = None) -> 
         return room
     found = re.search(r"^MemAvailable:\s+(\d{1,15}) kB$", text, re.MULTILINE)
     return min(room, int(found[1]) * 1024) if found else room
+
+
+def give_back() -> None:
+    """Let the C library return to the system what was freed, where it can (glibc): it keeps pieces
+    below 32 MB, and a network's weights are many of those.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from engine.devicenames import no_openvino_device
 from engine.errors import BundleError, DeviceError
 from engine.forms import Source, no_int8, source_of
 from engine.kernels import library as kernels
-from engine.memory import requested_bytes, room_for
+from engine.memory import give_back, requested_bytes, room_for
 
 __all__ = ["HINTS", "OpenVinoBackend", "runtime"]
 
@@ -202,6 +202,7 @@ class OpenVinoBackend:
             return compiled, None
         del compiled
         cut_off(runtime(), operations)
+        give_back()
         again = self._import(blob, key)
         if again is None:
             return self._compile(source.model, shapes, "", rewritten=rewritten), None
