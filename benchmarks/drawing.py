@@ -28,6 +28,7 @@ LOAD_WARM: Final = "load, warm"
 LOAD_ONCE: Final = "load"
 COMPILE: Final = "compile"
 PEER: Final = "peer"
+REFERENCE: Final = "the reference"
 HOUR: Final = 3600.0
 ANSWER: Final = (
     240.0  # seconds that a process has for one answer at least: some compile for minutes
@@ -173,6 +174,8 @@ class Drawing:
         for each in kept.values():
             if _equals(each, reference) and each.runner is not None:
                 compared = Reference(name=each.name, pictures=each.runner.pictures)
+        if kept and compared is None and REFERENCE not in drawn.skipped:
+            compared = self._reference(reference, drawn)  # its equal fell out at the last start
         return list(kept.values()), compared
 
     def _start(self, each: _Started, *, cold: bool, stage: str, stays: bool) -> None:
@@ -223,7 +226,7 @@ class Drawing:
             for number in range(self._scenario.gate):
                 runner.turn(number)
         except WorkerError as error:
-            drawn.skipped["the reference"] = reason(str(error))
+            drawn.skipped[REFERENCE] = reason(str(error))
             self._say(f"there is no reference, and no picture is judged: {error}")
             return None
         finally:

@@ -65,7 +65,7 @@ class Stages:
         self._beside = beside
         self._controlnets: dict[str, Components] = {}
         self._refiners: dict[str, Stages] = {}
-        self._wholes: set[tuple[str, tuple[int, ...]]] = set()  # decoder and latents that fitted
+        self._whole: tuple[str, tuple[int, ...]] | None = None  # decoder and latents that fitted
         self.components = Components(bundle, backend)
         self.conditioner = Conditioner(
             tokenizers,
@@ -264,16 +264,17 @@ class Stages:
         if tiled:
             return decode_tiled(latents, one, progress, factor=factor)
         decoded = one(latents)
-        self._wholes.add((decoder.component, latents.shape))
+        self._whole = decoder.component, latents.shape
         return decoded
 
     def has_room(self, decoder: "Decoder", latents: Float32) -> bool:
         """Say whether there is memory to decode f32[1, 4, h, w] as a whole.
 
         ONNX Runtime takes it when it runs, and where there is less the system ends the process:
-        nothing is raised that could be mended. What a decoder has taken it keeps.
+        nothing is raised that could be mended. What a decoder has taken it keeps, until another
+        size takes its place.
         """
-        known = (decoder.component, latents.shape) in self._wholes
+        known = self._whole == (decoder.component, latents.shape)
         backend, tiny = self._backend, decoder.component == COMPONENTS[TINY]
         if known or tiny or (backend.name, backend.device) != ("onnxruntime", "CPU"):
             return True

@@ -173,9 +173,19 @@ def _rewritten(model: Message, graph: OnnxGraph) -> bytes | None:
     if not found:
         return None
     parts = [_copy(number, value) for number, value in model.fields() if number != 7]
-    parts.append(_field(8, _field(1, DOMAIN.encode()) + _number(2, 1)))
+    if DOMAIN not in _domains(model):
+        parts.append(_field(8, _field(1, DOMAIN.encode()) + _number(2, 1)))
     parts.append(_field(7, b"".join(_graph(model.inner(7), graph, found))))
     return b"".join(parts)
+
+
+def _domains(model: Message) -> set[str]:
+    """Give the domains of operators that the file names already."""
+    return {
+        value.inner(1).text()
+        for number, value in model.fields()
+        if number == 8 and not isinstance(value, int)
+    }
 
 
 def _fits(match: _Attention, widths: Mapping[str, int]) -> bool:

@@ -181,6 +181,24 @@ def test_the_reference_is_drawn_while_nothing_else_is_in_memory(tmp_path):
     assert drawn.configurations[0].quality.reference == "onnxruntime fp32"
 
 
+def test_where_the_references_equal_falls_out_it_is_drawn_after_all(tmp_path):
+    starts = str(tmp_path / "starts")
+    last = f"with open({starts!r}, 'a') as file: file.write('.')\n"
+    last += f"if len(open({starts!r}).read()) == 6: raise SystemExit\n"
+    drawn = drawing(tmp_path).measure(
+        [
+            candidate("onnxruntime", "fp32", program=last + DRAWER),
+            candidate("openvino", "bf16", grey=2),
+        ],
+        candidate("onnxruntime", "fp32"),
+        rounds=1,
+        random=False,
+    )
+    judged = [each for each in drawn.configurations if each.name.startswith("openvino")]
+    assert judged[0].quality.reference == "onnxruntime fp32"
+    assert list(drawn.skipped) == ["onnxruntime fp32"]
+
+
 def test_without_a_reference_a_result_says_so(tmp_path):
     drawn = drawing(tmp_path).measure(
         [candidate("openvino", "bf16")],

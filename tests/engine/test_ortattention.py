@@ -125,6 +125,15 @@ def test_each_form_of_the_key_becomes_one_operator_with_the_same_result(tmp_path
     assert np.allclose(computed(written), computed(str(path)), atol=1e-6)
 
 
+def test_a_domain_that_the_file_names_is_not_named_twice(tmp_path):
+    path = write(tmp_path / "model.onnx")
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    named = onnx.ModelProto.FromString(with_attention(path, LARGE)).opset_import
+    assert [each.domain for each in named] == ["", "com.microsoft"]
+
+
 @pytest.mark.parametrize(
     "odd",
     [

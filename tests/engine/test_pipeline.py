@@ -513,6 +513,8 @@ def test_what_fitted_once_fits_again(bundle, monkeypatch):
     free[0] = 0.0  # the decoder holds it now
     (second,), _ = draw(pipeline, made)
     assert second.repairs == ()
+    (other,), _ = draw(pipeline, request(bundle, width=640, height=1024))
+    assert other.repairs == (TILES_REPAIR,)  # that decoder is another one
 
 
 def test_tiles_that_overflow_are_decoded_again_in_fp32_and_still_in_tiles(bundle):
