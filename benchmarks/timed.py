@@ -3,7 +3,15 @@
 import time
 from pathlib import Path
 
-from engine.backends import Backend, Libraries, Session, Shapes, StepBackend, StepSession
+from engine.backends import (
+    Backend,
+    Libraries,
+    Session,
+    Shapes,
+    SharingBackend,
+    StepBackend,
+    StepSession,
+)
 
 __all__ = ["TimedBackend", "TimedStepBackend", "timed"]
 
@@ -37,6 +45,11 @@ class TimedBackend:
     @property
     def libraries(self) -> Libraries:
         return self._backend.libraries
+
+    @property
+    def shares_prefix(self) -> bool:
+        backend = self._backend
+        return isinstance(backend, SharingBackend) and backend.shares_prefix
 
     def load(self, model: Path, shapes: Shapes, *, identity: str = "") -> Session:
         """Load as the back end does, and count the time."""

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from engine.backends import StepBackend
+from engine.backends import SharingBackend, StepBackend
+from engine.backends.sharedprefix import OnePicture, one_picture
 from engine.controlnet import UNET_CONTROL, residual_shapes
 from engine.encoding import COMPONENT as ENCODER
 from engine.encoding import INPUT as ENCODER_INPUT
@@ -171,11 +172,12 @@ class Components:
             return found[1]
         self._check(component, shapes)
         self._loaded.pop(component, None)  # give its memory back before the next one is loaded
-        session = self._backend.load(
-            self._bundle.model(component),
-            shapes,
-            identity=f"{self._bundle.hash}/{component}",
-        )
+        backend, model = self._backend, self._bundle.model(component)
+        shares = isinstance(backend, SharingBackend) and backend.shares_prefix
+        asked = one_picture(shapes) if shares else shapes
+        session = backend.load(model, asked, identity=f"{self._bundle.hash}/{component}")
+        if asked != shapes:
+            session = OnePicture(session)
         self._loaded[component] = (shapes, session)
         return session
 

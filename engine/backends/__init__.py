@@ -22,6 +22,7 @@ __all__ = [
     "Libraries",
     "Session",
     "Shapes",
+    "SharingBackend",
     "StepBackend",
     "StepSession",
 ]
@@ -123,6 +124,20 @@ class StepBackend(Protocol):
 
     def load_step(self, model: Path, shapes: Shapes, *, identity: str) -> StepSession:
         """Open it for these shapes of all its inputs; raises as `Backend.load` does."""
+        ...
+
+
+@runtime_checkable
+class SharingBackend(Protocol):
+    """A back end that may compute once what a unet's texts have in common, beside all that
+    `Backend` has.
+    """
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Say whether `load` takes a unet's shapes with one row of the picture and several of the
+        text: its session is then given the picture once.
+        """
         ...
 
 

@@ -24,6 +24,7 @@ from engine.backends.exporting import exported
 from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.ownoperations import collected, cut_off, keep
 from engine.backends.rewrites import VERSION, rewrite
+from engine.backends.sharedprefix import all_rows, one_text, share_prefix, texts_of
 from engine.backends.weights import weights_to_bf16
 from engine.cores import core_limit
 from engine.devicenames import no_openvino_device
@@ -113,6 +114,8 @@ class OpenVinoBackend:
         limit = (threads or core_limit()) if device == "CPU" else 0
         if limit:
             self._options["INFERENCE_NUM_THREADS"] = limit
+        # On other devices and in int8 graphs run as they are.
+        self.shares_prefix: Final = device == "CPU" and precision != "int8"
         # With bf16 alone: what is asked for in fp32 stays fp32 to the end.
         self._own: tuple[tuple[Any, type], ...] = ()
         self.kernel = self._find_kernels() if hint == "bf16" and device == "CPU" else "none"
@@ -160,7 +163,7 @@ class OpenVinoBackend:
     def _source(self, model: Path, shapes: Shapes, identity: str) -> Source:
         if self._cache_dir and identity:
             int8 = self.precision == "int8"
-            return source_of(model, shapes, identity, cache=self._cache_dir, int8=int8)
+            return source_of(model, all_rows(shapes), identity, cache=self._cache_dir, int8=int8)
         if self.precision == "int8" and "timestep" in shapes and model.suffix != ".xml":
             raise no_int8(model)
         return Source(model, identity)
@@ -243,15 +246,13 @@ class OpenVinoBackend:
         if unknown:
             name: str = unknown[0].get_any_name()
             raise BundleError(f"{_place(model)} has an input '{name}' that nothing is known of")
-        try:
-            graph.reshape(_static(graph, shapes))
-        except RuntimeError as error:
-            sizes = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
-            raise BundleError(
-                f"{_place(model)} does not take the sizes {sizes}",
-                hint="multiples of 64 pixels fit every model",
-            ) from error
-        if rewritten and self.device == "CPU":  # a quantised form runs as it was measured
+        rewritten = rewritten and self.device == "CPU"  # a quantised form runs as it was measured
+        one = graph.clone() if texts_of(shapes) > 1 else None
+        _reshape(graph, all_rows(shapes), model)
+        if one is not None:
+            _reshape(one, one_text(shapes), model)
+            graph = share_prefix(runtime(), graph, one)
+        if rewritten:
             for by_kernel, made in self._own:
                 by_kernel(runtime(), graph, made)
             rewrite(runtime(), graph)
@@ -336,6 +337,18 @@ class OpenVinoSession:
 
 def _shapes(buffers: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
     return {name: buffer.shape for name, buffer in buffers.items()}
+
+
+def _reshape(graph: Any, shapes: Shapes, model: Path) -> None:
+    """Make a graph static; raises BundleError where it does not take the shapes."""
+    try:
+        graph.reshape(_static(graph, shapes))
+    except RuntimeError as error:
+        sizes = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items())
+        raise BundleError(
+            f"{_place(model)} does not take the sizes {sizes}",
+            hint="multiples of 64 pixels fit every model",
+        ) from error
 
 
 def _static(graph: Any, shapes: Shapes) -> dict[str, list[int]]:

@@ -16,9 +16,9 @@ __all__ = ["VERSION", "group_norm", "rewrite"]
 
 # Values of a picture whose normalisation is opened: below, more operations cost more than copies.
 LEAST: Final = 1 << 16
-VERSION: Final = (
-    4  # stands in the key of compiled models: raise it with every change here or in `weights`
-)
+# Stands in the key of compiled models: raise it with each change here, in `weights` or in
+# `sharedprefix`.
+VERSION: Final = 5
 
 
 def rewrite(ov: Any, graph: Any) -> int:
