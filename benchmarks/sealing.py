@@ -25,7 +25,7 @@ from vault.sealing import TAG_BYTES, sealed_blob_size
 
 __all__ = ["main"]
 
-ROUNDS = 60
+ROUNDS = 1000
 PICTURE = 30_000  # bytes; a 128-pixel PNG
 LARGE = 500_000  # bytes; a 512-pixel PNG
 THUMBNAIL = 3_000
@@ -46,8 +46,9 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
     """Give the system calls of `Vault.add` in the clear: the same looks at the index, lock, files,
     syncs, renames and rows, in the same schema and order.
 
-    Per file: exclusive, fixed times, fsync; then renames into two of 256 folders, each synced, and
-    one sync of where they came from. Then one SQLite transaction with the vault's settings: record
+    Per file: exclusive, fixed times, fsync; then renames into two of 256 folders, a sync of each,
+    and one of where they came from: one after the other, where the vault waits for several at once.
+    Then one SQLite transaction with the vault's settings: record
     (its id is indexed), page (6 kB), root, state.
     """
     for name in ("incoming", *(f"blobs/{shard:02x}" for shard in range(256))):
@@ -72,9 +73,10 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
             os.utime(file, ns=(0, 0))
             os.fsync(file)
             os.close(file)
-        for name in names:
-            shard = os.open(name[:2], os.O_RDONLY | os.O_DIRECTORY, dir_fd=blobs)
+        shards = [os.open(name[:2], os.O_RDONLY | os.O_DIRECTORY, dir_fd=blobs) for name in names]
+        for name, shard in zip(names, shards, strict=True):
             os.rename(name, name, src_dir_fd=incoming, dst_dir_fd=shard)
+        for shard in shards:
             os.fsync(shard)
             os.close(shard)
         os.fsync(incoming)

@@ -128,7 +128,11 @@ class Plain:
 
         first, self._count = self._count, self._count + len(drafts)
         with self._lock.shared():
-            self._blobs.write([file for files, _ in drafts for file in files])
+            writing = self._blobs.writing()
+            for files, _ in drafts:
+                for name, data in files:
+                    writing.put(name, data)
+            writing.end()
             with self._index.writing():
                 self._index.state()
                 texts = (text for _, text in drafts)
@@ -140,6 +144,7 @@ class Plain:
                     self._index.put_page(page, self._noise[: _row_bytes(size)])
                 self._index.put_root(self._noise[: _row_bytes(100 + 57 * pages.stop)])
                 self._index.put_state(StateRow(bytes(16), 1, self._count))
+                writing.finish()
 
 
 def _row_bytes(size: int) -> int:

@@ -237,7 +237,7 @@ class _Steps:
 def _write(
     vault: "Vault", partial: Path, seal: _ArchiveSeal, steps: _Steps
 ) -> ArchiveReport | None:
-    from vault.blobs import sync
+    from vault.files import sync
 
     numbers, step = count(), archive_reader.PIECE_BYTES
     found = Counter(records=0, pieces=0, bytes=0)  # the end's bytes, in this order
@@ -303,7 +303,7 @@ def _reads_back(partial: Path, seal: _ArchiveSeal, steps: _Steps) -> bool:
 
 def _publish(partial: Path, target: Path) -> None:
     """Give the finished file its name; raises FileExistsError where that is taken."""
-    from vault.blobs import sync
+    from vault.files import sync
 
     try:
         os.link(partial, target)

@@ -1,4 +1,4 @@
-"""Keep sealed files, written once: incoming/<random>, fsync, rename into blobs/ab/<hex>.
+"""Keep sealed files, written once (`vault.writing`): incoming/<random>, then blobs/ab/<hex>.
 
 Folders are opened without following links and files are named relative to them, so a link that
 somebody planted leads nowhere.
@@ -7,17 +7,18 @@ somebody planted leads nowhere.
 import errno
 import os
 import stat
-import sys
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vault.errors import DamagedError, NotFoundError, StorageError
+from vault.files import FOLDER, NAME_BYTES, open_folder, sync, unlink, write_file
+
+if TYPE_CHECKING:
+    from vault.writing import Threads, Writing
 
 __all__ = [
-    "FIXED_MTIME_NS",
-    "NAME_BYTES",
     "SHARDS",
     "BlobStore",
     "FileNames",
@@ -25,17 +26,11 @@ __all__ = [
     "is_file_name",
     "make_folders",
     "missing_folders",
-    "sync",
     "write_beside",
 ]
 
-NAME_BYTES = 16  # a file's name is 128 random bits in hex
 SHARDS = 256  # folders in `blobs`: one for each first byte of a name
-# 2000-01-01T00:00:00Z: modification times tell nothing (ctime still does).
-FIXED_MTIME_NS = 946_684_800 * 10**9
 _HEX_DIGITS = frozenset("0123456789abcdef")
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
 
 
@@ -78,9 +73,10 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         """Open both folders; raises DamagedError when one is missing or a link."""
         self._folders: dict[str, int] = {}
+        self._threads: Threads | None = None
         try:
             for name in ("blobs", "incoming"):
-                self._folders[name] = os.open(root / name, _FOLDER)
+                self._folders[name] = os.open(root / name, FOLDER)
         except OSError as error:
             self.close()
             what = f"the vault's folders cannot be opened: {error.strerror}"
@@ -88,40 +84,33 @@ class BlobStore:
             raise (DamagedError if bent else StorageError)(what) from error
 
     def close(self) -> None:
-        """Close the folders."""
+        """Let the threads end, and close the folders."""
+        if self._threads is not None:
+            self._threads.close()
+            self._threads = None
         for fd in self._folders.values():
             os.close(fd)
         self._folders.clear()
 
-    def write(self, files: Sequence[tuple[bytes, bytes | bytearray]]) -> None:
+    def writing(self) -> "Writing":
+        """Give what writes sealed files."""
+        from vault.writing import Threads, Writing
+
+        self._threads = self._threads or Threads()
+        return Writing(self._threads, self._folders["incoming"], self._folders["blobs"])
+
+    def write(self, files: Iterable[tuple[bytes, bytes | bytearray]]) -> None:
         """Write (name, sealed bytes) durably; all of them are there when it returns.
 
-        Raises StorageError, and removes what it had written, when the disk refuses any of it. An
-        fsync that failed is a failed save: the page may be gone, so nothing is retried.
+        Raises StorageError, and removes what it had written, when the disk refuses any of it.
         """
-        incoming, blobs = self._folders["incoming"], self._folders["blobs"]
-        waiting: dict[bytes, str] = {}
-        moved: list[bytes] = []
+        writing = self.writing()
         try:
             for name, data in files:
-                waiting[name] = os.urandom(NAME_BYTES).hex()
-                _write_file(waiting[name], data, incoming)
-            for shard in sorted({name[:1] for name, _ in files}):
-                with _open_folder(shard.hex(), blobs) as folder:
-                    for name in [name for name, _ in files if name[:1] == shard]:
-                        os.rename(waiting[name], name.hex(), src_dir_fd=incoming, dst_dir_fd=folder)
-                        moved.append(name)
-                    sync(folder)
-            sync(incoming)
-        except BaseException as error:
-            self.remove(moved)
-            for name in set(waiting) - set(moved):
-                _unlink(waiting[name], incoming)
-            if isinstance(error, OSError):
-                raise StorageError(
-                    f"a sealed file could not be written: {error.strerror}",
-                    hint="Nothing that was saved before is lost.",
-                ) from error
+                writing.put(name, data)
+            writing.finish()
+        except BaseException:
+            writing.undo()
             raise
 
     def read(self, name: bytes, size: int, first: int | None = None) -> bytearray:
@@ -131,7 +120,7 @@ class BlobStore:
         another size, StorageError when the disk cannot read it.
         """
         try:
-            with _open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
+            with open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
                 fd = os.open(name.hex(), _OLD_FILE, dir_fd=folder)
         except FileNotFoundError:
             raise NotFoundError("a sealed file is not there") from None
@@ -149,15 +138,6 @@ class BlobStore:
         finally:
             os.close(fd)
 
-    def remove(self, names: Iterable[bytes]) -> None:
-        """Unlink files whose record was never committed; what resists stays as an orphan."""
-        for name in names:
-            try:
-                with _open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
-                    _unlink(name.hex(), folder)
-            except OSError:  # `repair` finds orphans; the error that led here is the news
-                continue
-
     def delete(self, names: Iterable[bytes]) -> None:
         """Unlink files for good, durably; those that are gone already are no error.
 
@@ -168,7 +148,7 @@ class BlobStore:
             by_shard.setdefault(name[:1], []).append(name)
         try:
             for shard, files in by_shard.items():
-                with _open_folder(shard.hex(), self._folders["blobs"]) as folder:
+                with open_folder(shard.hex(), self._folders["blobs"]) as folder:
                     for name in files:
                         with suppress(FileNotFoundError):
                             os.unlink(name.hex(), dir_fd=folder)
@@ -184,7 +164,7 @@ class BlobStore:
         swept = 0
         try:
             for name in os.listdir(self._folders["incoming"]):  # noqa: PTH208 - by descriptor
-                swept += _unlink(name, self._folders["incoming"])
+                swept += unlink(name, self._folders["incoming"])
         except OSError:  # a read-only disk: sweeping can wait
             return swept
         return swept
@@ -192,7 +172,7 @@ class BlobStore:
     def size(self, name: bytes) -> int | None:
         """Return the size of a sealed file, or None where no regular file has that name."""
         try:
-            with _open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
+            with open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
                 status = os.stat(name.hex(), dir_fd=folder, follow_symlinks=False)
         except OSError:  # a reader gets to know why; here it is only not there
             return None
@@ -206,7 +186,7 @@ class BlobStore:
         found: list[Found] = []
         try:
             with (
-                _open_folder(f"{shard:02x}", self._folders["blobs"]) as folder,
+                open_folder(f"{shard:02x}", self._folders["blobs"]) as folder,
                 os.scandir(folder) as entries,
             ):
                 for entry in entries:
@@ -225,7 +205,7 @@ class BlobStore:
     def sync_shard(self, shard: int) -> None:
         """Flush one folder of `blobs`; raises StorageError."""
         try:
-            with _open_folder(f"{shard:02x}", self._folders["blobs"]) as folder:
+            with open_folder(f"{shard:02x}", self._folders["blobs"]) as folder:
                 sync(folder)
         except OSError as error:
             raise StorageError(f"a folder cannot be flushed: {error.strerror}") from error
@@ -234,21 +214,11 @@ class BlobStore:
         """Return (number, bytes) of the sealed files; walks all folders."""
         number = size = 0
         for shard in os.listdir(self._folders["blobs"]):  # noqa: PTH208 - by descriptor
-            with _open_folder(shard, self._folders["blobs"]) as folder, os.scandir(folder) as files:
+            with open_folder(shard, self._folders["blobs"]) as folder, os.scandir(folder) as files:
                 for entry in files:
                     number += 1
                     size += entry.stat(follow_symlinks=False).st_size
         return number, size
-
-
-def sync(fd: int) -> None:
-    """Flush a file or folder to the medium itself (F_FULLFSYNC where the system has it)."""
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    else:
-        os.fsync(fd)
 
 
 def is_file_name(name: str) -> bool:
@@ -287,12 +257,12 @@ def write_beside(root: Path, name: str, data: bytes) -> None:
     """
     waiting = os.urandom(NAME_BYTES).hex()
     try:
-        folder = os.open(root / "incoming", _FOLDER)
+        folder = os.open(root / "incoming", FOLDER)
         try:
-            _write_file(waiting, data, folder)
+            write_file(waiting, data, folder)
             os.rename(waiting, root / name, src_dir_fd=folder)
         except BaseException:
-            _unlink(waiting, folder)
+            unlink(waiting, folder)
             raise
         finally:
             os.close(folder)
@@ -302,29 +272,8 @@ def write_beside(root: Path, name: str, data: bytes) -> None:
 
 
 def _sync_path(path: Path) -> None:
-    fd = os.open(path, _FOLDER)
+    fd = os.open(path, FOLDER)
     try:
-        sync(fd)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _open_folder(name: str, parent: int) -> Generator[int]:
-    fd = os.open(name, _FOLDER, dir_fd=parent)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _write_file(name: str, data: bytes | bytearray, folder: int) -> None:
-    fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
-    try:
-        rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(fd, rest) :]
-        os.utime(fd, ns=(FIXED_MTIME_NS, FIXED_MTIME_NS))
         sync(fd)
     finally:
         os.close(fd)
@@ -339,11 +288,3 @@ def _read_exactly(fd: int, size: int) -> bytearray:
             raise DamagedError("a sealed file is cut short")
         rest = rest[got:]
     return data
-
-
-def _unlink(name: str, folder: int) -> bool:
-    try:
-        os.unlink(name, dir_fd=folder)
-    except OSError:  # best effort, as its callers say
-        return False
-    return True

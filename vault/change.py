@@ -1,7 +1,7 @@
 """What one transaction does to the tree: records put and dropped, files to unlink, notes, keys."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,7 @@ class Change:
     _done: list[int] = field(default_factory=list)
     _notes: dict[str, Any] = field(default_factory=dict)
     _empty: bool = True
+    _first: Callable[[], object] | None = None
 
     def __post_init__(self) -> None:
         self._next = self.ledger.root.next_position
@@ -60,6 +61,15 @@ class Change:
     def is_empty(self) -> bool:
         """Say whether nothing was asked: then nothing is sealed, and the generation stays."""
         return self._empty and self.renewal is None
+
+    def after(self, call: Callable[[], object]) -> None:
+        """Have a call return before this is committed; what it raises rolls this back."""
+        self._first = call
+
+    def await_first(self) -> None:
+        """Make that call, if there is one."""
+        if self._first is not None:
+            self._first()
 
     def append(self, record: SealedRecord) -> int:
         """Give a new record the next position and return it."""

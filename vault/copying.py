@@ -11,19 +11,12 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vault.blobs import (
-    NAME_BYTES,
-    SHARDS,
-    BlobStore,
-    FileNames,
-    make_folders,
-    sync,
-    write_beside,
-)
+from vault.blobs import SHARDS, BlobStore, FileNames, make_folders, write_beside
 from vault.connection import translated
 from vault.envelope import blob_size, open_envelope
 from vault.errors import DamagedError, NotFoundError, StorageError
 from vault.examination import Cancelled, Stage, never, unseen
+from vault.files import NAME_BYTES, sync
 from vault.index import Index
 from vault.keytree import RecordSlot
 from vault.layout import Layout, encode_header, read_header

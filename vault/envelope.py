@@ -2,7 +2,7 @@
 
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vault.context import Kind, context, kind_of
@@ -22,31 +22,34 @@ _ENTROPY = 80  # bytes: id 16, blob key 32, metadata key 32
 
 @dataclass(frozen=True, repr=False)
 class Envelope:
-    """A draft, sealed: what the transaction writes, and the (name, bytes) of its files.
+    """A draft, sealed: what the transaction writes.
 
     text: the metadata's JSON, so that the record shown is the one stored.
     """
 
     sealed: SealedRecord
     text: bytes
-    files: tuple[tuple[bytes, bytearray], ...]
 
 
-def seal_draft(vault_id: bytes, draft: Draft, created: str) -> Envelope:
-    """Seal a draft under fresh keys; raises BadValueError for metadata that is no JSON object."""
+def seal_draft(
+    vault_id: bytes, draft: Draft, created: str, put: Callable[[bytes, bytearray], object]
+) -> Envelope:
+    """Seal a draft under fresh keys. put: takes name and bytes of each file as it is sealed.
+
+    Raises BadValueError for metadata that is no JSON object.
+    """
     if not isinstance(draft.metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadValueError("a record's metadata is a dictionary of plain JSON")
     slot = new_slot(draft.kind, os.urandom(_ENTROPY))
-    files: list[tuple[bytes, bytearray]] = []
     seals: list[BlobSeal] = []
     for blob in draft.blobs:
         name = os.urandom(16)
         sealed = _seal_file(vault_id, slot, name, blob)
-        files.append((name, sealed))
+        put(name, sealed)
         about = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
         seals.append(BlobSeal(about, name, bytes(sealed[:PREFIX_BYTES]), slot.revision))
     text = Metadata(created, None, tuple(seals), dict(draft.metadata)).encode()
-    return Envelope(seal_metadata(vault_id, slot, text), text, tuple(files))
+    return Envelope(seal_metadata(vault_id, slot, text), text)
 
 
 def blob_size(seal: BlobSeal) -> int:

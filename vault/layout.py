@@ -13,7 +13,6 @@ import struct
 import sys
 from pathlib import Path
 
-from vault.blobs import FIXED_MTIME_NS, sync
 from vault.errors import (
     BadValueError,
     DamagedError,
@@ -21,6 +20,7 @@ from vault.errors import (
     StorageError,
     UnsupportedFormatError,
 )
+from vault.files import FIXED_MTIME_NS, sync
 
 __all__ = [
     "FORMAT",

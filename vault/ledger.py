@@ -96,6 +96,7 @@ class Ledger:
             sealed = seal_root(root_key, self.vault_id, at, root)
             self.index.put_root(sealed)
             self.index.put_state(StateRow(self.vault_id, *at))
+            change.await_first()
         if change.renewal is not None:
             self._forget_texts()
         self.root, self.root_tag, self.at = root, root_tag(sealed), at

@@ -140,17 +140,28 @@ class Vault:
         if not 1 <= len(drafts) <= DRAFTS_A_TRANSACTION:
             raise BadValueError(f"add takes 1 to {DRAFTS_A_TRANSACTION} drafts, got {len(drafts)}")
         self._s.require_writable()
-        created = timestamp(self._s.clock())
-        sealed = [seal_draft(self._s.ledger.vault_id, draft, created) for draft in drafts]
-        files = [file for envelope in sealed for file in envelope.files]
+        created, vault_id = timestamp(self._s.clock()), self._s.ledger.vault_id
+        *first, last = drafts
+        files: list[tuple[bytes, bytearray]] = []
+        sealed = [
+            seal_draft(vault_id, draft, created, lambda name, data: files.append((name, data)))
+            for draft in first
+        ]
         with self._s.shared():
-            self._s.blobs.write(files)
+            writing = self._s.blobs.writing()
             try:
+                for name, data in files:
+                    writing.put(name, data)
+                # The last one, mostly the only one, is sealed while the disk is at work.
+                sealed.append(seal_draft(vault_id, last, created, writing.put))
+                writing.end()
                 with self._s.ledger.writing() as change:
                     positions = [change.append(envelope.sealed) for envelope in sealed]
+                    change.after(writing.finish)
             except BaseException:
-                if not self._s.index.unsure:  # else the records may be there, and need their files
-                    self._s.blobs.remove([name for name, _ in files])
+                # Behind COMMIT the records may be there, and need their files.
+                if not (writing.finished and self._s.index.unsure):
+                    writing.undo()
                 raise
         self._s.anchor_in_time()
         return [

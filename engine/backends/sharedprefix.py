@@ -111,7 +111,9 @@ def share_prefix(ov: Any, graph: Any, one: Any) -> Any:
             node.replace(op.concat([row] * texts, 0).output(0))
         else:
             row.replace(node)
-    parameters: list[Any] = [ones[name] if name in PICTURES else node for name, node in inputs.items()]
+    parameters: list[Any] = [
+        ones[name] if name in PICTURES else node for name, node in inputs.items()
+    ]
     return ov.Model(graph.get_results(), parameters, graph.get_friendly_name())
 
 

@@ -10,7 +10,8 @@
  *     l linked (data = the new path)          u unlinked, file or folder
  *     ! recorder_mark(data) was called        ? a call that the replay does not know (data = name)
  * Times, modes and locks are left out. A call that failed changed nothing and is left out too. The
- * recorded process has one thread that writes: two would log in another order than they wrote.
+ * threads of the recorded process write different files and wait for each other where order matters:
+ * two calls that may be logged in another order than they happened do not depend on each other.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -10,13 +10,13 @@ import pytest
 import vault
 from tests.vault.conftest import draft
 from vault.backup import back_up
-from vault.blobs import FIXED_MTIME_NS
 from vault.errors import (
     BadValueError,
     DamagedError,
     LockedError,
     UnsupportedFormatError,
 )
+from vault.files import FIXED_MTIME_NS
 from vault.keystore.memory import MemoryKeyStore
 from vault.verify import verify
 

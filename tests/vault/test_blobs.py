@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from vault.blobs import FIXED_MTIME_NS, BlobStore
+from vault.blobs import BlobStore
 from vault.errors import DamagedError, NotFoundError, StorageError
+from vault.files import FIXED_MTIME_NS
 
 NAME, OTHER = bytes(range(16)), bytes(range(1, 17))
 

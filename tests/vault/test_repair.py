@@ -11,8 +11,8 @@ import vault
 from tests.vault.conftest import draft
 from tests.vault.test_backup import files_in, pictures, tree
 from tests.vault.test_hostile import bend
-from vault.blobs import FIXED_MTIME_NS
 from vault.errors import DamagedError, LockedError, NotFoundError, UnsupportedFormatError
+from vault.files import FIXED_MTIME_NS
 from vault.layout import MAGIC, read_header
 from vault.mending import repair
 

@@ -190,9 +190,10 @@ def many(place, count):
     with place.open() as opened:
         ledger = opened._s.ledger
         plain = vault.Draft(vault.Kind.PICTURE, {"prompt": "x"}, ())
+        no_files = {}.__setitem__
         with opened._s.shared(), ledger.writing() as change:
             for _ in range(count):
-                change.append(seal_draft(ledger.vault_id, plain, TIME).sealed)
+                change.append(seal_draft(ledger.vault_id, plain, TIME, no_files).sealed)
 
 
 @pytest.mark.parametrize("damage", ["bent", "gone"])

@@ -1,0 +1,155 @@
+"""Files that are written while their caller goes on: all of them are there, or nothing is left."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import vault
+from tests.vault.conftest import draft
+from vault import writing
+from vault.errors import BadValueError, StorageError
+
+ROOT = Path(__file__).parents[2]
+
+
+def files_of(place):
+    found = [*(place.path / "blobs").glob("*/*"), *(place.path / "incoming").iterdir()]
+    return sorted(path.name for path in found)
+
+
+@pytest.fixture
+def place(make):
+    """Return a vault that is empty."""
+    return make()
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_a_draft_that_cannot_be_sealed_takes_the_others_along(place, bad):
+    drafts = [draft(str(number)) for number in range(3)]
+    drafts[bad] = draft("bad", number=float("nan"))
+    with place.open() as opened:
+        with pytest.raises(BadValueError):
+            opened.add(drafts)
+        assert files_of(place) == []
+        assert list(opened.list()) == []
+        assert len(opened.add([draft()])) == 1
+    assert len(files_of(place)) == 1
+
+
+def test_an_index_that_refuses_leaves_no_file(place):
+    with place.open() as opened:
+        opened.add([draft("before")])
+        kept = files_of(place)
+        index = place.path / "index.sqlite"
+        shutil.copy(index, index.with_name("copy"))
+        index.with_name("copy").replace(index)  # another file of that name: refused before BEGIN
+        with pytest.raises(StorageError):
+            opened.add([draft("after"), draft("after")])
+        assert files_of(place) == kept
+
+
+def test_a_record_is_not_there_before_its_files_are(place):
+    """The index's transaction is ready long before; it waits, and is rolled back."""
+    moved = place.path / "moved"
+    with place.open() as opened:
+        generation = opened.status().generation
+        (place.path / "blobs").rename(moved)  # the vault holds this folder open
+        for shard in moved.iterdir():
+            shard.rmdir()
+        with pytest.raises(StorageError, match="sealed file could not be written"):
+            opened.add([draft()])
+        assert list(opened.list()) == []
+        for number in range(256):
+            (moved / f"{number:02x}").mkdir(mode=0o700)
+        moved.rename(place.path / "blobs")
+        assert files_of(place) == []
+        assert opened.status().generation == generation
+        (record,) = opened.add([draft()])
+        assert opened.read(record.id, "picture") == b"pixels"
+
+
+def test_the_files_of_one_save_are_flushed_at_once(place, monkeypatch):
+    """Each waits until the other is being written: one after the other they would wait for ever."""
+    together = threading.Barrier(2, timeout=60)
+    write = writing.write_file
+
+    def meet(*given):
+        together.wait()
+        write(*given)
+
+    monkeypatch.setattr(writing, "write_file", meet)
+    blobs = [
+        vault.BlobDraft(name, vault.Kind.PICTURE, "image/png", name.encode())
+        for name in ("picture", "thumbnail")
+    ]
+    with place.open() as opened:
+        (record,) = opened.add([vault.Draft(vault.Kind.PICTURE, {}, blobs)])
+        assert {name: bytes(opened.read(record.id, name)) for name in record.blobs} == {
+            "picture": b"picture",
+            "thumbnail": b"thumbnail",
+        }
+
+
+def test_closing_ends_the_threads(place):
+    before = threading.active_count()
+    with place.open() as opened:
+        opened.add([draft()])
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+
+
+def test_without_a_thread_to_be_had_it_saves_all_the_same(place, monkeypatch):
+    def refuse(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with place.open() as opened:
+        (record,) = opened.add([draft()])
+        assert opened.read(record.id, "picture") == b"pixels"
+        (place.path / "blobs").rename(place.path / "moved")
+        for shard in (place.path / "moved").iterdir():
+            shard.chmod(0o700)
+            shard.rename(place.path / f"gone-{shard.name}")
+        with pytest.raises(StorageError):
+            opened.add([draft()])
+        assert not any((place.path / "incoming").iterdir())
+
+
+ENDING = """
+import atexit, sys
+from pathlib import Path
+from tests.vault.conftest import draft
+from tests.vault.worker import make, open_vault
+
+path, keys = map(Path, sys.argv[1:])
+make(path, keys)
+opened = open_vault(path, keys)
+opened.add([draft("before")])
+atexit.register(lambda: print(*(record.id for record in opened.add([draft("at the end")] * 2))))
+"""
+
+
+def test_what_is_saved_while_the_program_ends_is_saved(folder):
+    """The interpreter starts no threads any more by then."""
+    from tests.vault.worker import open_vault
+
+    path, keys = folder / "v", folder / "keys"
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, str(path), str(keys)],
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with open_vault(path, keys) as opened:
+        found = [record.id for record in opened.list()]
+        assert set(done.stdout.split()) <= set(found)
+        assert len(found) == 3
+        assert all(opened.read(each, "picture") == b"pixels" for each in found)
