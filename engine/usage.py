@@ -18,6 +18,7 @@ Several replicas in one process share the process, and several on one card the c
 has what was in use while it was made.
 """
 
+import re
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ __all__ = ["CounterGauge", "DeviceGauge", "Gauge", "ProcessGauge", "Usage", "gau
 STAGES: Final[tuple[str, ...]] = ("load", "text", "denoise", "decode")
 STATUS: Final = Path("/proc/self/status")
 KIB: Final = 1024
+_RESIDENT: Final = re.compile(rb"^VmHWM:\s*(\d+) kB\nVmRSS:\s*(\d+) kB$", re.MULTILINE)
 
 
 class Gauge(Protocol):
@@ -80,13 +82,10 @@ class ProcessGauge:
 
     def _read(self) -> tuple[int, int]:
         """Give VmRSS and VmHWM in bytes; zeros where they are not told."""
-        found = {"VmRSS": 0, "VmHWM": 0}
-        with suppress(OSError, ValueError, IndexError):
-            for line in self._status.read_text("ascii", "replace").splitlines():
-                name, _, value = line.partition(":")
-                if name in found:
-                    found[name] = int(value.split()[0]) * KIB
-        return found["VmRSS"], found["VmHWM"]
+        told = None
+        with suppress(OSError):
+            told = _RESIDENT.search(self._status.read_bytes())
+        return (int(told[2]) * KIB, int(told[1]) * KIB) if told else (0, 0)
 
 
 class DeviceGauge:

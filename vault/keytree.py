@@ -6,6 +6,7 @@ Every key in it is random. A record key that could be derived could not be shred
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import NamedTuple
 
 from vault.context import Kind, context, number_id
@@ -214,11 +215,12 @@ def select_slots(
     *,
     trashed: bool | None,
     among: Sequence[int] | None = None,
+    most: int | None = None,
 ) -> list[tuple[int, RecordSlot]]:
     """Return (index, slot) of the page's records of some kinds below index `before`, descending.
 
     trashed: those in the trash, or those that are not; None: both. among: only these indices,
-    descending. The hot loop of every list.
+    descending. most: how many at most; None: all. The hot loop of every list.
     """
     flags = (0, TRASHED) if trashed is None else (TRASHED if trashed else 0,)
     wanted = {kind << 8 | flag for kind in kinds for flag in flags}
@@ -228,13 +230,14 @@ def select_slots(
             (index, slot)
             for index, slot in slots
             if slot and slot.word >> _REVISION_BITS & _KIND_AND_TRASHED in wanted
-        ]
+        ][:most]
     unpacked = list(_SLOT.iter_unpack(page[: max(0, before) * SLOT_BYTES]))
-    return [
+    found = (
         (index, RecordSlot._make(unpacked[index]))
         for index in range(len(unpacked) - 1, -1, -1)
         if unpacked[index][3] >> _REVISION_BITS & _KIND_AND_TRASHED in wanted
-    ]
+    )
+    return list(islice(found, most))
 
 
 def with_slots(page: bytes, slots: Mapping[int, RecordSlot | None], count: int) -> bytes:

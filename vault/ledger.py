@@ -266,8 +266,9 @@ class Ledger:
             among, read = (None, False) if words is None else self._holding(number, words)
             if among != []:
                 page, below = self.page(number), before - start
-                found = select_slots(page, below, kinds, trashed=trashed, among=among)
-                wanted += [(start + index, slot) for index, slot in found[: count - len(wanted)]]
+                most = count - len(wanted)
+                found = select_slots(page, below, kinds, trashed=trashed, among=among, most=most)
+                wanted += [(start + index, slot) for index, slot in found]
             if len(wanted) == count or read:
                 break
         records = self._records(wanted)

@@ -168,13 +168,16 @@ def test_select_takes_kind_and_trash_newest_first():
     slots[6] = slot(7, flags=2)  # a flag of a later release does not hide a record
     page = with_slots(b"", slots, 64)
 
-    def select(before, kinds, trashed):
-        return [index for index, _ in select_slots(page, before, kinds, trashed=trashed)]
+    def select(before, kinds, trashed, **more):
+        return [index for index, _ in select_slots(page, before, kinds, trashed=trashed, **more)]
 
     assert select(1024, {1}, False) == [6, 5, 2, 0]
     assert select(5, {1, 2}, False) == [2, 1, 0]
     assert select(1024, {1}, True) == [3]
     assert select(0, {1}, False) == []
+    assert select(1024, {1}, False, most=3) == [6, 5, 2]
+    assert select(1024, {1}, False, most=9, among=[6, 3, 2, 0]) == [6, 2, 0]
+    assert select(1024, {1}, False, most=2, among=[6, 3, 2, 0]) == [6, 2]
 
 
 def test_a_revision_moves_on_and_keeps_the_rest():
