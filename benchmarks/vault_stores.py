@@ -88,7 +88,7 @@ class Sealed:
 
 
 class Plain:
-    """What the vault asks of the system for a write, in the clear."""
+    """What the vault asks of the system for a write, in the clear and by its own threads."""
 
     def __init__(self, folder: Path) -> None:
         from vault.blobs import BlobStore
