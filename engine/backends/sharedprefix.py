@@ -105,9 +105,12 @@ def share_prefix(ov: Any, graph: Any, one: Any) -> Any:
             if key not in repeated:
                 repeated[key] = op.concat([value] * texts, 0).output(0)
             port.replace_source_output(repeated[key])
-    for name in _ALIKE & inputs.keys():
-        node, row = inputs[name].output(0), ones[name].output(0)
-        if name in PICTURES:  # for what still asks for all rows, such as for their number
+    for name, parameter in inputs.items():
+        node, row = parameter.output(0), ones[name].output(0)
+        if name not in _ALIKE:  # `one` is asked for a text's size alone: any text tells it
+            kind = parameter.get_element_type().to_dtype()
+            row.replace(op.constant(np.zeros(list(row.get_shape()), kind)).output(0))
+        elif name in PICTURES:  # for what still asks for all rows, such as for their number
             node.replace(op.concat([row] * texts, 0).output(0))
         else:
             row.replace(node)

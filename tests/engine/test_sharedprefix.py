@@ -94,11 +94,14 @@ def combined(texts, side=8):
     given = {name: OP.parameter(shape, np.float32, name=name) for name, shape in ports.items()}
     for name, node in given.items():
         node.output(0).set_names({name})
-    rows = OP.gather(OP.shape_of(given["sample"]), OP.constant(0), OP.constant(0))
+    # Plain exports take the number of rows from what is told as well as from the picture.
+    rows = OP.gather(OP.shape_of(given["text_embeds"]), OP.constant(0), OP.constant(0))
     ones = OP.constant(np.array([1]))
     time = OP.broadcast(given["timestep"], OP.concat([OP.unsqueeze(rows, OP.constant(0)), ones], 0))
     told = OP.add(OP.sin(time), given["text_embeds"])
-    seen = OP.convolution(given["sample"], OP.constant(WEIGHT), [1, 1], [1, 1], [1, 1], [1, 1])
+    sized = OP.multiply(given["sample"], OP.convert(rows, "f32"))
+    sized = OP.divide(sized, OP.convert(rows, "f32"))
+    seen = OP.convolution(sized, OP.constant(WEIGHT), [1, 1], [1, 1], [1, 1], [1, 1])
     block = OP.add(OP.tanh(seen), OP.unsqueeze(told, OP.constant(np.array([2, 3]))))
     text = OP.reduce_mean(given["encoder_hidden_states"], OP.constant(np.array([1, 2])), False)
     last = OP.multiply(block, OP.unsqueeze(text, OP.constant(np.array([1, 2, 3]))))
