@@ -29,7 +29,8 @@ def interleave(
     order, names = random.Random(0), list(calls)  # noqa: S311 - a schedule, no secret
     for number in range(-warmup, rounds):
         order.shuffle(names)
-        for name, call in ((name, calls[name]) for name in names):
+        for name in names:
+            call = calls[name]
             start = time.perf_counter()
             call()
             took = time.perf_counter() - start

@@ -7,12 +7,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from vault.adding import DRAFTS_A_TRANSACTION, add
 from vault.care import Care
 from vault.connection import translated
 from vault.context import Kind, id_prefix
 from vault.deletion import Progress, Receipt, delete, purge, resume
 from vault.editing import Edit, edit, edit_all, mark
-from vault.envelope import blob_size, open_envelope, record_of, seal_draft
+from vault.envelope import blob_size, open_envelope, record_of
 from vault.errors import BadValueError, DamagedError, NotFoundError, VaultError
 from vault.keys import Keys, Strict, strictly
 from vault.keytree import PAGE_SLOTS
@@ -34,7 +35,6 @@ from vault.unlock import Unlock, opener_for
 
 __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 
-DRAFTS_A_TRANSACTION = 16
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
 T = TypeVar("T")
 Blobs = list[bytearray | VaultError]
@@ -137,37 +137,7 @@ class Vault:
         Raises BadValueError for drafts that cannot be sealed, StorageError when the disk refuses:
         then none of them is in the vault, and what was there before is untouched.
         """
-        if not 1 <= len(drafts) <= DRAFTS_A_TRANSACTION:
-            raise BadValueError(f"add takes 1 to {DRAFTS_A_TRANSACTION} drafts, got {len(drafts)}")
-        self._s.require_writable()
-        created, vault_id = timestamp(self._s.clock()), self._s.ledger.vault_id
-        *first, last = drafts
-        files: list[tuple[bytes, bytearray]] = []
-        sealed = [
-            seal_draft(vault_id, draft, created, lambda name, data: files.append((name, data)))
-            for draft in first
-        ]
-        with self._s.shared():
-            writing = self._s.blobs.writing()
-            try:
-                for name, data in files:
-                    writing.put(name, data)
-                # The last one, mostly the only one, is sealed while the disk is at work.
-                sealed.append(seal_draft(vault_id, last, created, writing.put))
-                writing.end()
-                with self._s.ledger.writing() as change:
-                    positions = [change.append(envelope.sealed) for envelope in sealed]
-                    change.after(writing.finish)
-            except BaseException:
-                # Behind COMMIT the records may be there, and need their files.
-                if not (writing.finished and self._s.index.unsure):
-                    writing.undo()
-                raise
-        self._s.anchor_in_time()
-        return [
-            record_of(Opened(position, envelope.sealed.slot, envelope.text))
-            for position, envelope in zip(positions, sealed, strict=True)
-        ]
+        return add(self._s, drafts)
 
     def get(self, record_id: str) -> Record:
         """Return a record; raises NotFoundError, or DamagedError when it was tampered with."""

@@ -18,7 +18,7 @@ __all__ = ["VERSION", "group_norm", "rewrite"]
 LEAST: Final = 1 << 16
 # Stands in the key of compiled models: raise it with each change here, in `weights` or in
 # `sharedprefix`.
-VERSION: Final = 6
+VERSION: Final = 7
 
 
 def rewrite(ov: Any, graph: Any) -> int:

@@ -81,11 +81,13 @@ def share_prefix(ov: Any, graph: Any, one: Any) -> Any:
     op = ov.opset13
     inputs, ones = _inputs(graph), _inputs(one)
     texts: int = inputs[_TEXT].get_output_shape(0)[0]
-    alone: dict[str, Any] = {each.get_friendly_name(): each for each in one.get_ordered_ops()}
     nodes: list[Any] = graph.get_ordered_ops()
+    singles: list[Any] = one.get_ordered_ops()  # may be fewer: some are folded for one row
+    alone: dict[str, Any] = {each.get_friendly_name(): each for each in singles}
+    names_of_all = {each.get_friendly_name() for each in nodes}
     seeing = {each.get_friendly_name() for name, each in inputs.items() if name not in _ALIKE}
-    if len(alone) != len(nodes):  # two nodes of one name: nothing is certain, nothing shared
-        nodes = []
+    if (len(alone), len(names_of_all)) != (len(singles), len(nodes)):
+        nodes = []  # two nodes of one name: nothing is certain, nothing shared
     repeated: dict[tuple[str, int], Any] = {}
     for node in nodes:
         if node.get_type_name() == "ShapeOf":  # a size is the same for all rows
