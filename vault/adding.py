@@ -28,13 +28,17 @@ def add(session: Session, drafts: Sequence[Draft]) -> list[Record]:
     with session.shared():
         writing = session.blobs.writing()
         try:
+            writing.expect(sum(len(each.blobs) for each in drafts))
             for name, data in files:
                 writing.put(name, data)
             # The last one, mostly the only one, is sealed while the disk is at work.
             sealed.append(seal_draft(vault_id, last, created, writing.put))
             writing.end()
             with session.ledger.writing() as change:
-                positions = [change.append(envelope.sealed) for envelope in sealed]
+                records = [
+                    record_of(Opened(change.append(each.sealed), each.sealed.slot, each.text))
+                    for each in sealed
+                ]
                 change.after(writing.finish)
         except BaseException:
             # Behind COMMIT the records may be there, and need their files.
@@ -42,7 +46,4 @@ def add(session: Session, drafts: Sequence[Draft]) -> list[Record]:
                 writing.undo()
             raise
     session.anchor_in_time()
-    return [
-        record_of(Opened(position, envelope.sealed.slot, envelope.text))
-        for position, envelope in zip(positions, sealed, strict=True)
-    ]
+    return records

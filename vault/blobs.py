@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vault.errors import DamagedError, NotFoundError, StorageError
-from vault.files import FOLDER, NAME_BYTES, open_folder, sync, unlink, write_file
+from vault.files import FOLDER, NAME_BYTES, fill_file, make_file, open_folder, sync, unlink
 
 if TYPE_CHECKING:
     from vault.writing import Threads, Writing
@@ -259,7 +259,7 @@ def write_beside(root: Path, name: str, data: bytes) -> None:
     try:
         folder = os.open(root / "incoming", FOLDER)
         try:
-            write_file(waiting, data, folder)
+            fill_file(make_file(waiting, folder), data)
             os.rename(waiting, root / name, src_dir_fd=folder)
         except BaseException:
             unlink(waiting, folder)

@@ -9,9 +9,16 @@ from vault.context import Kind, context, kind_of
 from vault.errors import BadValueError, DamagedError
 from vault.frame import LENGTH_BYTES, Framed, padme, strip_frame
 from vault.keytree import RecordSlot
-from vault.records import Blob, BlobDraft, BlobSeal, Draft, Metadata, Record, decode_record
+from vault.records import Blob, BlobSeal, Draft, Metadata, Record, decode_record
 from vault.sealed_record import Opened, SealedRecord, new_slot, seal_metadata
-from vault.sealing import PREFIX_BYTES, expand, open_blob, seal_blob, sealed_blob_size
+from vault.sealing import (
+    PREFIX_BYTES,
+    check_blob,
+    encrypt_blob,
+    expand,
+    open_blob,
+    sealed_blob_size,
+)
 
 __all__ = ["Envelope", "blob_size", "open_envelope", "record_of", "seal_draft"]
 
@@ -36,18 +43,30 @@ def seal_draft(
 ) -> Envelope:
     """Seal a draft under fresh keys. put: takes name and bytes of each file as it is sealed.
 
-    Raises BadValueError for metadata that is no JSON object.
+    Each is opened again after it was put, while the disk is at work: what was put is to be used
+    only when this returns. Raises BadValueError for metadata that is no JSON object, StorageError
+    for a file that does not open to its plaintext.
     """
     if not isinstance(draft.metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadValueError("a record's metadata is a dictionary of plain JSON")
     slot = new_slot(draft.kind, os.urandom(_ENTROPY))
     seals: list[BlobSeal] = []
+    unchecked: list[tuple[bytes, bytes, Framed, bytearray]] = []
     for blob in draft.blobs:
+        if len(blob.data) > BLOB_LIMIT:
+            raise BadValueError(
+                f"a blob has {len(blob.data)} bytes; up to {BLOB_LIMIT} are accepted"
+            )
         name = os.urandom(16)
-        sealed = _seal_file(vault_id, slot, name, blob)
+        about = context(blob.kind, vault_id, slot.record_id, slot.revision)
+        key, framed = _file_key(slot, blob.kind, name), Framed(blob.data)
+        sealed = encrypt_blob(key, about, framed)
         put(name, sealed)
+        unchecked.append((key, about, framed, sealed))
         about = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
         seals.append(BlobSeal(about, name, bytes(sealed[:PREFIX_BYTES]), slot.revision))
+    for each in unchecked:
+        check_blob(*each)
     text = Metadata(created, None, tuple(seals), dict(draft.metadata)).encode()
     return Envelope(seal_metadata(vault_id, slot, text), text)
 
@@ -81,13 +100,6 @@ def record_of(opened: Opened) -> Record:
     kind, record_id = kind_of(slot.kind), slot.record_id.hex()
     revision, place = slot.revision, opened.position
     return Record(record_id, place, kind, revision, created, trashed, data, blobs)
-
-
-def _seal_file(vault_id: bytes, slot: RecordSlot, name: bytes, blob: BlobDraft) -> bytearray:
-    if len(blob.data) > BLOB_LIMIT:
-        raise BadValueError(f"a blob has {len(blob.data)} bytes; up to {BLOB_LIMIT} are accepted")
-    about = context(blob.kind, vault_id, slot.record_id, slot.revision)
-    return seal_blob(_file_key(slot, blob.kind, name), about, Framed(blob.data))
 
 
 def _file_key(slot: RecordSlot, kind: Kind, name: bytes) -> bytes:

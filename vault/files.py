@@ -9,10 +9,11 @@ __all__ = [
     "FIXED_MTIME_NS",
     "FOLDER",
     "NAME_BYTES",
+    "fill_file",
+    "make_file",
     "open_folder",
     "sync",
     "unlink",
-    "write_file",
 ]
 
 NAME_BYTES = 16  # a file's name is 128 random bits in hex
@@ -42,9 +43,13 @@ def open_folder(name: str, parent: int) -> Generator[int]:
         os.close(fd)
 
 
-def write_file(name: str, data: bytes | bytearray, folder: int) -> None:
-    """Make a private file in a folder, and flush it."""
-    fd = os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+def make_file(name: str, folder: int) -> int:
+    """Make an empty private file in a folder, and return its descriptor."""
+    return os.open(name, _NEW_FILE, 0o600, dir_fd=folder)
+
+
+def fill_file(fd: int, data: bytes | bytearray) -> None:
+    """Write a file, flush it and close it."""
     try:
         rest = memoryview(data)
         while rest:

@@ -25,6 +25,8 @@ __all__ = [
     "SEAL_LIMIT",
     "TAG_BYTES",
     "Source",
+    "check_blob",
+    "encrypt_blob",
     "expand",
     "open_blob",
     "open_small",
@@ -92,17 +94,44 @@ class Source(Protocol):
 
 
 def seal_blob(key: bytes, context: bytes, source: Source) -> bytearray:
-    """Return salt || commitment || sealed chunks under a fresh salt.
+    """Return salt || commitment || sealed chunks under a fresh salt, after `check_blob` saw it.
 
-    Each chunk is opened again as soon as it is sealed, under keys derived once more: what flips in
-    RAM must not be sealed for ever. Raises BadValueError for a key of another width than 32 bytes,
-    StorageError when a chunk does not open to its plaintext.
+    Raises BadValueError for a key of another width than 32 bytes, StorageError as `check_blob`.
     """
-    chunks = source.parts(CHUNK_BYTES)
-    sealed = _seal_with_salt(key, context, chunks, os.urandom(SALT_BYTES))
+    sealed = encrypt_blob(key, context, source)
+    check_blob(key, context, source, sealed)
+    return sealed
+
+
+def encrypt_blob(key: bytes, context: bytes, source: Source) -> bytearray:
+    """Return what `seal_blob` does, not looked at again: the caller calls `check_blob` in time."""
+    return _encrypt_with_salt(key, context, source.parts(CHUNK_BYTES), os.urandom(SALT_BYTES))
+
+
+def check_blob(key: bytes, context: bytes, source: Source, sealed: bytes | bytearray) -> None:
+    """Open a fresh seal, under keys derived once more, and compare it with its plaintext.
+
+    What flips in RAM must not be sealed for ever: nothing may rely on a seal before this returned.
+    Raises StorageError when it does not open to its plaintext.
+    """
     if len(sealed) != sealed_blob_size(source.size):
         raise _unsound()
-    return sealed
+    cipher, base_nonce, commitment = _schedule(key, context, bytes(sealed[:SALT_BYTES]))
+    if commitment != sealed[SALT_BYTES:PREFIX_BYTES]:
+        raise _unsound()
+    chunks = source.parts(CHUNK_BYTES)
+    opened, at = bytearray(CHUNK_BYTES), PREFIX_BYTES
+    decrypt_into, is_opened = cipher.decrypt_into, opened.startswith  # compares without a copy
+    with memoryview(sealed) as body, memoryview(opened) as target:
+        for nonce, chunk in zip(_nonces(base_nonce, len(chunks)), chunks, strict=True):
+            end = at + len(chunk) + TAG_BYTES
+            try:
+                decrypt_into(nonce, body[at:end], None, target[: len(chunk)])
+            except InvalidTag:
+                raise _unsound() from None
+            if not is_opened(chunk):
+                raise _unsound()
+            at = end
 
 
 def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> bytearray:
@@ -136,38 +165,21 @@ def open_blob(key: bytes, context: bytes, sealed: bytes | bytearray) -> bytearra
     return opened
 
 
-def _seal_with_salt(
+def _encrypt_with_salt(
     key: bytes, context: bytes, chunks: Sequence[bytes | memoryview], salt: bytes
 ) -> bytearray:
-    """Seal under a given salt. Only `seal_blob` and the vectors' script choose one."""
+    """Seal under a given salt. Only `encrypt_blob` and the vectors' script choose one."""
     if len(key) != KEY_BYTES:
         raise BadValueError(f"a blob key is {KEY_BYTES} bytes, got {len(key)}")
     cipher, base_nonce, commitment = _schedule(key, context, salt)
-    checker, same_nonce, same_commitment = _schedule(key, context, salt)
-    if same_commitment != commitment:
-        raise _unsound()
     count = len(chunks)
     sealed = bytearray(PREFIX_BYTES + sum(map(len, chunks)) + TAG_BYTES * count)
     sealed[:PREFIX_BYTES] = salt + commitment
-    opened = bytearray(CHUNK_BYTES)
-    encrypt_into, decrypt_into, is_opened = (
-        cipher.encrypt_into,
-        checker.decrypt_into,
-        opened.startswith,  # compares without a copy
-    )
-    start = PREFIX_BYTES
-    nonces, same_nonces = _nonces(base_nonce, count), _nonces(same_nonce, count)
-    with memoryview(sealed) as body, memoryview(opened) as target:
-        for nonce, same, chunk in zip(nonces, same_nonces, chunks, strict=True):
+    start, encrypt_into = PREFIX_BYTES, cipher.encrypt_into
+    with memoryview(sealed) as body:
+        for nonce, chunk in zip(_nonces(base_nonce, count), chunks, strict=True):
             end = start + len(chunk) + TAG_BYTES
-            part = body[start:end]
-            encrypt_into(nonce, chunk, None, part)
-            try:
-                decrypt_into(same, part, None, target[: len(chunk)])
-            except InvalidTag:
-                raise _unsound() from None
-            if not is_opened(chunk):
-                raise _unsound()
+            encrypt_into(nonce, chunk, None, body[start:end])
             start = end
     return sealed
 

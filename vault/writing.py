@@ -1,11 +1,13 @@
-"""Write sealed files durably, each in a thread of its own, while their caller goes on.
+"""Write sealed files durably in threads, while their caller goes on.
 
-A file is made in `incoming`, flushed, and renamed into its folder of `blobs` once all of its
-companions are flushed. Most of that is waiting for the disk, in which the caller seals what comes
-next; and disks bring several files down in little more than the time of one.
+A file is made in `incoming`, filled, flushed, and renamed into its folder of `blobs` once all of
+its companions are flushed. Most of that is waiting for the disk, in which the caller seals what
+comes next; and disks bring several files down in little more than the time of one. To make an empty
+file takes nearly as long as to flush a small one, and needs none of its bytes: that comes first.
 """
 
 import os
+from collections import deque
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from queue import SimpleQueue
@@ -13,7 +15,7 @@ from threading import Lock, Thread
 from typing import Any
 
 from vault.errors import StorageError
-from vault.files import NAME_BYTES, open_folder, sync, unlink, write_file
+from vault.files import NAME_BYTES, fill_file, make_file, open_folder, sync, unlink
 
 __all__ = ["Threads", "Writing"]
 
@@ -91,6 +93,48 @@ class Threads:
         self._threads.clear()
 
 
+class _File:
+    """A file on its way: made empty, then filled and flushed, each by the next thread."""
+
+    def __init__(self, threads: Threads, incoming: int) -> None:
+        self.waiting = os.urandom(NAME_BYTES).hex()  # its name in `incoming`
+        self.name = b""  # its name in `blobs`
+        self.moved = False
+        self._threads, self._incoming = threads, incoming
+        self._fd = -1
+        self._made = threads.submit(self._make)
+        self._filled: _Call | None = None
+
+    def fill(self, name: bytes, data: bytes | bytearray) -> None:
+        """Begin to fill it."""
+        self.name = name
+        self._filled = self._threads.submit(self._fill, data)
+
+    def result(self) -> None:
+        """Wait until it is as far as it was asked to be; raises OSError."""
+        (self._filled or self._made).result()
+
+    def remove(self, blobs: int) -> None:
+        """Wait for it and unlink it; what resists stays as an orphan, which `repair` finds."""
+        with suppress(Exception):  # it is known already
+            self.result()
+        if self._fd >= 0:
+            os.close(self._fd)
+        if not self.moved:
+            unlink(self.waiting, self._incoming)
+            return
+        with suppress(OSError), open_folder(self.name[:1].hex(), blobs) as folder:
+            unlink(self.name.hex(), folder)
+
+    def _make(self) -> None:
+        self._fd = make_file(self.waiting, self._incoming)
+
+    def _fill(self, data: bytes | bytearray) -> None:
+        self._made.result()  # begun before this, so in no thread's way
+        fd, self._fd = self._fd, -1
+        fill_file(fd, data)
+
+
 class Writing:
     """Files on their way into a vault. `put` each, then `end`; `finish` says that all are durable.
 
@@ -101,16 +145,22 @@ class Writing:
         """incoming, blobs: descriptors of the folders, open until `finish` or `undo` returned."""
         self._threads = threads
         self._incoming, self._blobs = incoming, blobs
-        self._files: list[tuple[bytes, str, _Call]] = []  # name, name in `incoming`
-        self._moved: list[bytes] = []
+        self._expected: deque[_File] = deque()
+        self._files: list[_File] = []
         self._ending: _Call | None = None
         self.finished = False
 
+    def expect(self, count: int) -> None:
+        """Begin to make as many files as will be `put`, while their bytes are not there yet."""
+        for _ in range(count):
+            self._expected.append(_File(self._threads, self._incoming))
+
     def put(self, name: bytes, data: bytes | bytearray) -> None:
         """Begin to write a sealed file."""
-        waiting = os.urandom(NAME_BYTES).hex()
-        begun = self._threads.submit(write_file, waiting, data, self._incoming)
-        self._files.append((name, waiting, begun))
+        if not self._expected:
+            self.expect(1)
+        self._files.append(self._expected[0])
+        self._expected.popleft().fill(name, data)
 
     def end(self) -> _Call:
         """Say that no more files come: they are moved to their names when all are flushed."""
@@ -135,34 +185,26 @@ class Writing:
 
     def undo(self) -> None:
         """Wait for what was begun, and remove it; what resists stays as an orphan."""
-        for begun in [*(begun for _, _, begun in self._files), self._ending]:
+        if self._ending is not None:
             with suppress(Exception):  # it is known already
-                if begun is not None:
-                    begun.result()
-        for name, waiting, _ in self._files:
-            if name not in self._moved:
-                unlink(waiting, self._incoming)
-                continue
-            try:
-                with open_folder(name[:1].hex(), self._blobs) as folder:
-                    unlink(name.hex(), folder)
-            except OSError:  # `repair` finds orphans; the error that led here is the news
-                continue
+                self._ending.result()
+        for file in {*self._files, *self._expected}:
+            file.remove(self._blobs)
 
     def _move(self) -> None:
-        """Rename the files and flush the folders. All writes were begun before, so none waits for
-        the thread that this one takes.
+        """Rename the files and flush the folders. All fillings were begun before, so none waits
+        for the thread that this one takes.
         """
-        for _, _, begun in self._files:
-            begun.result()
+        for file in self._files:
+            file.result()
         with ExitStack() as stack:
             folders: dict[bytes, int] = {}
-            for name, waiting, _ in self._files:
-                shard = name[:1]
+            for file in self._files:
+                shard, name = file.name[:1], file.name.hex()
                 if shard not in folders:
                     folders[shard] = stack.enter_context(open_folder(shard.hex(), self._blobs))
-                os.rename(waiting, name.hex(), src_dir_fd=self._incoming, dst_dir_fd=folders[shard])
-                self._moved.append(name)
+                os.rename(file.waiting, name, src_dir_fd=self._incoming, dst_dir_fd=folders[shard])
+                file.moved = True
             for folder in folders.values():
                 sync(folder)
         sync(self._incoming)

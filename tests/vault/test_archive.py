@@ -462,7 +462,9 @@ def test_what_the_disk_spoils_is_found_before_the_name_is_given(place, folder):
             (partial,) = folder.glob(".*partial*")
             with partial.open("r+b") as stream:
                 stream.seek(5000)
-                stream.write(b"\0")
+                (byte,) = stream.read(1)
+                stream.seek(5000)
+                stream.write(bytes((byte ^ 1,)))
 
     with place.open() as source:
         source.add([draft("newest", b"\xff" * 300_000)])

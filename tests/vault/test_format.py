@@ -82,7 +82,7 @@ def test_blob():
     key = sealing.expand(raw("blob", "blob_key"), label)
     picture = hashlib.shake_128(about["shake128_of"].encode()).digest(about["length"])
     info = context(about["kind"], VAULT, RECORD, about["revision"])
-    sealed = sealing._seal_with_salt(
+    sealed = sealing._encrypt_with_salt(
         key, info, Framed(picture).parts(sealing.CHUNK_BYTES), raw("blob", "salt")
     )
     assert hashlib.sha256(sealed).hexdigest() == about["sha256"]

@@ -11,7 +11,7 @@ import pytest
 
 import vault
 from tests.vault.conftest import draft
-from vault import writing
+from vault import envelope, writing
 from vault.errors import BadValueError, StorageError
 
 ROOT = Path(__file__).parents[2]
@@ -76,13 +76,13 @@ def test_a_record_is_not_there_before_its_files_are(place):
 def test_the_files_of_one_save_are_flushed_at_once(place, monkeypatch):
     """Each waits until the other is being written: one after the other they would wait for ever."""
     together = threading.Barrier(2, timeout=60)
-    write = writing.write_file
+    fill = writing.fill_file
 
     def meet(*given):
         together.wait()
-        write(*given)
+        fill(*given)
 
-    monkeypatch.setattr(writing, "write_file", meet)
+    monkeypatch.setattr(writing, "fill_file", meet)
     blobs = [
         vault.BlobDraft(name, vault.Kind.PICTURE, "image/png", name.encode())
         for name in ("picture", "thumbnail")
@@ -93,6 +93,47 @@ def test_the_files_of_one_save_are_flushed_at_once(place, monkeypatch):
             "picture": b"picture",
             "thumbnail": b"thumbnail",
         }
+
+
+def test_files_are_made_before_anything_is_sealed(place, monkeypatch):
+    made, encrypt = threading.Event(), envelope.encrypt_blob
+    make = writing.make_file
+
+    def tell(*given):
+        fd = make(*given)
+        made.set()
+        return fd
+
+    def wait(*given):
+        assert made.wait(60)
+        return encrypt(*given)
+
+    monkeypatch.setattr(writing, "make_file", tell)
+    monkeypatch.setattr(envelope, "encrypt_blob", wait)
+    with place.open() as opened:
+        (record,) = opened.add([draft()])
+        assert opened.read(record.id, "picture") == b"pixels"
+
+
+@pytest.mark.parametrize("drafts", [1, 3])
+def test_a_seal_that_came_out_wrong_is_neither_kept_nor_listed(place, drafts, monkeypatch):
+    """It was on its way to the disk already when it was looked at again."""
+    encrypt = envelope.encrypt_blob
+
+    def bend(*given):
+        sealed = encrypt(*given)
+        sealed[-1] ^= 1
+        return sealed
+
+    with place.open() as opened:
+        opened.add([draft("before")])
+        kept, descriptors = files_of(place), len([*Path("/proc/self/fd").iterdir()])
+        monkeypatch.setattr(envelope, "encrypt_blob", bend)
+        with pytest.raises(StorageError, match="does not open to its plaintext"):
+            opened.add([draft("after")] * drafts)
+        assert files_of(place) == kept
+        assert len([*Path("/proc/self/fd").iterdir()]) == descriptors
+        assert len(list(opened.list())) == 1
 
 
 def test_closing_ends_the_threads(place):
