@@ -12,11 +12,12 @@ import os
 import secrets
 import shutil
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 from benchmarks.measure import interleave, save, summary
 from vault import BlobDraft, Draft, Kind, MemoryKeyStore, create, sealing
@@ -25,7 +26,8 @@ from vault.sealing import TAG_BYTES, sealed_blob_size
 
 __all__ = ["main"]
 
-ROUNDS = 1000
+BLOCKS = 20  # of all sizes in turn; a virtual disk changes its ways between them, not within
+ROUNDS = 50  # a block
 PICTURE = 30_000  # bytes; a 128-pixel PNG
 LARGE = 500_000  # bytes; a 512-pixel PNG
 THUMBNAIL = 3_000
@@ -142,6 +144,22 @@ def without_cipher(call: Callable[[], object]) -> Callable[[], object]:
     return run
 
 
+def _calls(stack: ExitStack, folder: Path, size: int) -> dict[str, Callable[[], object]]:
+    """Give what is measured for pictures of a size, the vaults open until the stack ends."""
+    vaults = [
+        stack.enter_context(
+            create(folder / f"{kind}-{size}", keystore=MemoryKeyStore(), confirm=_quiet)
+        )
+        for kind in ("vault", "bare")
+    ]
+    adds = [partial(vault.add, drafts(size)) for vault in vaults]
+    return {
+        "sealed": adds[0],
+        "no cipher": without_cipher(adds[1]),
+        "plain": plain(folder / f"plain-{size}", size),
+    }
+
+
 def _open(folder: Path) -> int:
     return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
@@ -153,32 +171,39 @@ def _quiet(_phrase: object) -> None:
 def main() -> None:
     """Measure and save benchmarks/results/sealing.json."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "sealing-work").absolute()
-    results: dict[str, Any] = {}
-    for name, size in (("30 kB", PICTURE), ("500 kB", LARGE)):
-        with ExitStack() as stack:
-            vaults = [
-                stack.enter_context(
-                    create(folder / f"{kind}-{size}", keystore=MemoryKeyStore(), confirm=_quiet)
-                )
-                for kind in ("vault", "bare")
-            ]
-            adds = [partial(vault.add, drafts(size)) for vault in vaults]
-            calls: dict[str, Callable[[], object]] = {
-                "sealed": adds[0],
-                "no cipher": without_cipher(adds[1]),
-                "plain": plain(folder / f"plain-{size}", size),
-            }
-            times = interleave(calls, rounds=ROUNDS)
-        medians = {key: summary(value) for key, value in times.items()}
-        sealed, bare, calls_alone = (float(each["median"]) for each in medians.values())
-        results[name] = {
-            "seconds": medians,
-            "sealed / plain": round(sealed / calls_alone, 3),
-            "sealed / no cipher": round(sealed / bare, 3),
+    sizes = {"30 kB": PICTURE, "500 kB": LARGE}
+    times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in sizes}
+    blocks: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in sizes}
+    with ExitStack() as stack:
+        calls = {name: _calls(stack, folder, size) for name, size in sizes.items()}
+        for _ in range(BLOCKS):
+            for name in sizes:
+                took = interleave(calls[name], rounds=ROUNDS)
+                for key, seconds in took.items():
+                    times[name][key] += seconds
+                sealed, bare, alone = (median(seconds) for seconds in took.values())
+                blocks[name]["sealed / plain"].append(sealed / alone)
+                blocks[name]["sealed / no cipher"].append(sealed / bare)
+    results = {
+        name: {
+            "seconds": {key: summary(seconds) for key, seconds in times[name].items()},
+            **{key: round(median(ratios), 3) for key, ratios in blocks[name].items()},
+            "of the blocks": {
+                key: [round(ratio, 3) for ratio in sorted(ratios)]
+                for key, ratios in blocks[name].items()
+            },
         }
+        for name in sizes
+    }
     shutil.rmtree(folder)
-    path = save("sealing", "one picture and thumbnail, durable on disk, alone", results)
-    sys.stdout.write(f"{path}\n{results}\n")
+    path = save(
+        "sealing",
+        "one picture and thumbnail, durable on disk, alone; ratios are medians of blocks",
+        results,
+    )
+    for name, found in results.items():
+        sys.stdout.write(f"{name}: {found['sealed / plain']} of plain calls\n")
+    sys.stdout.write(f"{path}\n")
 
 
 if __name__ == "__main__":
