@@ -5,7 +5,8 @@ usage: python -m benchmarks.throughput [FOLDER] [--sd15 WORK]
 FOLDER decides which disk is measured. 64 pictures of `pocket`, or four of Stable Diffusion 1.5's
 architecture with random weights at 512x512, whose bundle `benchmarks.sd15` makes in WORK. Both run
 in one process, chunk by chunk in turn, with the same requests: the pipeline alone, whose time in
-the network is the denoiser's; and studio and vault, from request to durable record.
+the network is the denoiser's; and studio and vault, from request to durable record. Either way one
+picture at a time, and then a chunk at once (`batch_size`).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import sys
 import tempfile  # noqa: TID251 - the vault's folder: sealed
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -51,33 +52,59 @@ def report(folder: Path, work: Work) -> dict[str, Any]:
     """Measure and give seconds a picture, and the shares of the denoiser's rate."""
     bundle, size = work.bundle, work.size
     choice = choose("cpu", "auto", folder / "cache")
-    pipeline = Pipeline(bundle, choice)
     vault = create(folder / "vault", keystore=MemoryKeyStore(), confirm=lambda _: None)
-    studio = Studio(pipeline, vault)
-    denoise: list[float] = []
-    alone: list[float] = []
-    sealed: list[float] = []
+    # Each has networks of its own: those of another number of pictures would be loaded anew.
+    pipelines = {each: Pipeline(bundle, choice) for each in (1, size)}
+    found = {each: Found() for each in pipelines}
     for request in work.chunks():
-        start = time.perf_counter()
-        pictures = [event for event in pipeline.generate(request) if isinstance(event, Picture)]
-        alone.append((time.perf_counter() - start) / size)
-        denoise.append(sum(picture.seconds.denoise for picture in pictures) / size)
-        start = time.perf_counter()
-        events = list(studio.run([request], lambda: False))
-        sealed.append((time.perf_counter() - start) / size)
-        if sum(isinstance(event, Sealed) for event in events) != size:
-            raise RuntimeError("not every picture was sealed")
-    rows = {"denoise": denoise[1:], "picture": alone[1:], "sealed": sealed[1:]}
-    shares = [d / s for d, s in zip(rows["denoise"], rows["sealed"], strict=True)]
-    without = [p / s for p, s in zip(rows["picture"], rows["sealed"], strict=True)]
+        for at_once, pipeline in pipelines.items():
+            asked = replace(request, batch_size=at_once)
+            _measure(asked, pipeline, Studio(pipeline, vault), found[at_once])
+    alone = median(found[1].sealed[1:])
     return {
         "back end": choice.reason,
         "steps": STEPS,
         "pictures": size * work.count,
-        "seconds a picture": {name: round(median(times), 5) for name, times in rows.items()},
-        "of the denoiser's rate": round(median(shares), 4),
-        "of the rate without sealing": round(median(without), 4),
+        **found[1].report(),
+        f"{size} at once": {
+            **found[size].report(),
+            "of the rate of one at a time": round(alone / median(found[size].sealed[1:]), 4),
+        },
     }
+
+
+@dataclass
+class Found:
+    """Seconds a picture, chunk by chunk; the first chunk warms up."""
+
+    denoise: list[float] = field(default_factory=list)
+    picture: list[float] = field(default_factory=list)
+    sealed: list[float] = field(default_factory=list)
+
+    def report(self) -> dict[str, Any]:
+        """Give the medians, and the shares of the denoiser's rate."""
+        rows = {name: times[1:] for name, times in asdict(self).items()}
+        shares = [d / s for d, s in zip(rows["denoise"], rows["sealed"], strict=True)]
+        without = [p / s for p, s in zip(rows["picture"], rows["sealed"], strict=True)]
+        return {
+            "seconds a picture": {name: round(median(times), 5) for name, times in rows.items()},
+            "of the denoiser's rate": round(median(shares), 4),
+            "of the rate without sealing": round(median(without), 4),
+        }
+
+
+def _measure(request: GenerationRequest, pipeline: Pipeline, studio: Studio, found: Found) -> None:
+    """Draw a chunk without and with sealing."""
+    size = request.count
+    start = time.perf_counter()
+    pictures = [event for event in pipeline.generate(request) if isinstance(event, Picture)]
+    found.picture.append((time.perf_counter() - start) / size)
+    found.denoise.append(sum(picture.seconds.denoise for picture in pictures) / size)
+    start = time.perf_counter()
+    events = list(studio.run([request], lambda: False))
+    found.sealed.append((time.perf_counter() - start) / size)
+    if sum(isinstance(event, Sealed) for event in events) != size:
+        raise RuntimeError("not every picture was sealed")
 
 
 def work_of(sd15: Path | None) -> Work:

@@ -32,10 +32,11 @@ NOTHING = np.zeros((1, 0, 0, 0), dtype=np.float32)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Beginning:
-    """start: clean latents f32[1, 4, h, w]. noise: gives the first noise, and then the sampler's.
+    """start: clean latents f32[p, 4, h, w] of the pictures drawn at once. noise: gives the first
+    noise, and then the sampler's.
 
-    beside: f32[1, k, h, w] that an inpainting unet sees beside the latents, k of 0 for others.
-    mask: f32[1, 1, h, w], 1 where latents are drawn; where it is 0 `known`, f32[1, 4, h, w], is put
+    beside: f32[p, k, h, w] that an inpainting unet sees beside the latents, k of 0 for others.
+    mask: f32[1, 1, h, w], 1 where latents are drawn; where it is 0 `known`, f32[p, 4, h, w], is put
     back after each row, under the first noise. Empty: everything is drawn.
     """
 
@@ -54,7 +55,8 @@ class Beginning:
 
 
 def begin(job: "Job", this: Pass, stages: "Stages", before: Float32) -> Beginning:
-    """Prepare a pass. before: f32[1, 4, h, w], the result of the one before; empty for the first.
+    """Prepare a pass for one picture. before: f32[1, 4, h, w], the result of the pass before; empty
+    for the first.
 
     Raises BundleError where the bundle has no encoder and one is needed, and Cancelled.
     """

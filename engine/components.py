@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from engine.backends import SharingBackend, StepBackend
-from engine.backends.sharedprefix import OnePicture, one_picture
+from engine.backends.sharedprefix import SharedPictures, shared_pictures
 from engine.controlnet import UNET_CONTROL, residual_shapes
 from engine.encoding import COMPONENT as ENCODER
 from engine.encoding import INPUT as ENCODER_INPUT
@@ -42,10 +42,15 @@ class Components:
         shapes = {"input_ids": (1, self._bundle.manifest.token_limit)}
         return [self._get(name, shapes) for name in self._bundle.manifest.text_encoders]
 
-    def unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
-        """Give the network for f32[halves, 4, height / 8, width / 8] and `tokens` embeddings."""
+    def unet(
+        self, halves: int, tokens: int, height: int, width: int, pictures: int = 1
+    ) -> "Session":
+        """Give the network for `halves` texts of `tokens` embeddings, and so many pictures at once,
+        each shown to all texts: f32[halves * pictures, 4, height / 8, width / 8].
+        """
         self._hold("unet")
-        return self._get("unet", self._unet_shapes(halves, tokens, height, width))
+        shapes = self._unet_shapes(halves * pictures, tokens, height, width)
+        return self._get("unet", shapes, pictures)
 
     def has_step(self) -> bool:
         """Say whether the back end has a step graph for this bundle's unet."""
@@ -109,10 +114,17 @@ class Components:
         feature = {DEEP_FEATURE: (halves, channels, *sides)}
         return deep, self._get(UNET_SHALLOW, shapes | feature)
 
-    def thin_unet(self, halves: int, tokens: int, height: int, width: int) -> "Session":
+    def thin_unet(
+        self, halves: int, tokens: int, height: int, width: int, pictures: int = 1
+    ) -> "Session":
         """Give the network with fewer keys and values, as `unet` takes its sizes."""
         self._hold(UNET_THIN)
-        return self._get(UNET_THIN, self._unet_shapes(halves, tokens, height, width))
+        shapes = self._unet_shapes(halves * pictures, tokens, height, width)
+        return self._get(UNET_THIN, shapes, pictures)
+
+    def give_back_unet(self) -> None:
+        """Give the unet's memory back."""
+        self._hold()
 
     def residuals(self, halves: int, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """Give the shapes of what `controlled_unet` takes from ControlNets; sizes in pixels."""
@@ -166,7 +178,7 @@ class Components:
         for name in {*UNETS} - {*names}:
             self._loaded.pop(name, None)
 
-    def _get(self, component: str, shapes: "Shapes") -> "Session":
+    def _get(self, component: str, shapes: "Shapes", pictures: int = 1) -> "Session":
         found = self._loaded.get(component)
         if found is not None and found[0] == shapes:
             return found[1]
@@ -174,10 +186,10 @@ class Components:
         self._loaded.pop(component, None)  # give its memory back before the next one is loaded
         backend, model = self._backend, self._bundle.model(component)
         shares = isinstance(backend, SharingBackend) and backend.shares_prefix
-        asked = one_picture(shapes) if shares else shapes
+        asked = shared_pictures(shapes, pictures) if shares else shapes
         session = backend.load(model, asked, identity=f"{self._bundle.hash}/{component}")
         if asked != shapes:
-            session = OnePicture(session)
+            session = SharedPictures(session, pictures)
         self._loaded[component] = (shapes, session)
         return session
 

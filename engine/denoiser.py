@@ -19,10 +19,10 @@ Predict = Callable[[Float32, Moment], Float32]
 class Denoiser:
     """Give the clean latents that the network believes in: `(x, moment) -> denoised`.
 
-    predict(x f32[1, 4, h, w], moment) -> f32[n, 4, h, w]: with n of 1 the prediction as it is, else
-    the unconditional one first and conditional ones behind it, each pulling away from the first
-    with guidance_scale times its weight. x lives at x0 + sigma * eps; the network sees
-    x / sqrt(sigma**2 + 1). One denoiser serves one picture at a time: its buffers are reused.
+    predict(x f32[p, 4, h, w], moment) -> f32[n * p, 4, h, w], of p pictures at once: with n of 1
+    the predictions as they are, else the unconditional ones first and conditional ones behind them,
+    each pulling away from its first with guidance_scale times its weight. x lives at
+    x0 + sigma * eps; the network sees x / sqrt(sigma**2 + 1). Its buffers are reused.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class Denoiser:
         self._term = self._input
 
     def __call__(self, x: Float32, moment: Moment) -> Float32:
-        """Denoise x f32[1, 4, h, w]; the result is a buffer that the next call overwrites."""
+        """Denoise x f32[p, 4, h, w]; the result is a buffer that the next call overwrites."""
         if self._denoised.shape != x.shape:
             self._input, self._denoised, self._term = (
                 np.empty(x.shape, dtype=np.float32) for _ in range(3)
             )
         sigma = moment.sigma
         np.multiply(x, np.float32(1.0 / math.sqrt(sigma**2 + 1.0)), out=self._input)
-        prediction = self._predict(self._input, moment)  # (n, 4, h, w)
+        prediction = self._predict(self._input, moment)  # (n * p, 4, h, w)
         c_skip, c_out = scalings(self._prediction_type, sigma)
         denoised, term = self._denoised, self._term
-        if len(prediction) == 1:
+        if len(prediction) == len(x):
             np.multiply(prediction, np.float32(c_out), out=denoised)
         else:
             self._guide(prediction)
@@ -68,10 +68,12 @@ class Denoiser:
 
     def _guide(self, prediction: Float32) -> None:
         denoised, term = self._denoised, self._term
-        unconditional = prediction[:1]
+        pictures = len(denoised)
+        unconditional = prediction[:pictures]
         for place, guidance in enumerate(self._guidance, start=1):
             into = denoised if place == 1 else term
-            np.subtract(prediction[place : place + 1], unconditional, out=into)
+            start = place * pictures
+            np.subtract(prediction[start : start + pictures], unconditional, out=into)
             np.multiply(into, guidance, out=into)
             if place > 1:
                 np.add(denoised, term, out=denoised)

@@ -1,4 +1,4 @@
-"""The network of one picture: a unet bound to its prompt and size, asked once a row."""
+"""The network of one prompt: a unet bound to it and to a size, asked once a row."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +11,7 @@ from engine.errors import BundleError
 from engine.moment import Moment
 
 if TYPE_CHECKING:
+    from engine.conditioning import Conditioning
     from engine.interval import Shown
 
 __all__ = ["Canvas", "Network", "Steer", "added_conditions"]
@@ -25,8 +26,8 @@ _NONE = np.zeros((1, 0, 0, 0), dtype=np.float32)
 
 
 class Canvas(NamedTuple):
-    """What is drawn on: width and height in pixels; beside, f32[1, k, h, w], is what an inpainting
-    unet sees beside the latents, k of 0 for others.
+    """What is drawn on: width and height in pixels; beside, f32[p, k, h, w], is what an inpainting
+    unet sees beside the latents, k of 0 for others. Its p rows are the pictures drawn at once.
     """
 
     width: int
@@ -35,10 +36,10 @@ class Canvas(NamedTuple):
 
 
 class Network:
-    """Answers (x f32[1, 4, h, w], moment) with the prediction f32[n, 4, h, w].
+    """Answers (x f32[p, 4, h, w], moment) with the prediction f32[n * p, 4, h, w].
 
-    n is the number of texts: the unconditional one first unless n is 1. x is shown to each.
-    One network serves one picture at a time: its buffers are reused.
+    n is the number of texts: the unconditional one first unless n is 1. Each of the p pictures is
+    shown to each: rows are the first text's pictures, then the second's. Its buffers are reused.
     """
 
     def __init__(
@@ -49,32 +50,38 @@ class Network:
         steer: Steer = lambda _inputs, _moment: {},
         beside: Float32 = _NONE,
     ) -> None:
-        """unet: loaded for n texts and this size. added: its inputs beside latents, timestep and
-        embeddings, as `added_conditions` gives them. steer: gives further ones in each step.
-        beside: f32[1, k, h, w], channels behind the latents' own.
+        """unet: loaded for n texts, p pictures and this size. added: its inputs beside latents,
+        timestep and embeddings, as `added_conditions` gives them. steer: gives further ones in each
+        step.
+        beside: f32[p, k, h, w], channels behind the latents' own.
         """
         self._beside = beside
+        self._pictures = len(beside)
         self._steer = steer
         self._unet = unet
         self._text = text
         self._texts = len(text.embeds)
-        self._inputs: dict[str, Array] = dict(added)
+        self._shown: Conditioning | None = None
+        self._inputs: dict[str, Array] = {name: self._each(rows) for name, rows in added.items()}
         self._sample = np.empty((0, 0, 0, 0), dtype=np.float32)
 
     def __call__(self, x: Float32, moment: Moment) -> Float32:
         """Predict; raises BundleError where the unet gives another shape."""
-        shape = (self._texts, *x.shape[1:])
+        shape = (self._texts * self._pictures, *x.shape[1:])
         channels = shape[1]
         if self._sample.shape[2:] != shape[2:]:
             seen = (shape[0], channels + self._beside.shape[1], *shape[2:])
             self._sample = np.empty(seen, dtype=np.float32)
-        np.copyto(self._sample[:, :channels], x)
+        sample = self._sample.reshape(self._texts, self._pictures, *self._sample.shape[1:])
+        np.copyto(sample[:, :, :channels], x)
         if self._beside.shape[1]:
-            np.copyto(self._sample[:, channels:], self._beside)
+            np.copyto(sample[:, :, channels:], self._beside)
         text = self._text.at(moment)
-        self._inputs["encoder_hidden_states"] = text.embeds
-        if text.pooled is not None:
-            self._inputs["text_embeds"] = text.pooled
+        if text is not self._shown:
+            self._shown = text
+            self._inputs["encoder_hidden_states"] = self._each(text.embeds)
+            if text.pooled is not None:
+                self._inputs["text_embeds"] = self._each(text.pooled)
         self._inputs["sample"] = self._sample
         self._inputs["timestep"] = np.array(moment.timestep, dtype=np.float32)
         self._inputs.update(self._steer(self._inputs, moment))
@@ -82,6 +89,10 @@ class Network:
         if output.shape != shape:
             raise BundleError(f"the unet gives {output.shape} for {shape}")
         return output
+
+    def _each(self, rows: Array) -> Array:
+        """Repeat each text's row for all of its pictures."""
+        return rows if self._pictures == 1 else np.repeat(rows, self._pictures, axis=0)
 
 
 def added_conditions(text: "Shown", width: int, height: int, time_ids: int) -> dict[str, Array]:

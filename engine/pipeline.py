@@ -1,15 +1,17 @@
 """From a request to pictures: the one place where text, network, sampler and decoder meet."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.batches import why_alone
 from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
@@ -22,7 +24,7 @@ from engine.modes import INPAINT, check_mode, mode_of, passes_of
 from engine.painting import paste
 from engine.pixels import to_pixels
 from engine.purpose import check_draws
-from engine.repairs import TILES_REPAIR, decode_repaired, room_to_draw
+from engine.repairs import BATCH_REPAIR, TILES_REPAIR, decode_repaired, room_to_draw
 from engine.request import GenerationRequest
 from engine.reuse import check_reuse
 from engine.safety import COMPONENT as SAFETY_CHECKER
@@ -118,15 +120,16 @@ class Pipeline:
     ) -> Iterator[Event]:
         """Yield a Step after every evaluation of the network, and a Picture at each one's end.
 
-        Each picture of `count` is made alone with its own seed, so the others do not change it.
-        cancelled is asked between evaluations and tiles: when it says yes, the events end;
-        pictures that were yielded stay good. A picture that overflowed is made once more in fp32,
-        and its steps are reported once more; one that the memory does not hold while it is decoded
-        is decoded in tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`, by the
-        bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError
+        Each picture of `count` has its own seed, and is made alone unless `batch_size` says how
+        many are made at once; of want of memory for so many, half as many are tried, and the
+        picture says so. cancelled is asked between evaluations and tiles: when it says yes, the
+        events end; pictures that were yielded stay good. A picture that overflowed is made once
+        more in fp32, and its steps are reported once more; one that the memory does not hold while
+        it is decoded is decoded in tiles. previews: `latent_rgb`, a coarse and free one, or `tiny`,
+        by the bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError
         (OutOfMemoryError with a smaller size) and NotFiniteError while events are taken.
         """
-        return self._run(self._jobs(request, cancelled, inputs, previews))
+        return self._run(self._jobs(request, cancelled, inputs, previews), request.batch_size)
 
     def prepare(self, request: GenerationRequest) -> float:
         """Load all that a request takes into which no pictures go; gives the seconds it took, which
@@ -134,9 +137,11 @@ class Pipeline:
         thread; raises as that does.
         """
         job = next(self._jobs(request, lambda: False, NO_INPUTS, LATENT_RGB))
+        at_once = 1 if self._goes_alone(job) else min(request.batch_size, request.count)
+        fewer_may_fit = suppress(OutOfMemoryError, MemoryError) if at_once > 1 else nullcontext()
         before = self._next.seconds.load
-        with self._next.stage("load"):
-            self._load_for(job)
+        with self._next.stage("load"), fewer_may_fit:
+            self._load_for(job, at_once)
         return self._next.seconds.load - before
 
     def _jobs(
@@ -180,50 +185,85 @@ class Pipeline:
             for index in range(request.count)
         )
 
-    def _run(self, jobs: Iterator[Job]) -> Iterator[Event]:
-        for job in jobs:
-            with room_to_draw(job.request):
-                picture = yield from self._picture(job)
-            if picture is None:  # cancelled
+    def _run(self, jobs: Iterator[Job], size: int) -> Iterator[Event]:
+        """Make all pictures, `size` at once where that can be."""
+        waiting: list[Job] = []
+        repairs: tuple[str, ...] = ()
+        while True:
+            waiting += islice(jobs, max(0, size - len(waiting)))
+            if not waiting or waiting[0].cancelled():
                 return
-            yield picture
+            if self._goes_alone(waiting[0]):
+                size = 1
+            batch = waiting[:size]
+            usage, self._next = self._next, Usage(self._gauge, self._clock)
+            with room_to_draw(batch[0].request):
+                try:
+                    drawn = yield from self._drawn(batch, usage)
+                except (OutOfMemoryError, MemoryError):
+                    if len(batch) == 1:
+                        raise
+                    self._stock.components.give_back_unet()
+                    size, repairs = (len(batch) + 1) // 2, (BATCH_REPAIR,)
+                    continue
+                if drawn is None or not (yield from self._finished(batch, drawn, usage, repairs)):
+                    return
+            del waiting[: len(batch)]
 
-    def _picture(self, job: Job) -> Generator[Step, None, Picture | None]:
-        """Make one picture; None when it was cancelled."""
-        if job.cancelled():
-            return None
-        usage, self._next = self._next, Usage(self._gauge, self._clock)
+    def _goes_alone(self, job: Job) -> bool:
+        """Say whether something is in the way of drawing several pictures at once."""
+        if job.request.batch_size == 1 or why_alone(job.request):
+            return True
+        return not self._stock.row_by_row(job.request, job.texts, job.inputs, job.passes)
+
+    def _drawn(self, jobs: Sequence[Job], usage: Usage) -> Generator[Step, None, "_Drawn | None"]:
+        """Draw the latents of pictures made at once; None when it was cancelled."""
         with usage.stage("load"):
-            row_by_row = self._load_for(job)
+            row_by_row = self._load_for(jobs[0], len(jobs))
         with usage.stage("text"):
-            texts = _embedded(job, self._stock)
+            texts = _embedded(jobs[0], self._stock)
         with usage.stage("denoise"):
-            latents, repairs = yield from self._denoised(job, texts)
-        if latents is None or job.cancelled():
-            return None
-        try:
-            with usage.stage("decode"):
-                pixels, flagged, repaired = self._decoded(job, latents)
-        except Cancelled:
-            return None
-        picture = self._describe(job, pixels, usage, (*repairs, *repaired))
-        reason = picture.reason + self._stock.how(row_by_row)
-        return replace(picture, flagged=flagged, reason=reason)
+            manifest, stock = self._bundle.manifest, self._stock
+            latents = yield from draw_latents(jobs, manifest, stock, texts, stock)
+        return None if latents is None else _Drawn(latents, row_by_row)
 
-    def _denoised(
-        self, job: Job, texts: list[Embedded]
-    ) -> Generator[Step, None, tuple[Float32 | None, tuple[str, ...]]]:
-        """Give latents f32[1, 4, h, w], or None when it was cancelled, and what was repaired."""
-        manifest, stock = self._bundle.manifest, self._stock
-        latents = yield from draw_latents(job, manifest, stock, texts, stock)
-        if latents is None or finite(latents):
-            return latents, ()
+    def _finished(
+        self, jobs: Sequence[Job], drawn: "_Drawn", usage: Usage, repairs: tuple[str, ...]
+    ) -> Generator[Event, None, bool]:
+        """Decode latents one after the other into pictures; says whether all were."""
+        for place, job in enumerate(jobs):
+            own = usage.shared(len(jobs))
+            latents: Float32 | None = drawn.latents[place : place + 1]
+            redone: tuple[str, ...] = ()
+            if not finite(drawn.latents[place]):
+                with own.stage("denoise"):
+                    latents, redone = yield from self._redrawn(job)
+            if latents is None or job.cancelled():
+                return False
+            try:
+                with own.stage("decode"):
+                    pixels, flagged, repaired = self._decoded(job, latents)
+            except Cancelled:
+                return False
+            picture = self._describe(job, pixels, own, (*repairs, *redone, *repaired))
+            yield replace(
+                picture,
+                request=replace(picture.request, batch_size=len(jobs)),
+                flagged=flagged,
+                reason=picture.reason + self._stock.how(drawn.row_by_row),
+            )
+        return True
+
+    def _redrawn(self, job: Job) -> Generator[Step, None, tuple[Float32 | None, tuple[str, ...]]]:
+        """Give one picture's latents f32[1, 4, h, w], drawn once more in fp32, or None when that
+        was cancelled; and what was repaired.
+        """
         exact = self._exact("latents")
         texts = _embedded(job, exact)
-        latents = yield from draw_latents(job, manifest, exact, texts, stock)
-        if latents is not None and not finite(latents):
+        again = yield from draw_latents([job], self._bundle.manifest, exact, texts, self._stock)
+        if again is not None and not finite(again):
             raise _not_finite("latents")
-        return latents, (DENOISE_REPAIR,)
+        return again, (DENOISE_REPAIR,)
 
     def _decoded(self, job: Job, latents: Float32) -> tuple[UInt8, bool, tuple[str, ...]]:
         """Give the finished pixels, whether they were flagged, and what was repaired. Raises
@@ -249,12 +289,14 @@ class Pipeline:
             pixels = self._enlarge(pixels, job, black=flagged)
         return pixels, flagged, repairs
 
-    def _load_for(self, job: Job) -> str:
-        """Load what a job takes; gives why the host runs its loop, if it does."""
+    def _load_for(self, job: Job, pictures: int = 1) -> str:
+        """Load what so many pictures at once take; gives why the host runs the loop, if it does."""
         request = job.request
         size = (request.height, request.width)
         halves, tokens = job.texts.halves, job.texts.tokens
-        network: Callable[[], object] = partial(self._stock.load, request, halves, tokens, *size)
+        network: Callable[[], object] = partial(
+            self._stock.load, request, halves, tokens, *size, pictures
+        )
         row_by_row = self._stock.row_by_row(request, job.texts, job.inputs, job.passes)
         if not row_by_row:
             network = partial(self._stock.steps, job.passes[0], halves, tokens)
@@ -359,6 +401,16 @@ class Pipeline:
             ),
             beside=tuple((name, self._beside[name].hash) for name in names_beside(job.request)),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """latents: f32[p, 4, h, w] of the pictures drawn at once. row_by_row: why the host ran the
+    loop, if it did.
+    """
+
+    latents: Float32
+    row_by_row: str
 
 
 def _embedded(job: Job, stages: Stages) -> list[Embedded]:

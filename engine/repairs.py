@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from engine.request import GenerationRequest
     from engine.stages import Stages
 
-__all__ = ["TILES_REPAIR", "Decoded", "decode_repaired", "room_to_draw"]
+__all__ = ["BATCH_REPAIR", "TILES_REPAIR", "Decoded", "decode_repaired", "room_to_draw"]
 
 Float32 = NDArray[np.float32]
 Decoded = tuple[Float32, tuple[str, ...]]
-TILES_REPAIR: Final = "decode in tiles"  # how a picture's record names it
+BATCH_REPAIR: Final = "fewer at once"  # how a picture's record names it
+TILES_REPAIR: Final = "decode in tiles"
 
 
 def decode_repaired(

@@ -85,8 +85,12 @@ def _one_by_one(
         end = first + request.count
         try:
             for event in pipeline.generate(request, cancelled, inputs=inputs):
-                yield Outcome(place=place, event=event)
-                if isinstance(event, Picture):
+                if isinstance(event, Step):  # of several pictures at once, maybe
+                    number = first + event.picture
+                    at = Place(number=number, request=index, picture=event.picture)
+                    yield Outcome(place=at, event=event)
+                else:
+                    yield Outcome(place=place, event=event)
                     picture += 1
                     place = Place(number=first + picture, request=index, picture=picture)
         except Exception as error:  # noqa: BLE001  it is an outcome

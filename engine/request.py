@@ -80,6 +80,7 @@ _WHOLE: Final = (
     "steps",
     "seed",
     "count",
+    "batch_size",
     "clip_skip",
     "reuse_every",
     "kv_downsampling",
@@ -90,6 +91,7 @@ _WHOLE: Final = (
 MAX_SIDE = 8192  # pixels; beyond it latents alone pass the memory of any card
 MAX_STEPS = 1000  # the length of the training schedule
 MAX_COUNT = 10_000  # pictures a request; a longer run is a queue
+MAX_BATCH = 64  # pictures at once; what is won flattens out long before
 MAX_SEED = 2**63 - 1  # fits a signed integer in every format that records travel through
 MAX_CLIP_SKIP = 12  # layers of CLIP's smaller text encoder
 MAX_REUSE = 20  # evaluations; the longest that DeepCache's authors report
@@ -102,6 +104,9 @@ MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerationRequest:
     """Describe `count` pictures; picture k has seed `seed + k` and equals the one made alone.
+
+    batch_size: how many of them are drawn at once, where they can be (`engine.batches`). More than
+    one is quicker, small pictures most of all; what they compute is then equal up to rounding.
 
     width, height: pixels, multiples of 8. steps: network steps of the sampler, 1 to 1000.
     guidance_scale: 1 means off (the negative prompt then has no effect, nor has it in a latent
@@ -143,6 +148,7 @@ class GenerationRequest:
     guidance_scale: float
     seed: int
     count: int = 1
+    batch_size: int = 1
     eta: float = math.nan
     noise: str = "torch"
     decoder: str = "vae"
@@ -190,6 +196,7 @@ class GenerationRequest:
                 )
         _between("steps", self.steps, 1, MAX_STEPS)
         _between("count", self.count, 1, MAX_COUNT)
+        _between("batch_size", self.batch_size, 1, MAX_BATCH)
         _between("seed", self.seed, 0, MAX_SEED - self.count + 1)
         _between("guidance_scale", self.guidance_scale, 0.0, 100.0)
         _between("eta", self.eta, 0.0, 1.0)

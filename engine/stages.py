@@ -79,10 +79,16 @@ class Stages:
         return self.conditioner.embed(texts, self.components.text_encoders())
 
     def load(
-        self, request: "GenerationRequest", halves: int, tokens: int, height: int, width: int
+        self,
+        request: "GenerationRequest",
+        halves: int,
+        tokens: int,
+        height: int,
+        width: int,
+        pictures: int = 1,
     ) -> None:
-        """Load what `network` takes for a request of so many texts; sizes in pixels. ControlNets
-        that are not asked for are given back.
+        """Load what `network` takes for a request of so many texts and pictures at once; sizes in
+        pixels. ControlNets that are not asked for are given back.
         """
         controls = self._controls(request)
         for name in self._controlnets.keys() - {control.model for control in controls}:
@@ -93,9 +99,9 @@ class Stages:
         elif self._reuse_every(request) > 1:
             self.components.unet_pair(*shape)
         elif thins(request, self._manifest):
-            self.components.thin_unet(*shape)
+            self.components.thin_unet(*shape, pictures)
         else:
-            self.components.unet(*shape)
+            self.components.unet(*shape, pictures)
         for control in controls:
             self._controlnet(control.model).controlnet(*shape)
 
@@ -151,7 +157,8 @@ class Stages:
         inputs: "Inputs",
         weights: Sequence[float] = (1.0,),
     ) -> "Predict":
-        """Bind the unet to a prompt, to what is drawn on, and to the pictures that steer.
+        """Bind the unet to a prompt, to what is drawn on, and to the pictures that steer. Where
+        several pictures are drawn at once, `canvas.beside` has a row for each.
 
         weights: of the conditional texts, as in `Denoiser`.
         """
@@ -201,7 +208,8 @@ class Stages:
         every = self._reuse_every(request)
         if every == 1:
             thin = thins(request, self._manifest)
-            unet = (self.components.thin_unet if thin else self.components.unet)(*shape)
+            load = self.components.thin_unet if thin else self.components.unet
+            unet = load(*shape, len(canvas.beside))
             return Network(unet, text, added, beside=canvas.beside)
         pair = FeatureSession(*self.components.unet_pair(*shape))
         return Reuse(Network(pair, text, added, beside=canvas.beside), pair, every)

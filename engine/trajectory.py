@@ -1,4 +1,4 @@
-"""From noise to latents: the passes that make one picture, each a run of the loop."""
+"""From noise to latents: the passes that make pictures, each a run of the loop."""
 
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.batches import joined
 from engine.beginning import Beginning, begin
 from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.courses import Course, Rows, Steps, noised
@@ -72,20 +73,30 @@ def guidance_between_halves(request: GenerationRequest, manifest: Manifest) -> f
 
 
 def draw_latents(
-    job: Job, manifest: Manifest, stages: Stages, texts: Sequence[Embedded], stock: Stages
+    jobs: Sequence[Job],
+    manifest: Manifest,
+    stages: Stages,
+    texts: Sequence[Embedded],
+    stock: Stages,
 ) -> Generator[Step, None, Float32 | None]:
-    """Run the job's passes, a Step after each evaluation; gives the latents f32[1, 4, h, w] to
-    decode, or None when it was cancelled.
+    """Run the passes of pictures that one request draws at once, a Step for each of them after each
+    evaluation; gives the latents f32[p, 4, h, w] to decode, or None when it was cancelled.
 
     stages: of the precision that computes. texts: for the bundle, and for its refiner where the
     request names one. stock: the stages that previews are decoded by.
     """
+    job = jobs[0]
     latents = _EMPTY
     total = sum(len(each.table.sigmas) for each in job.passes)
     done = 0
     for this in job.passes:
         try:
-            begun = begin(job, this, stages, latents)
+            begun = joined(
+                [
+                    begin(each, this, stages, latents[place : place + 1])
+                    for place, each in enumerate(jobs)
+                ]
+            )
         except Cancelled:
             return None
         course = _course(job, this, begun, stages, texts)
@@ -94,13 +105,15 @@ def draw_latents(
                 return None
             began = job.clock()
             course.advance()
-            yield Step(
-                picture=job.index,
-                index=done,
-                count=total,
-                seconds=job.clock() - began,
-                preview=_preview(course, job, manifest, stock),
-            )
+            seconds = (job.clock() - began) / len(jobs)
+            for place, each in enumerate(jobs):
+                yield Step(
+                    picture=each.index,
+                    index=done,
+                    count=total,
+                    seconds=seconds,
+                    preview=_preview(course, place, each, manifest, stock),
+                )
             job.look()
             done += 1
         latents = course.latents()
@@ -155,14 +168,16 @@ def _bound(
 
 
 def _preview(
-    course: Course, job: Job, manifest: Manifest, stock: Stages
+    course: Course, place: int, job: Job, manifest: Manifest, stock: Stages
 ) -> Callable[[], NDArray[np.uint8]]:
+    """Give what looks at the picture at a place among those that are drawn at once."""
     decoder = job.preview_decoder
     if decoder is None:
-        return lambda: preview(course.denoised(), manifest.latent_rgb)
+        return lambda: preview(course.denoised()[place : place + 1], manifest.latent_rgb)
 
     def look() -> NDArray[np.uint8]:
-        latents = np.nan_to_num(course.denoised(), posinf=0.0, neginf=0.0)
+        denoised = course.denoised()[place : place + 1]
+        latents = np.nan_to_num(denoised, posinf=0.0, neginf=0.0)
         decoded = stock.decode(decoder, latents, tiled=job.is_tiled)
         return to_pixels(np.nan_to_num(decoded, nan=-1.0))
 

@@ -166,6 +166,15 @@ class Usage:
             self._seconds[name] += self._clock() - start
             self._peaks[name] = max(self._peaks[name], self._gauge.peak())
 
+    def shared(self, count: int) -> "Usage":
+        """Give what each of `count` pictures that were made at once takes so far: its share of the
+        seconds, and the peaks of all.
+        """
+        share = Usage(self._gauge, self._clock)
+        share._seconds = {name: each / count for name, each in self._seconds.items()}
+        share._peaks = dict(self._peaks)
+        return share
+
     @property
     def seconds(self) -> Seconds:
         """Give the seconds of each stage so far."""

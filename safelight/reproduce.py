@@ -144,7 +144,11 @@ def compare(then: "NDArray[np.uint8]", now: "NDArray[np.uint8]") -> Likeness:
 def differences(then: Mapping[str, Any], picture: "Picture") -> list[Difference]:
     """List what is not as the record has it; what an old record does not say is passed over."""
     now = picture_metadata(picture)
-    return [each for name in _CIRCUMSTANCES for each in _differ(name, then, now)]
+    apart = [each for name in _CIRCUMSTANCES for each in _differ(name, then, now)]
+    at_once = then.get("settings", {}).get("batch_size", 1), picture.request.batch_size
+    if at_once[0] != at_once[1]:  # it is drawn alone now, and rounded in another order
+        apart.append(Difference(what="batch_size", then=at_once[0], now=at_once[1]))
+    return apart
 
 
 def _differ(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Difference]:

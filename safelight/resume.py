@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Done", "Line", "marks_of", "plan", "sealed_lines"]
 
-COUNT = "count"  # more pictures of a line leave it the same line
+LOOSE = frozenset({"count", "batch_size"})  # another one leaves a line the same line
 BITS = 63  # of a mark; a whole number, so that no search for words meets it
 
 
@@ -60,13 +60,15 @@ def marks_of(
     for pixels in (inputs.init, inputs.mask, *inputs.controls):
         pictures.update(f"{pixels.shape}".encode() + pixels.tobytes())
     beside = {
-        name: _plain(value) for name, value in given.items() if value is not None and name != COUNT
+        name: _plain(value)
+        for name, value in given.items()
+        if value is not None and name not in LOOSE
     }
     common = [beside, model_hash, pictures.hexdigest()]
     seen: Counter[str] = Counter()
     marks: list[int] = []
     for order in orders:
-        fields = {name: value for name, value in order.items() if name != COUNT}
+        fields = {name: value for name, value in order.items() if name not in LOOSE}
         text = json.dumps([fields, *common], sort_keys=True)
         digest = hashlib.sha256(f"{seen[text]} {text}".encode()).digest()
         seen[text] += 1

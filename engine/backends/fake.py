@@ -37,7 +37,8 @@ class FakeBackend:
     well. seconds_per_run: how long every run of the network takes. fails_on: a component's input by
     whose name loading fails. concept_cosine: how near the safety checker finds every picture to
     every concept. unet_room, decoder_room: the latents (height times width) that the device has
-    memory for; 0: any. fails_at_run: that it has not shows when a network runs, not when it loads.
+    memory for; 0: any. rows_room: the rows of texts that it has memory for; 0: any. fails_at_run:
+    that it has not shows when a network runs, not when it loads.
     lost_at_step: the device is gone at this evaluation of each loaded network, from 0; -1 never.
     """
 
@@ -52,6 +53,7 @@ class FakeBackend:
     concept_cosine: float = 0.0
     unet_room: int = 0
     decoder_room: int = 0
+    rows_room: int = 0
     fails_at_run: bool = False
     lost_at_step: int = -1
     name: str = field(default="fake", init=False)
@@ -82,6 +84,9 @@ class FakeBackend:
                 raise OutOfMemoryError(
                     f"the fake has no memory for {height}x{width} latents", requested=asked
                 )
+        rows = shapes["encoder_hidden_states"][0] if "encoder_hidden_states" in shapes else 0
+        if self.rows_room and rows > self.rows_room:
+            raise OutOfMemoryError(f"the fake has no memory for {rows} rows", requested=rows)
 
     def exact(self) -> "FakeBackend":
         """Give the same in fp32, repaired unless nan_in_exact."""

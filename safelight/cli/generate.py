@@ -139,6 +139,12 @@ def generate(
             " bundle exported --with thin.",
         ),
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", help="Draw so many of -n at once: quicker, small pictures most of all."
+        ),
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option("--device", help="auto, cpu, openvino[:GPU], onnxruntime, cuda[:n], torch..."),
@@ -205,6 +211,7 @@ def generate(
         "guidance_scale": guidance,
         "seed": seed,
         "count": number,
+        "batch_size": batch_size,
         "decoder": decoder,
         "refiner": refiner,
         "refiner_switch": refiner_switch,

@@ -1,4 +1,4 @@
-"""The network of one picture: what the unet is shown, and what SDXL is told beside the prompt."""
+"""The network of a prompt: what the unet is shown, and what SDXL is told beside the prompt."""
 
 import numpy as np
 import pytest
@@ -71,3 +71,21 @@ def test_a_text_that_changes_is_shown_by_the_step_of_the_moment_with_its_pooled_
         assert unet.seen["encoder_hidden_states"][:, 0, 0].tolist() == wanted
         assert (-unet.seen["text_embeds"][:, 0]).tolist() == wanted
         assert unet.seen["time_ids"].shape == (2, 6)
+
+
+def test_each_text_sees_every_picture_and_is_told_with_it():
+    """Rows are the first text's pictures and then the second's, in all that the unet is given."""
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((3, 4, 2, 2), dtype=np.float32)
+    beside = draw.standard_normal((3, 5, 2, 2), dtype=np.float32)
+    pooled = np.array([[1.0], [2.0]], dtype=np.float32)
+    words = np.arange(2, dtype=np.float32).reshape(2, 1, 1).repeat(3, 1)
+    shown = Conditioning(words, pooled)
+    unet = Unet()
+    network = Network(unet, shown, added_conditions(shown, 64, 64, 5), beside=beside)
+    answer = network(x, Moment(0, 0, 1, 1.0, 1.0))
+    assert np.array_equal(answer, np.concatenate([x, x]))
+    assert np.array_equal(unet.seen["sample"][:, 4:], np.concatenate([beside, beside]))
+    assert unet.seen["encoder_hidden_states"][:, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
+    assert unet.seen["text_embeds"][:, 0].tolist() == [1, 1, 1, 2, 2, 2]
+    assert unet.seen["time_ids"][:, 4].tolist() == [2.5, 2.5, 2.5, 6.0, 6.0, 6.0]

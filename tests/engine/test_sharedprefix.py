@@ -8,7 +8,7 @@ import pytest
 import safelight
 from engine import Bundle, Pipeline, choose
 from engine.backends.openvino import OpenVinoBackend, runtime
-from engine.backends.sharedprefix import one_picture, one_text, share_prefix
+from engine.backends.sharedprefix import one_text, share_prefix, shared_pictures
 from engine.components import Components
 from tests.engine.tiny_graph import write_unet
 
@@ -24,8 +24,9 @@ def constant(*shape):
     return DRAW.standard_normal(shape).astype(np.float32)
 
 
-def picture_of(texts, *shape):
-    return np.repeat(constant(1, *shape), texts, 0)
+def picture_of(texts, *shape, pictures=1):
+    """The same pictures for each text."""
+    return np.concatenate([constant(pictures, *shape)] * texts)
 
 
 def stock(model, given):
@@ -39,39 +40,41 @@ def shapes_of(given):
     return {name: value.shape for name, value in given.items()}
 
 
-def once(given):
-    return {name: value[:1] if name == "sample" else value for name, value in given.items()}
+def once(given, pictures=1):
+    return {name: value[:pictures] if name == "sample" else value for name, value in given.items()}
 
 
-def unet_inputs(texts, *, tokens=32, width=128, side=16):
+def unet_inputs(texts, *, tokens=32, width=128, side=16, pictures=1):
     return {
-        "sample": picture_of(texts, 4, side, side),
+        "sample": picture_of(texts, 4, side, side, pictures=pictures),
         "timestep": np.array(321.0, np.float32),
-        "encoder_hidden_states": constant(texts, tokens, width),
+        "encoder_hidden_states": constant(texts * pictures, tokens, width),
     }
 
 
-@pytest.mark.parametrize("texts", [2, 3])
-def test_pocket_computes_the_same_by_fewer_products(texts, tmp_path):
+@pytest.mark.parametrize(("texts", "pictures"), [(2, 1), (3, 1), (2, 2), (2, 3)])
+def test_pocket_computes_the_same_by_fewer_products(texts, pictures, tmp_path):
     """Again from the cache of compiled models, which keeps both forms apart."""
-    model, given = POCKET / "unet" / "model.onnx", unet_inputs(texts)
+    model, given = POCKET / "unet" / "model.onnx", unet_inputs(texts, pictures=pictures)
     right = stock(model, given)
-    assert np.abs(right[0] - right[1]).max() > 0.1 * np.abs(right).max()  # the texts matter
+    assert np.abs(right[0] - right[pictures]).max() > 0.1 * np.abs(right).max()  # the texts matter
     for _ in range(2):
         backend = OpenVinoBackend("fp32", tmp_path)
         whole = backend.load(model, shapes_of(given), identity="a/unet").run(given).copy()
-        shared = backend.load(model, one_picture(shapes_of(given)), identity="a/unet")
-        got = shared.run(once(given))
+        asked = shared_pictures(shapes_of(given), pictures)
+        got = backend.load(model, asked, identity="a/unet").run(once(given, pictures))
         for each in (whole, got):
             assert np.abs(each - right).max() < TOLERANCE * np.abs(right).max()
     assert len(list((tmp_path / "openvino").glob("*.blob"))) == 2
 
 
-def test_only_what_a_text_was_seen_by_has_a_row_for_each():
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_only_what_a_text_was_seen_by_has_a_row_for_each(pictures):
     graph = OV.Core().read_model(POCKET / "unet" / "model.onnx")
-    one, shapes = graph.clone(), shapes_of(unet_inputs(2))
+    one, shapes = graph.clone(), shapes_of(unet_inputs(2, pictures=pictures))
     graph.reshape({name: list(shape) for name, shape in shapes.items()})
-    one.reshape({name: list(shape) for name, shape in one_text(shapes).items()})
+    alone = one_text(shared_pictures(shapes, pictures))
+    one.reshape({name: list(shape) for name, shape in alone.items()})
     shared = share_prefix(OV, graph, one)
     rows = {"Convolution": [], "Softmax": []}
     for node in shared.get_ordered_ops():
@@ -79,8 +82,9 @@ def test_only_what_a_text_was_seen_by_has_a_row_for_each():
             rows[node.get_type_name()].append(node.output(0).get_shape()[0])
     # The latents' own 1, a block of 2 without attention, its halving 1, the next level's block
     # with a change of channels 3, and 1 before that level's self-attention.
-    assert rows["Convolution"] == [1] * 8 + [2] * (len(rows["Convolution"]) - 8)
-    assert rows["Softmax"].count(1) == 1
+    few, all_of_them = pictures, 2 * pictures
+    assert rows["Convolution"] == [few] * 8 + [all_of_them] * (len(rows["Convolution"]) - 8)
+    assert rows["Softmax"].count(few) == 1
 
 
 def combined(texts, side=8):
@@ -124,7 +128,9 @@ def test_what_is_told_beside_the_text_counts_as_a_text():
     for number, node in enumerate(graph.get_ordered_ops()):
         node.set_friendly_name(f"node {number}")  # as exporters do: a copy keeps given names alone
     one = graph.clone()
-    one.reshape({name: list(shape) for name, shape in one_text(shapes_of(given)).items()})
+    one.reshape(
+        {name: list(shape) for name, shape in one_text(shared_pictures(shapes_of(given))).items()}
+    )
     shared = share_prefix(OV, graph, one)
     rows = [
         node.output(0).get_shape()[0]
@@ -139,11 +145,13 @@ def test_what_is_told_beside_the_text_counts_as_a_text():
 
 def test_shapes_of_one_picture_are_those_of_networks_that_see_texts():
     unet = {"sample": (2, 4, 8, 8), "timestep": (), "encoder_hidden_states": (2, 77, 8)}
-    assert one_picture(unet) == unet | {"sample": (1, 4, 8, 8)}
+    assert shared_pictures(unet) == unet | {"sample": (1, 4, 8, 8)}
     controlnet = unet | {"controlnet_cond": (2, 3, 64, 64), "conditioning_scale": ()}
-    assert one_picture(controlnet)["controlnet_cond"] == (1, 3, 64, 64)
+    assert shared_pictures(controlnet)["controlnet_cond"] == (1, 3, 64, 64)
+    several = unet | {"sample": (6, 4, 8, 8), "encoder_hidden_states": (6, 77, 8)}
+    assert shared_pictures(several, 3) == several | {"sample": (3, 4, 8, 8)}
     encoder = {"sample": (2, 3, 64, 64)}
-    assert one_picture(encoder) == encoder
+    assert shared_pictures(encoder) == encoder
 
 
 class Asked:
@@ -172,6 +180,11 @@ def test_the_pipelines_networks_are_given_the_picture_once():
     assert backend.shapes["encoder_hidden_states"] == (2, 32, 128)
     session.run(unet_inputs(2))
     assert backend.rows == {"sample": (1,), "timestep": (), "encoder_hidden_states": (2,)}
+    session = Components(bundle, backend).unet(2, 32, 128, 128, pictures=3)
+    assert backend.shapes["sample"] == (3, 4, 16, 16)
+    assert backend.shapes["encoder_hidden_states"] == (6, 32, 128)
+    session.run(unet_inputs(2, pictures=3))
+    assert backend.rows == {"sample": (3,), "timestep": (), "encoder_hidden_states": (6,)}
 
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
@@ -193,5 +206,5 @@ def test_a_unet_that_looks_at_texts_at_once_shares_nothing_and_is_right(tmp_path
     model = write_unet(tmp_path / "model.onnx")
     given = unet_inputs(2, tokens=4, width=4, side=8)
     right = stock(model, given)
-    session = OpenVinoBackend("fp32", None).load(model, one_picture(shapes_of(given)))
+    session = OpenVinoBackend("fp32", None).load(model, shared_pictures(shapes_of(given)))
     assert np.abs(session.run(once(given)) - right).max() < TOLERANCE * np.abs(right).max()

@@ -212,6 +212,15 @@ def test_a_model_that_is_gone_or_another_one(bundle, vault, tmp_path):
         assert exit_status(raised.value) == ExitStatus.NOT_FOUND
 
 
+def test_one_of_a_batch_says_that_it_is_made_again_alone(bundle, vault):
+    pictures = draw(bundle, request(bundle, count=3, batch_size=3))
+    original = open_original(vault, seal(vault, pictures[1]))
+    (again,) = draw(bundle, original.recipe.request)
+    assert compare(original.pixels, again.pixels).equal  # the fake does not round
+    (each,) = differences(original.record.metadata, again)
+    assert (each.what, each.then, each.now) == ("batch_size", 3, 1)
+
+
 def test_what_differs_is_named_with_then_and_now(bundle):
     (picture,) = draw(bundle, request(bundle))
     then = json.loads(json.dumps(picture_metadata(picture)))

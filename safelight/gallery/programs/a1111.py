@@ -139,8 +139,10 @@ def _fields(payload: Payload) -> dict[str, Any]:
         fields |= _given(payload, theirs, ours, kind)
     if fields.get("seed", 0) < 0:
         del fields["seed"]
-    count = _given(payload, "batch_size", "count", int).get("count", 1)
-    fields["count"] = count * _given(payload, "n_iter", "count", int).get("count", 1)
+    fields |= _given(payload, "batch_size", "batch_size", int)
+    fields["count"] = fields.get("batch_size", 1) * _given(payload, "n_iter", "count", int).get(
+        "count", 1
+    )
     name = payload.get("sampler_name") or payload.get("sampler_index")
     if name:
         fields["sampler"], schedule = known_sampler(str(name))

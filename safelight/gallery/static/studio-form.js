@@ -171,7 +171,7 @@ function shortened(name, value) {
 
 function openIfUsed() {
   const more = document.getElementById("more");
-  const usual = { hires_scale: "1", variation_strength: "0", guidance_start: "0", guidance_end: "1", clip_skip: "1" };
+  const usual = { hires_scale: "1", variation_strength: "0", guidance_start: "0", guidance_end: "1", clip_skip: "1", batch_size: "1" };
   more.open = Object.entries(usual).some(([name, value]) => ![value, ""].includes(field(name).value)) || Boolean(field("upscaler")?.value);
 }
 

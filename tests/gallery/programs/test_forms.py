@@ -97,6 +97,7 @@ def test_a_whole_request_of_the_web_interface():
         "guidance_scale": 7.0,
         "sampler": "euler_a",
         "count": 6,
+        "batch_size": 2,
         "variation_seed": 5,
         "variation_strength": 0.25,
         "clip_skip": 2,
