@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,24 @@ class Conditioning(NamedTuple):
     def at(self, moment: Moment) -> "Conditioning":  # noqa: ARG002 - the same at each
         """Give what is shown at a moment: itself."""
         return self
+
+
+class Shown(Protocol):
+    """Texts that a network is shown, which may change from step to step."""
+
+    @property
+    def embeds(self) -> Float32:
+        """Give those of the first step: f32[n, T, C]."""
+        ...
+
+    @property
+    def pooled(self) -> Float32 | None:
+        """Give those of the first step: f32[n, P]."""
+        ...
+
+    def at(self, moment: Moment) -> Conditioning:
+        """Give what is shown at a moment; the same arrays until a text changes."""
+        ...
 
 
 class ScheduledConditioning:

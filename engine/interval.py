@@ -10,12 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.conditioning import Conditioning, ScheduledConditioning
+from engine.conditioning import Conditioning, Shown
 from engine.denoiser import Predict
 from engine.moment import Moment
 from engine.request import GenerationRequest
 
-__all__ = ["GuidanceInterval", "OneText", "Shown", "each_text", "limits_guidance"]
+__all__ = ["GuidanceInterval", "OneText", "each_text", "limits_guidance"]
 
 Float32 = NDArray[np.float32]
 
@@ -28,7 +28,7 @@ def limits_guidance(request: GenerationRequest) -> bool:
 class OneText:
     """One of the texts that the network is shown, as views: it changes when they do."""
 
-    def __init__(self, text: Conditioning | ScheduledConditioning, place: int) -> None:
+    def __init__(self, text: Shown, place: int) -> None:
         self._text = text
         self._place = place
         self._all = Conditioning(text.embeds, text.pooled)
@@ -60,10 +60,7 @@ class OneText:
         return Conditioning(embeds[cut], None if pooled is None else pooled[cut])
 
 
-Shown = Conditioning | ScheduledConditioning | OneText
-
-
-def each_text(text: Conditioning | ScheduledConditioning) -> list[OneText]:
+def each_text(text: Shown) -> list[OneText]:
     """Give each of n texts alone, in their order."""
     return [OneText(text, place) for place in range(len(text.embeds))]
 

@@ -11,8 +11,7 @@ from engine.errors import BundleError
 from engine.moment import Moment
 
 if TYPE_CHECKING:
-    from engine.conditioning import Conditioning
-    from engine.interval import Shown
+    from engine.conditioning import Shown
 
 __all__ = ["Canvas", "Network", "Steer", "added_conditions"]
 
@@ -50,9 +49,9 @@ class Network:
         steer: Steer = lambda _inputs, _moment: {},
         beside: Float32 = _NONE,
     ) -> None:
-        """unet: loaded for n texts, p pictures and this size. added: its inputs beside latents,
-        timestep and embeddings, as `added_conditions` gives them. steer: gives further ones in each
-        step.
+        """unet: loaded for n texts, p pictures and this size. text: n * p of them, as
+        `engine.batches.Together` has them. added: the unet's inputs beside latents, timestep and
+        embeddings, as `added_conditions` gives them. steer: gives further ones in each step.
         beside: f32[p, k, h, w], channels behind the latents' own.
         """
         self._beside = beside
@@ -60,28 +59,25 @@ class Network:
         self._steer = steer
         self._unet = unet
         self._text = text
-        self._texts = len(text.embeds)
-        self._shown: Conditioning | None = None
-        self._inputs: dict[str, Array] = {name: self._each(rows) for name, rows in added.items()}
+        self._rows = len(text.embeds)
+        self._inputs: dict[str, Array] = dict(added)
         self._sample = np.empty((0, 0, 0, 0), dtype=np.float32)
 
     def __call__(self, x: Float32, moment: Moment) -> Float32:
         """Predict; raises BundleError where the unet gives another shape."""
-        shape = (self._texts * self._pictures, *x.shape[1:])
+        shape = (self._rows, *x.shape[1:])
         channels = shape[1]
         if self._sample.shape[2:] != shape[2:]:
             seen = (shape[0], channels + self._beside.shape[1], *shape[2:])
             self._sample = np.empty(seen, dtype=np.float32)
-        sample = self._sample.reshape(self._texts, self._pictures, *self._sample.shape[1:])
+        sample = self._sample.reshape(-1, self._pictures, *self._sample.shape[1:])
         np.copyto(sample[:, :, :channels], x)
         if self._beside.shape[1]:
             np.copyto(sample[:, :, channels:], self._beside)
         text = self._text.at(moment)
-        if text is not self._shown:
-            self._shown = text
-            self._inputs["encoder_hidden_states"] = self._each(text.embeds)
-            if text.pooled is not None:
-                self._inputs["text_embeds"] = self._each(text.pooled)
+        self._inputs["encoder_hidden_states"] = text.embeds
+        if text.pooled is not None:
+            self._inputs["text_embeds"] = text.pooled
         self._inputs["sample"] = self._sample
         self._inputs["timestep"] = np.array(moment.timestep, dtype=np.float32)
         self._inputs.update(self._steer(self._inputs, moment))
@@ -89,10 +85,6 @@ class Network:
         if output.shape != shape:
             raise BundleError(f"the unet gives {output.shape} for {shape}")
         return output
-
-    def _each(self, rows: Array) -> Array:
-        """Repeat each text's row for all of its pictures."""
-        return rows if self._pictures == 1 else np.repeat(rows, self._pictures, axis=0)
 
 
 def added_conditions(text: "Shown", width: int, height: int, time_ids: int) -> dict[str, Array]:

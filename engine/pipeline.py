@@ -5,18 +5,24 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.batches import why_alone
+from engine.batches import Together, are_alike, why_alone
 from engine.beside import NOTHING_BESIDE, Beside, check_beside, names_beside
 from engine.decoders import TINY, VAE, Decoder, find_decoder
 from engine.devices import Choice
 from engine.enlarging import Cancelled, enlarge
-from engine.errors import BundleError, NotFiniteError, OutOfMemoryError, unknown_name
+from engine.errors import (
+    BundleError,
+    EngineError,
+    NotFiniteError,
+    OutOfMemoryError,
+    unknown_name,
+)
 from engine.events import Event, Picture, Step
 from engine.guard import DENOISE_REPAIR, finite
 from engine.inputs import NO_INPUTS, Inputs
@@ -33,13 +39,14 @@ from engine.stages import Stages
 from engine.texts import Texts
 from engine.thinning import check_thinning
 from engine.tiling import decode_size, tile_count
-from engine.trajectory import Embedded, Job, draw_latents, guidance_between_halves
+from engine.trajectory import Job, draw_latents, guidance_between_halves
 from engine.upscale import Upscaler
 from engine.usage import Usage, gauge_for
 
 if TYPE_CHECKING:
     from engine.backends import Backend
     from engine.bundle import Bundle
+    from engine.conditioning import Shown
 
 __all__ = ["Pipeline"]
 
@@ -129,7 +136,50 @@ class Pipeline:
         by the bundle's tiny decoder. Raises RequestError at once; BundleError, DeviceError
         (OutOfMemoryError with a smaller size) and NotFiniteError while events are taken.
         """
-        return self._run(self._jobs(request, cancelled, inputs, previews), request.batch_size)
+        return self.generate_together([request], cancelled, inputs=inputs, previews=previews)
+
+    def generate_together(
+        self,
+        requests: Sequence[GenerationRequest],
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        inputs: Inputs = NO_INPUTS,
+        previews: str = LATENT_RGB,
+    ) -> Iterator[Event]:
+        """Draw requests that `together` counted as `generate` does one, in their order. Pictures,
+        and what `Step.picture` is, are counted through all of them.
+        """
+        firsts = accumulate((request.count for request in requests), initial=0)
+        jobs = [
+            self._jobs(request, cancelled, inputs, previews, first)
+            for request, first in zip(requests, firsts, strict=False)
+        ]
+        return self._run(chain.from_iterable(jobs), requests[0].batch_size)
+
+    def together(self, requests: Sequence[GenerationRequest], *, inputs: Inputs = NO_INPUTS) -> int:
+        """Count how many of the first requests are drawn at once, 1 or more: alike but for texts
+        and seeds, and no more pictures than the first one's `batch_size`. Who cannot be drawn at
+        all is left to be refused by itself.
+        """
+        first, *others = requests
+        pictures = first.count
+        if not others or pictures >= first.batch_size or why_alone(first):
+            return 1
+        many = 1
+        with suppress(EngineError):
+            texts = self._planned(first, inputs)
+            for request in others:
+                pictures += request.count
+                if pictures > first.batch_size or not are_alike(first, request):
+                    break
+                if not texts.go_with(self._planned(request, inputs)):
+                    break
+                many += 1
+        return many
+
+    def _planned(self, request: GenerationRequest, inputs: Inputs) -> Texts:
+        """Check a request, and give its texts."""
+        return next(self._jobs(request, lambda: False, inputs, LATENT_RGB)).texts
 
     def prepare(self, request: GenerationRequest) -> float:
         """Load all that a request takes into which no pictures go; gives the seconds it took, which
@@ -150,8 +200,11 @@ class Pipeline:
         cancelled: Callable[[], bool],
         inputs: Inputs,
         previews: str,
+        first: int = 0,
     ) -> Iterator[Job]:
-        """Check a request, and give a job for each of its pictures."""
+        """Check a request, and give a job for each of its pictures, which are counted from `first`
+        on.
+        """
         if previews not in PREVIEWS:
             raise unknown_name("preview", previews, PREVIEWS)
         check_thinning(request, self._bundle.manifest, self._backend.precision)
@@ -172,7 +225,7 @@ class Pipeline:
             Job(
                 request=request.of_picture(index),
                 inputs=inputs,
-                index=index,
+                index=first + index,
                 passes=passes,
                 texts=texts,
                 refiner_texts=refiner_texts,
@@ -221,7 +274,7 @@ class Pipeline:
         with usage.stage("load"):
             row_by_row = self._load_for(jobs[0], len(jobs))
         with usage.stage("text"):
-            texts = _embedded(jobs[0], self._stock)
+            texts = _embedded(jobs, self._stock)
         with usage.stage("denoise"):
             manifest, stock = self._bundle.manifest, self._stock
             latents = yield from draw_latents(jobs, manifest, stock, texts, stock)
@@ -259,7 +312,7 @@ class Pipeline:
         was cancelled; and what was repaired.
         """
         exact = self._exact("latents")
-        texts = _embedded(job, exact)
+        texts = _embedded([job], exact)
         again = yield from draw_latents([job], self._bundle.manifest, exact, texts, self._stock)
         if again is not None and not finite(again):
             raise _not_finite("latents")
@@ -413,11 +466,17 @@ class _Drawn:
     row_by_row: str
 
 
-def _embedded(job: Job, stages: Stages) -> list[Embedded]:
-    """Encode the texts for the bundle, and for its refiner where the request names one."""
-    texts = [stages.embed(job.texts)]
-    texts += (stages.refiner(job.request.refiner).embed(each) for each in job.refiner_texts)
-    return texts
+def _embedded(jobs: Sequence[Job], stages: Stages) -> "list[Shown]":
+    """Encode the texts of pictures that are drawn at once, for the bundle, and for its refiner
+    where the request names one.
+    """
+    job = jobs[0]
+    if len(jobs) > 1:
+        known = {id(each.texts): each.texts for each in jobs}  # pictures of one request share them
+        embedded = {key: stages.embed(texts) for key, texts in known.items()}
+        return [Together([embedded[id(each.texts)] for each in jobs])]
+    refined = [stages.refiner(job.request.refiner).embed(each) for each in job.refiner_texts]
+    return [stages.embed(job.texts), *refined]
 
 
 def _not_finite(what: str) -> NotFiniteError:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import TYPE_CHECKING
 
 from engine.errors import DeviceError
@@ -78,29 +79,39 @@ def _one_by_one(
     inputs: Inputs,
     goes_on: GoesOn,
 ) -> Generator[Outcome]:
-    first = 0
-    for index, request in enumerate(requests):
-        picture = 0
-        place = Place(number=first, request=index, picture=0)
-        end = first + request.count
+    numbers = count()
+    places = [
+        [
+            Place(number=next(numbers), request=index, picture=picture)
+            for picture in range(each.count)
+        ]
+        for index, each in enumerate(requests)
+    ]
+    start = 0
+    while start < len(requests):
+        ahead = requests[start : start + requests[start].batch_size]
+        end = start + pipeline.together(ahead, inputs=inputs)
+        mine = [place for each in places[start:end] for place in each]
+        made = 0
         try:
-            for event in pipeline.generate(request, cancelled, inputs=inputs):
-                if isinstance(event, Step):  # of several pictures at once, maybe
-                    number = first + event.picture
-                    at = Place(number=number, request=index, picture=event.picture)
-                    yield Outcome(place=at, event=event)
+            together = pipeline.generate_together(requests[start:end], cancelled, inputs=inputs)
+            for event in together:
+                if isinstance(event, Step):
+                    yield Outcome(place=mine[event.picture], event=event)
                 else:
-                    yield Outcome(place=place, event=event)
-                    picture += 1
-                    place = Place(number=first + picture, request=index, picture=picture)
+                    yield Outcome(place=mine[made], event=event)
+                    made += 1
         except Exception as error:  # noqa: BLE001  it is an outcome
-            yield Outcome(place=place, event=error, dropped=range(place.number + 1, end))
+            place = mine[made]
+            last = places[place.request][-1].number
+            yield Outcome(place=place, event=error, dropped=range(place.number + 1, last + 1))
             if not goes_on(error):
                 return
+            start = place.request + 1  # those that were drawn with it are drawn again
         else:
-            if picture < request.count:  # cancelled
+            if made < len(mine):  # cancelled
                 return
-        first = end
+            start = end
 
 
 @dataclass(frozen=True, kw_only=True)

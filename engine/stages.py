@@ -31,10 +31,10 @@ from engine.tiling import decode_tiled, encode_tiled
 if TYPE_CHECKING:
     from engine.backends import Backend, StepSession
     from engine.bundle import Bundle
+    from engine.conditioning import Shown
     from engine.decoders import Decoder
     from engine.denoiser import Predict
     from engine.inputs import Inputs
-    from engine.interval import Shown
     from engine.modes import Pass
     from engine.request import GenerationRequest
     from engine.texts import Texts
@@ -138,7 +138,7 @@ class Stages:
         )
 
     def conditions(
-        self, text: Conditioning | ScheduledConditioning, request: "GenerationRequest", this: "Pass"
+        self, text: "Shown", request: "GenerationRequest", this: "Pass"
     ) -> dict[str, Array]:
         """Give all that the unet takes beside latents and timestep, of texts that never change."""
         added = self._added(text, request, this.width, this.height)
@@ -151,7 +151,7 @@ class Stages:
 
     def network(
         self,
-        text: Conditioning | ScheduledConditioning,
+        text: "Shown",
         request: "GenerationRequest",
         canvas: Canvas,
         inputs: "Inputs",
@@ -180,7 +180,7 @@ class Stages:
 
     def _added(
         self,
-        text: Conditioning | ScheduledConditioning,
+        text: "Shown",
         request: "GenerationRequest",
         width: int,
         height: int,
@@ -188,7 +188,8 @@ class Stages:
         added = added_conditions(text, width, height, self._manifest.time_id_count)
         if self._manifest.guidance_dim:
             scale = request.guidance_scale
-            added["timestep_cond"] = guidance_embedding(scale, self._manifest.guidance_dim)
+            row = guidance_embedding(scale, self._manifest.guidance_dim)
+            added["timestep_cond"] = np.repeat(row, len(text.embeds), axis=0)
         return added
 
     def _bind(
@@ -200,8 +201,9 @@ class Stages:
         canvas: Canvas,
     ) -> "Predict":
         """Bind the unet, or what takes its place, to texts that it is shown at once."""
-        halves, tokens, _ = text.embeds.shape
-        shape = (halves, tokens, canvas.height, canvas.width)
+        rows, tokens, _ = text.embeds.shape
+        pictures = len(canvas.beside)
+        shape = (rows // pictures, tokens, canvas.height, canvas.width)
         if self._controls(request):
             unet = self.components.controlled_unet(*shape)
             return Network(unet, text, added, self._residuals(request, inputs, shape))
@@ -209,7 +211,7 @@ class Stages:
         if every == 1:
             thin = thins(request, self._manifest)
             load = self.components.thin_unet if thin else self.components.unet
-            unet = load(*shape, len(canvas.beside))
+            unet = load(*shape, pictures)
             return Network(unet, text, added, beside=canvas.beside)
         pair = FeatureSession(*self.components.unet_pair(*shape))
         return Reuse(Network(pair, text, added, beside=canvas.beside), pair, every)

@@ -48,6 +48,11 @@ class Texts(NamedTuple):
         """Count the texts that the network is shown at once."""
         return len(self.shown[0])
 
+    def go_with(self, other: "Texts") -> bool:
+        """Say whether a network can be shown both at once, each with a picture of its own."""
+        sizes = [(each.halves, each.tokens, each.weights) for each in (self, other)]
+        return sizes[0] == sizes[1]
+
     @property
     def tokens(self) -> int:
         """Count the ids of one text in all its chunks: n * L."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.batches import joined
 from engine.beginning import Beginning, begin
-from engine.conditioning import Conditioning, ScheduledConditioning
+from engine.conditioning import Shown
 from engine.courses import Course, Rows, Steps, noised
 from engine.decoders import Decoder
 from engine.denoiser import Denoiser
@@ -28,16 +28,16 @@ from engine.stepgraph import mixed, program_of
 from engine.texts import Texts
 from engine.tiling import is_tiled
 
-__all__ = ["Embedded", "Job", "draw_latents", "guidance_between_halves"]
+__all__ = ["Job", "draw_latents", "guidance_between_halves"]
 
 Float32 = NDArray[np.float32]
-Embedded = Conditioning | ScheduledConditioning
 _EMPTY = np.zeros((0, 0, 0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One picture to make: its own request, its place among `count`, and what they share.
+    """One picture to make: its own request, its place among those that are asked for with it, and
+    what they share.
 
     refiner_texts: the same texts for its refiner, none without. preview_decoder: None makes
     previews by the bundle's linear map. clock: seconds. look: called between evaluations, outside
@@ -76,10 +76,10 @@ def draw_latents(
     jobs: Sequence[Job],
     manifest: Manifest,
     stages: Stages,
-    texts: Sequence[Embedded],
+    texts: Sequence[Shown],
     stock: Stages,
 ) -> Generator[Step, None, Float32 | None]:
-    """Run the passes of pictures that one request draws at once, a Step for each of them after each
+    """Run the passes of pictures that are drawn at once, a Step for each of them after each
     evaluation; gives the latents f32[p, 4, h, w] to decode, or None when it was cancelled.
 
     stages: of the precision that computes. texts: for the bundle, and for its refiner where the
@@ -121,7 +121,7 @@ def draw_latents(
 
 
 def _course(
-    job: Job, this: Pass, begun: Beginning, stages: Stages, texts: Sequence[Embedded]
+    job: Job, this: Pass, begun: Beginning, stages: Stages, texts: Sequence[Shown]
 ) -> Course:
     """Begin a pass, in whole steps on the device where its back end has a graph for them."""
     request, manifest = job.request, stages.bundle.manifest
@@ -141,7 +141,7 @@ def _course(
 
 
 def _denoiser(
-    job: Job, this: Pass, begun: Beginning, stages: Stages, texts: Sequence[Embedded]
+    job: Job, this: Pass, begun: Beginning, stages: Stages, texts: Sequence[Shown]
 ) -> Denoise:
     """Bind the networks that take part to their texts: the bundle's, and then its refiner's."""
     canvas = Canvas(this.width, this.height, begun.beside)
@@ -156,7 +156,7 @@ def _denoiser(
 
 
 def _bound(
-    job: Job, canvas: Canvas, stages: Stages, text: Embedded, weights: Sequence[float]
+    job: Job, canvas: Canvas, stages: Stages, text: Shown, weights: Sequence[float]
 ) -> Denoiser:
     request, manifest = job.request, stages.bundle.manifest
     return Denoiser(

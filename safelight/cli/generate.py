@@ -142,7 +142,7 @@ def generate(
     batch_size: Annotated[
         int | None,
         typer.Option(
-            "--batch-size", help="Draw so many of -n at once: quicker, small pictures most of all."
+            "--batch-size", help="Draw so many at once: quicker, small pictures most of all."
         ),
     ] = None,
     device: Annotated[

@@ -39,7 +39,8 @@ def test_what_a_kill_left_undone_is_done_and_nothing_else(home, words):
         home.kill(process)
     found, _ = kinds(home)
     assert found.total() > 0
-    home.run(*words, "--batch-size", "2")  # how many are drawn at once makes no other line of it
+    # Lines are drawn together, and how many at once makes no other line of any.
+    home.run(*words, "--batch-size", "8")
     found, shown = kinds(home)
     assert found == {"red apple": 2 * EACH, "snail": EACH, "blue bird": EACH}
     for mark in {each["line"]["mark"] for each in shown}:

@@ -10,12 +10,14 @@ import safelight
 from engine import (
     Bundle,
     FakeBackend,
+    NotFiniteError,
     OutOfMemoryError,
     Picture,
     Pipeline,
     RequestError,
     Step,
     choose,
+    conditioning,
 )
 from engine.control import Control
 from engine.guard import DENOISE_REPAIR
@@ -147,6 +149,110 @@ def test_steered_pictures_are_drawn_alone(bundle):
 def test_a_size_that_is_none_is_refused(bundle, size):
     with pytest.raises(RequestError, match="batch_size"):
         request(bundle, batch_size=size)
+
+
+# -- several requests --------------------------------------------------------------------------
+
+
+def outcomes_of(bundle, backend, requests, **more):
+    return list(draw_all(Pipeline(bundle, backend), requests, **more))
+
+
+def pictures_of(outcomes):
+    return [each.event for each in outcomes if isinstance(each.event, Picture)]
+
+
+def test_requests_that_differ_in_words_and_seeds_are_drawn_together(bundle):
+    asked = [
+        request(bundle, prompt="red apple", seed=7, batch_size=4),
+        request(bundle, prompt="a [snail:rocket:0.5]", seed=1, count=2, batch_size=4),
+        request(bundle, prompt="blue bird", negative_prompt="leaf", seed=9, batch_size=4),
+        request(bundle, prompt="octopus", seed=3, batch_size=4),
+    ]
+    counting = CountingBackend(FakeBackend())
+    together = outcomes_of(bundle, counting, asked)
+    assert unet_rows(counting) == [8, 2]
+    assert counting.runs["unet"] == 3 + 3
+    alone = outcomes_of(bundle, FakeBackend(), [replace(each, batch_size=1) for each in asked])
+    for one, other in zip(pictures_of(alone), pictures_of(together), strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+        assert replace(other.request, batch_size=1) == one.request
+    places = [each.place for each in together if isinstance(each.event, Picture)]
+    assert [(each.number, each.request, each.picture) for each in places] == [
+        (0, 0, 0),
+        (1, 1, 0),
+        (2, 1, 1),
+        (3, 2, 0),
+        (4, 3, 0),
+    ]
+    steps = [each.place.number for each in together if isinstance(each.event, Step)]
+    assert steps == [0, 1, 2, 3] * 3 + [4] * 3
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"steps": 4},
+        {"width": 128},
+        {"guidance_scale": 2.0},
+        {"prompt": "word " * 100},  # more chunks
+        {"prompt": "a red apple AND a blue car"},  # more texts
+        {"batch_size": 1},
+    ],
+    ids=lambda other: next(iter(other)) + str(next(iter(other.values())))[:12],
+)
+def test_requests_that_differ_in_more_are_drawn_apart(bundle, other):
+    fixed = {"guidance_scale": 3.0, "batch_size": 2}
+    asked = [request(bundle, **fixed), request(bundle, **(fixed | other))]
+    pictures = pictures_of(outcomes_of(bundle, FakeBackend(), asked))
+    assert [each.request.batch_size for each in pictures] == [1, 1]
+    alike = pictures_of(outcomes_of(bundle, FakeBackend(), [asked[0], asked[0]]))
+    assert [each.request.batch_size for each in alike] == [2, 2]
+
+
+def test_one_that_is_refused_costs_the_others_nothing(bundle, monkeypatch):
+    """It is found while they are gathered."""
+    monkeypatch.setattr(conditioning, "MAX_BYTES", 2 * 77 * 128 * 4)  # two texts of a chunk
+    words = ("apple", "snail " * 100, "bird")
+    asked = [request(bundle, prompt=prompt, batch_size=3) for prompt in words]
+    outcomes = outcomes_of(bundle, FakeBackend(), asked, goes_on=lambda _: True)
+    ends = [each for each in outcomes if not isinstance(each.event, Step)]
+    assert [type(each.event) for each in ends] == [Picture, RequestError, Picture]
+    assert [each.place.request for each in ends] == [0, 1, 2]
+
+
+class Spoiling(CountingBackend):
+    """Gives NaN for the second picture that is decoded."""
+
+    def load(self, model, shapes, *, identity=""):
+        session = super().load(model, shapes, identity=identity)
+        return SpoilingSession(session, self.runs) if "latent_sample" in shapes else session
+
+
+class SpoilingSession:
+    def __init__(self, session, runs):
+        self.session, self.runs = session, runs
+
+    def run(self, inputs):
+        decoded = self.session.run(inputs)
+        return decoded * np.nan if self.runs["vae_decoder"] == 2 else decoded
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_one_that_overflows_for_good_is_the_only_one_that_fails(bundle, goes_on):
+    asked = [request(bundle, prompt=words, batch_size=3) for words in ("apple", "snail", "bird")]
+    outcomes = outcomes_of(bundle, Spoiling(FakeBackend()), asked, goes_on=lambda _: goes_on)
+    ends = [each for each in outcomes if not isinstance(each.event, Step)]
+    wanted = [Picture, NotFiniteError, Picture] if goes_on else [Picture, NotFiniteError]
+    assert [type(each.event) for each in ends] == wanted
+    assert [each.place.request for each in ends] == list(range(len(wanted)))
+
+
+def test_cancelling_ends_all_of_them(bundle):
+    asked = [request(bundle, seed=seed, batch_size=2) for seed in range(4)]
+    answers = iter([False] * 8 + [True] * 100)
+    outcomes = outcomes_of(bundle, FakeBackend(), asked, cancelled=lambda: next(answers))
+    assert [each.request.seed for each in pictures_of(outcomes)] == [0, 1]
 
 
 # -- what is told meanwhile --------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from engine.batches import Together
 from engine.conditioning import Conditioning, ScheduledConditioning
 from engine.errors import BundleError
 from engine.moment import Moment
@@ -18,6 +19,10 @@ class Unet:
     def run(self, inputs):
         self.seen = {name: np.array(value) for name, value in inputs.items()}
         return self.seen["sample"][:, : self.channels]
+
+
+def ones(*shape):
+    return np.ones(shape, dtype=np.float32)
 
 
 def text(halves, pooled=None):
@@ -73,19 +78,29 @@ def test_a_text_that_changes_is_shown_by_the_step_of_the_moment_with_its_pooled_
         assert unet.seen["time_ids"].shape == (2, 6)
 
 
-def test_each_text_sees_every_picture_and_is_told_with_it():
-    """Rows are the first text's pictures and then the second's, in all that the unet is given."""
+def test_each_text_sees_every_picture_and_is_told_with_its_own():
+    """Rows are the pictures' first texts and then their second, in all that the unet is given."""
     draw = np.random.default_rng(0)
     x = draw.standard_normal((3, 4, 2, 2), dtype=np.float32)
     beside = draw.standard_normal((3, 5, 2, 2), dtype=np.float32)
-    pooled = np.array([[1.0], [2.0]], dtype=np.float32)
-    words = np.arange(2, dtype=np.float32).reshape(2, 1, 1).repeat(3, 1)
-    shown = Conditioning(words, pooled)
+    texts = []
+    for picture in range(3):
+        rows = np.array([picture, 10.0 + picture], dtype=np.float32)
+        texts.append(Conditioning(rows.reshape(2, 1, 1).repeat(3, 1), -rows[:, None]))
+    # The last one changes.
+    first, second = (((each * ones(3, 1)), -each * ones(1)) for each in (2.0, 12.0))
+    other = ((7.0 * ones(3, 1)), -7.0 * ones(1))
+    texts[2] = ScheduledConditioning([first, second, other], [(0, 1), (0, 2)])
+    shown = Together(texts)
     unet = Unet()
-    network = Network(unet, shown, added_conditions(shown, 64, 64, 5), beside=beside)
-    answer = network(x, Moment(0, 0, 1, 1.0, 1.0))
-    assert np.array_equal(answer, np.concatenate([x, x]))
-    assert np.array_equal(unet.seen["sample"][:, 4:], np.concatenate([beside, beside]))
-    assert unet.seen["encoder_hidden_states"][:, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
-    assert unet.seen["text_embeds"][:, 0].tolist() == [1, 1, 1, 2, 2, 2]
-    assert unet.seen["time_ids"][:, 4].tolist() == [2.5, 2.5, 2.5, 6.0, 6.0, 6.0]
+    added = added_conditions(shown, 64, 64, 6)
+    network = Network(unet, shown, added, beside=beside)
+    for step, last in ((0, 12.0), (1, 7.0)):
+        answer = network(x, Moment(step, step, 2, 1.0, 1.0))
+        assert np.array_equal(answer, np.concatenate([x, x]))
+        assert np.array_equal(unet.seen["sample"][:, 4:], np.concatenate([beside, beside]))
+        wanted = [0, 1, 2, 10, 11, last]
+        assert unet.seen["encoder_hidden_states"][:, 0, 0].tolist() == wanted
+        assert (-unet.seen["text_embeds"][:, 0]).tolist() == wanted
+        assert unet.seen["time_ids"].shape == (6, 6)
+    assert shown.at(Moment(1, 1, 2, 1.0, 1.0)) is shown.at(Moment(1, 1, 2, 1.0, 1.0))
