@@ -1,8 +1,10 @@
 """What `generate` does once it knows what is asked: open, draw, seal, report."""
 
+import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +55,7 @@ class Sink:
         if isinstance(event, Made) and self._to is not None:
             target = self._to
             if target.is_dir():
-                target /= f"safelight-{event.line['seed']}.png"
+                target = _free_name(target, event.line["seed"])
             write_new(target, event.png)
             where = str(target)
         if self._json:
@@ -64,6 +66,12 @@ class Sink:
                 where += "; the model's safety checker flagged it, so it is black"
                 self.flagged += 1
             note(f"{name}  seed {event.line['seed']}  {where}")
+
+
+def _free_name(folder: Path, seed: int) -> Path:
+    """Give a name that no file of the folder has: several prompts may have one seed."""
+    names = (f"safelight-{seed}{each}.png" for each in chain([""], (f"-{n}" for n in count(2))))
+    return next(path for path in map(folder.joinpath, names) if not os.path.lexists(path))
 
 
 def make(

@@ -141,6 +141,15 @@ def test_a_line_that_fails_is_kept_as_an_attempt_and_the_rest_is_made(home, tmp_
     assert "anchor" not in done.stderr
 
 
+def test_incognito_pictures_of_one_seed_all_have_a_name(home, tmp_path):
+    (tmp_path / "lines.txt").write_text("fox\nsnail\nfox\n")
+    words = ("--prompts", str(tmp_path / "lines.txt"), "--incognito", "--to", str(tmp_path))
+    for _ in range(2):
+        home.run("generate", *words, "--seed", "5", *QUICK)
+    names = {path.name for path in tmp_path.glob("*.png")}
+    assert names == {"safelight-5.png", *(f"safelight-5-{number}.png" for number in range(2, 7))}
+
+
 def test_incognito_keeps_no_record(home, tmp_path):
     before = home.lines("status")[0]["records"]
     target = tmp_path / "only.png"
