@@ -179,18 +179,20 @@ class Components:
             self._loaded.pop(name, None)
 
     def _get(self, component: str, shapes: "Shapes", pictures: int = 1) -> "Session":
+        backend = self._backend
+        shares = isinstance(backend, SharingBackend) and backend.shares_prefix
+        # Two texts of one picture are as many rows as one text of two: here they differ.
+        asked = shared_pictures(shapes, pictures) if shares else shapes
         found = self._loaded.get(component)
-        if found is not None and found[0] == shapes:
+        if found is not None and found[0] == asked:
             return found[1]
         self._check(component, shapes)
         self._loaded.pop(component, None)  # give its memory back before the next one is loaded
-        backend, model = self._backend, self._bundle.model(component)
-        shares = isinstance(backend, SharingBackend) and backend.shares_prefix
-        asked = shared_pictures(shapes, pictures) if shares else shapes
+        model = self._bundle.model(component)
         session = backend.load(model, asked, identity=f"{self._bundle.hash}/{component}")
         if asked != shapes:
             session = SharedPictures(session, pictures)
-        self._loaded[component] = (shapes, session)
+        self._loaded[component] = (asked, session)
         return session
 
     def _check(self, component: str, shapes: "Shapes") -> None:

@@ -103,6 +103,23 @@ def test_a_real_network_draws_the_same_up_to_rounding(bundle, device, tmp_path):
     assert np.abs(together[0].pixels.astype(int) - together[1].pixels.astype(int)).max() > 60
 
 
+@pytest.mark.parametrize("prompt", ["red apple", "a red apple AND a cat AND a car"])
+def test_as_many_rows_of_other_pictures_and_texts_are_another_network(bundle, prompt, tmp_path):
+    """One picture with two or four texts, and then two pictures: rows alone do not tell."""
+    guided = request(bundle, prompt=prompt, width=128, height=128)
+    few = {"guidance_scale": 1.0} if prompt == "red apple" else {}
+    asked = replace(guided, prompt="blue bird", count=2, batch_size=2, **few)
+    pipeline = Pipeline(bundle, choose("openvino", "fp32", tmp_path))
+    drawn = [
+        [event.pixels for event in pipeline.generate(each) if isinstance(event, Picture)]
+        for each in (guided, asked, guided)
+    ]
+    alone, _ = draw(bundle, choose("onnxruntime", "fp32", None), replace(asked, batch_size=1))
+    for one, pixels in zip(alone, drawn[1], strict=True):
+        assert np.abs(one.pixels.astype(int) - pixels.astype(int)).max() <= 1
+    assert np.array_equal(drawn[0][0], drawn[2][0])
+
+
 # -- one network for all -----------------------------------------------------------------------
 
 
