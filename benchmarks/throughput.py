@@ -2,11 +2,11 @@
 
 usage: python -m benchmarks.throughput [FOLDER] [--sd15 WORK]
 
-FOLDER decides which disk is measured. 64 pictures of `pocket`, or four of Stable Diffusion 1.5's
-architecture with random weights at 512x512, whose bundle `benchmarks.sd15` makes in WORK. Both run
-in one process, chunk by chunk in turn, with the same requests: the pipeline alone, whose time in
-the network is the denoiser's; and studio and vault, from request to durable record. Either way one
-picture at a time, and then a chunk at once (`batch_size`).
+FOLDER decides which disk is measured. 128 pictures of `pocket`, or four of Stable Diffusion 1.5's
+architecture with random weights at 512x512, whose bundle `benchmarks.sd15` makes in WORK. All run
+in one process, chunk by chunk in an order that changes, with the same requests: the pipeline alone,
+whose time in the network is the denoiser's; and studio and vault, from request to durable record.
+Either way one picture at a time, and a chunk at once (`batch_size`).
 """
 
 import argparse
@@ -14,15 +14,15 @@ import sys
 import tempfile  # noqa: TID251 - the vault's folder: sealed
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import save
+from benchmarks.measure import interleave, save
 from engine import Bundle, GenerationRequest, Picture, Pipeline, choose
 from safelight.studio import Sealed, Studio
-from vault import MemoryKeyStore, create
+from vault import MemoryKeyStore, Vault, create
 
 __all__ = ["main", "report"]
 
@@ -54,12 +54,13 @@ def report(folder: Path, work: Work) -> dict[str, Any]:
     choice = choose("cpu", "auto", folder / "cache")
     vault = create(folder / "vault", keystore=MemoryKeyStore(), confirm=lambda _: None)
     # Each has networks of its own: those of another number of pictures would be loaded anew.
-    pipelines = {each: Pipeline(bundle, choice) for each in (1, size)}
-    found = {each: Found() for each in pipelines}
-    for request in work.chunks():
-        for at_once, pipeline in pipelines.items():
-            asked = replace(request, batch_size=at_once)
-            _measure(asked, pipeline, Studio(pipeline, vault), found[at_once])
+    found = {each: Found(Pipeline(bundle, choice), vault, work, each) for each in (1, size)}
+    calls = {
+        f"{each} {how}": call
+        for each, one in found.items()
+        for how, call in (("alone", one.draw), ("sealed", one.draw_and_seal))
+    }
+    interleave(calls, rounds=work.count, warmup=1)
     alone = median(found[1].sealed[1:])
     return {
         "back end": choice.reason,
@@ -73,17 +74,39 @@ def report(folder: Path, work: Work) -> dict[str, Any]:
     }
 
 
-@dataclass
 class Found:
-    """Seconds a picture, chunk by chunk; the first chunk warms up."""
+    """Seconds a picture, chunk by chunk, of drawing `at_once`; the first chunk warms up."""
 
-    denoise: list[float] = field(default_factory=list)
-    picture: list[float] = field(default_factory=list)
-    sealed: list[float] = field(default_factory=list)
+    def __init__(self, pipeline: Pipeline, vault: Vault, work: Work, at_once: int) -> None:
+        self._pipeline, self._studio = pipeline, Studio(pipeline, vault)
+        asked = [replace(each, batch_size=at_once) for each in work.chunks()]
+        self._alone, self._together = iter(asked), iter(asked)
+        self.denoise: list[float] = []
+        self.picture: list[float] = []
+        self.sealed: list[float] = []
+
+    def draw(self) -> None:
+        """Draw the next chunk, and keep nothing."""
+        request = next(self._alone)
+        start = time.perf_counter()
+        events = list(self._pipeline.generate(request))
+        self.picture.append((time.perf_counter() - start) / request.count)
+        seconds = [event.seconds.denoise for event in events if isinstance(event, Picture)]
+        self.denoise.append(sum(seconds) / request.count)
+
+    def draw_and_seal(self) -> None:
+        """Draw the next chunk into the vault."""
+        request = next(self._together)
+        start = time.perf_counter()
+        events = list(self._studio.run([request], lambda: False))
+        self.sealed.append((time.perf_counter() - start) / request.count)
+        if sum(isinstance(event, Sealed) for event in events) != request.count:
+            raise RuntimeError("not every picture was sealed")
 
     def report(self) -> dict[str, Any]:
         """Give the medians, and the shares of the denoiser's rate."""
-        rows = {name: times[1:] for name, times in asdict(self).items()}
+        named = {"denoise": self.denoise, "picture": self.picture, "sealed": self.sealed}
+        rows = {name: times[1:] for name, times in named.items()}
         shares = [d / s for d, s in zip(rows["denoise"], rows["sealed"], strict=True)]
         without = [p / s for p, s in zip(rows["picture"], rows["sealed"], strict=True)]
         return {
@@ -93,26 +116,12 @@ class Found:
         }
 
 
-def _measure(request: GenerationRequest, pipeline: Pipeline, studio: Studio, found: Found) -> None:
-    """Draw a chunk without and with sealing."""
-    size = request.count
-    start = time.perf_counter()
-    pictures = [event for event in pipeline.generate(request) if isinstance(event, Picture)]
-    found.picture.append((time.perf_counter() - start) / size)
-    found.denoise.append(sum(picture.seconds.denoise for picture in pictures) / size)
-    start = time.perf_counter()
-    events = list(studio.run([request], lambda: False))
-    found.sealed.append((time.perf_counter() - start) / size)
-    if sum(isinstance(event, Sealed) for event in events) != size:
-        raise RuntimeError("not every picture was sealed")
-
-
 def work_of(sd15: Path | None) -> Work:
     """Give what is drawn: of pocket, or of SD 1.5's architecture, kept in the folder `sd15`."""
     if sd15 is None:
         bundle = Bundle.open(BUNDLE, hash_cache=None)
-        scenario = "64 pictures of pocket, denoiser alone and sealed"
-        return Work(name="throughput", scenario=scenario, bundle=bundle, size=8, count=8)
+        scenario = "128 pictures of pocket, denoiser alone and sealed"
+        return Work(name="throughput", scenario=scenario, bundle=bundle, size=8, count=16)
     from benchmarks.sd15 import prepared
 
     scenario = "4 pictures of SD 1.5's architecture, 512x512, denoiser alone and sealed"

@@ -299,11 +299,14 @@ class Pipeline:
             except Cancelled:
                 return False
             picture = self._describe(job, pixels, own, (*repairs, *redone, *repaired))
+            alone = why_alone(job.request) if job.request.batch_size > 1 else ""
             yield replace(
                 picture,
                 request=replace(picture.request, batch_size=len(jobs)),
                 flagged=flagged,
-                reason=picture.reason + self._stock.how(drawn.row_by_row),
+                reason=picture.reason
+                + self._stock.how(drawn.row_by_row)
+                + (f"; one picture at a time: {alone}" if alone else ""),
             )
         return True
 

@@ -63,8 +63,8 @@ def seal_draft(
         sealed = encrypt_blob(key, about, framed)
         put(name, sealed)
         unchecked.append((key, about, framed, sealed))
-        about = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
-        seals.append(BlobSeal(about, name, bytes(sealed[:PREFIX_BYTES]), slot.revision))
+        known = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
+        seals.append(BlobSeal(known, name, bytes(sealed[:PREFIX_BYTES]), slot.revision))
     for each in unchecked:
         check_blob(*each)
     text = Metadata(created, None, tuple(seals), dict(draft.metadata)).encode()

@@ -148,6 +148,9 @@ def test_what_cannot_be_drawn_at_once_is_drawn_alone(bundle, given):
     alone, _ = draw(bundle, FakeBackend(), asked)
     together, _ = draw(bundle, FakeBackend(), replace(asked, batch_size=2))
     assert [each.request.batch_size for each in together] == [1, 1]
+    assert (
+        together[0].reason == f"{alone[0].reason}; one picture at a time: guidance ends within it"
+    )
     for one, other in zip(alone, together, strict=True):
         assert np.array_equal(one.pixels, other.pixels)
 
