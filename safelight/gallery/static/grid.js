@@ -217,8 +217,10 @@ function go(index, event = null) {
   const high = scroller.clientHeight - layout.pitch - 8;
   if (y - scroller.scrollTop < 48) scroller.scrollTop = isFirstRow ? 0 : y - 48;
   else if (y - scroller.scrollTop > high) scroller.scrollTop = y - high;
-  if (event?.shiftKey) selectTo(active);
-  else anchor = active;
+  if (event?.shiftKey) {
+    const [from, to] = [Math.min(anchor, active), Math.max(anchor, active) + 1];
+    inTurn(() => selectRange(from, to));
+  } else anchor = active;
   cells.focus({ preventScroll: true });
   draw();
 }
@@ -247,6 +249,13 @@ async function open(id) {
 
 // ---- choosing ----
 
+let turn = Promise.resolve();
+
+/** Do what is asked of the selection in the order of asking, whichever answer comes first. */
+function inTurn(run) {
+  turn = turn.then(run).catch((error) => notice(error.message));
+}
+
 function toggle(index, row = rows.get(index)) {
   if (!row) return;
   isAll = false;
@@ -256,9 +265,10 @@ function toggle(index, row = rows.get(index)) {
   mark();
 }
 
-async function selectTo(index) {
-  const [from, to] = [Math.min(anchor, index), Math.max(anchor, index) + 1];
+async function selectRange(from, to) {
+  const { query } = rows;
   const range = await rows.range(from, Math.min(to, from + MOST));
+  if (query !== rows.query) return; // another search was made meanwhile
   selected.clear();
   isAll = false;
   for (const row of range) selected.set(row.id, row);
@@ -353,7 +363,7 @@ cells.addEventListener("pointerdown", (event) => {
   if (index === null || event.pointerType !== "touch") return;
   pressing = setTimeout(() => {
     wasLong = true;
-    toggle(index);
+    inTurn(() => toggle(index));
   }, LONG_PRESS);
 });
 for (const kind of ["pointerup", "pointercancel", "pointermove"]) {
@@ -368,7 +378,7 @@ cells.addEventListener("click", (event) => {
   if (event.shiftKey) go(index, event);
   else if (isPicking || event.target.classList.contains("pick")) {
     active = index;
-    toggle(index);
+    inTurn(() => toggle(index));
     draw();
   } else {
     go(index);
@@ -400,7 +410,9 @@ search.addEventListener("keydown", (event) => {
 });
 
 const buttons = { favour, tag, album, compare: () => isAll || compare(ids()), share, trash, clear };
-for (const [name, run] of Object.entries(buttons)) element(`do-${name}`).addEventListener("click", run);
+for (const [name, run] of Object.entries(buttons)) {
+  element(`do-${name}`).addEventListener("click", () => inTurn(() => void run()));
+}
 element("blur").addEventListener("click", blur);
 element("larger").addEventListener("click", () => resize(1));
 element("smaller").addEventListener("click", () => resize(-1));
@@ -416,18 +428,24 @@ bind(["PageDown", "PageUp"], "A screen on, a screen back", (event) => {
 });
 bind(["Home", "End"], "First, last picture", (event) => go(event.key === "Home" ? 0 : found.count - 1, event));
 bind(["Enter"], "Open", async () => open((await activeRow())?.id));
-bind(["x", " "], "Select, or no longer", async () => {
-  toggle(active, rows.get(active) ?? (await activeRow()));
+bind(["x", " "], "Select, or no longer", () => {
+  const [index, row] = [active, rows.get(active)];
+  inTurn(async () => {
+    if (row) return toggle(index, row);
+    const late = await activeRow();
+    toggle(active, late);
+  });
 });
-bind(["Escape"], "Select nothing", clear);
-bind(["f"], "Favourite, or no longer", favour);
-bind(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
-bind(["A"], "Select everything that is found", selectAll);
-bind(["t"], "Tag", tag);
-bind(["l"], "Put into an album", album);
-bind(["c"], "Compare two to four", () => isAll || compare(ids()));
-bind(["e"], "Share: what leaves, and how", share);
-bind(["Delete"], "Move to the trash", trash);
+const choose = (keys, text, run) => bind(keys, text, (event) => inTurn(() => void run(event)));
+choose(["Escape"], "Select nothing", clear);
+choose(["f"], "Favourite, or no longer", favour);
+choose(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
+choose(["A"], "Select everything that is found", selectAll);
+choose(["t"], "Tag", tag);
+choose(["l"], "Put into an album", album);
+choose(["c"], "Compare two to four", () => isAll || compare(ids()));
+choose(["e"], "Share: what leaves, and how", share);
+choose(["Delete"], "Move to the trash", trash);
 bind(["b"], "Blur until pointed at", blur);
 bind(["+", "-"], "Larger, smaller", (event) => resize(event.key === "+" ? 1 : -1));
 

@@ -36,8 +36,10 @@ export class Rows {
     this.#next();
   }
 
-  /** Fetch the places [from, to) and give their rows. */
+  /** Give the rows of the places [from, to); those that are not all here are fetched. */
   async range(from, to) {
+    const here = Array.from({ length: to - from }, (_, index) => this.get(from + index));
+    if (here.every(Boolean)) return here;
     const rows = [];
     for (let start = from; start < to; start += 500) {
       const count = Math.min(500, to - start);
