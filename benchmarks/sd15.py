@@ -81,20 +81,20 @@ def stock(bundle: Bundle, component: str, hint: str) -> Any:
     options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(model, "CPU", options).create_infer_request()
     for tensor in request.input_tensors:
-        fixed = _draw(tensor.data.shape)
+        fixed = draw(tensor.data.shape)
         tensor.data[...] = fixed if tensor.data.ndim else 500
     return request
 
 
 def ours(bundle: Bundle, component: str, cache: Path) -> tuple[Session, dict[str, NDArray[Any]]]:
     """Give the engine's session of a component, and the inputs that `stock` has."""
-    inputs: dict[str, NDArray[Any]] = {"latent_sample": _draw(LATENTS)}
+    inputs: dict[str, NDArray[Any]] = {"latent_sample": draw(LATENTS)}
     if component == "unet":
         sample, _, embeds = SHAPES
         inputs = {
-            "sample": _draw(sample),
+            "sample": draw(sample),
             "timestep": np.array(500),
-            "encoder_hidden_states": _draw(embeds),
+            "encoder_hidden_states": draw(embeds),
         }
     shapes = {name: each.shape for name, each in inputs.items()}
     backend = choose("openvino", "auto", cache).backend
@@ -102,7 +102,7 @@ def ours(bundle: Bundle, component: str, cache: Path) -> tuple[Session, dict[str
     return backend.load(bundle.model(component), shapes, identity=identity), inputs
 
 
-def _draw(shape: Any) -> NDArray[Any]:
+def draw(shape: Any) -> NDArray[Any]:
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.backends.bf16 import as_bf16, as_f32
-from engine.backends.ownoperations import keep
+from engine.backends.convolutions import CONVOLUTION
+from engine.backends.ownoperations import channels_last, keep
 from engine.backends.rewrites import group_norm
 from engine.kernels.library import Kernels, Norm
 
@@ -33,11 +34,14 @@ class _Found:
     sizes: Norm
 
 
-def norm_operation(ov: Any, kernels: Kernels) -> type:
-    """Give the operation's class for `ov`, the openvino module; `Core.add_extension` takes it."""
+def norm_operation(ov: Any, kernels: Kernels, *, bf16: bool = True) -> type:
+    """Give the operation's class for `ov`, the openvino module; `Core.add_extension` takes it.
+
+    bf16: else it takes and gives f32.
+    """
 
     class SafelightNorm(ov.Op):
-        """Take x bf16 with memory as [batches, pixels, channels], gain and bias f32[channels]."""
+        """Take x with memory as [batches, pixels, channels], gain and bias f32[channels]."""
 
         def __init__(self, inputs: Any = None, fields: Any = None) -> None:
             super().__init__(self)  # pyright: ignore[reportUnknownMemberType]
@@ -52,7 +56,10 @@ def norm_operation(ov: Any, kernels: Kernels) -> type:
 
         def validate_and_infer_types(self) -> None:
             shape = list(self.get_input_partial_shape(0).to_shape())
-            self.set_output_type(0, ov.Type.bf16, ov.PartialShape([1] * (7 - len(shape)) + shape))
+            if bf16:
+                shape = [1] * (7 - len(shape)) + shape
+            kind = ov.Type.bf16 if bf16 else ov.Type.f32
+            self.set_output_type(0, kind, ov.PartialShape(shape))
 
         def clone_with_new_inputs(self, inputs: Any) -> Any:
             return SafelightNorm(inputs, self.fields)
@@ -67,26 +74,36 @@ def norm_operation(ov: Any, kernels: Kernels) -> type:
         def evaluate(self, outputs: Any, inputs: Any) -> bool:
             x, gain, bias = (each.data.ctypes.data for each in inputs)
             addresses = (x, outputs[0].data.ctypes.data, gain, bias)
-            kernels.normalise(Norm(**self.fields), addresses)
+            kernels.normalise(Norm(**self.fields), addresses, bf16=bf16)
             return True
 
     return SafelightNorm
 
 
-def normalise_by_kernel(ov: Any, graph: Any, made: type) -> int:
-    """Replace what is worth it; gives how many. made: what `norm_operation` gave."""
+def normalise_by_kernel(ov: Any, graph: Any, made: type, *, bf16: bool = True) -> int:
+    """Replace what is worth it; gives how many. made: what `norm_operation` gave, for the same
+    `bf16`. In f32 that is between convolutions of our own: pictures need not be turned there.
+    """
     op, many = ov.opset13, 0
+    if not bf16 and all(node.get_type_name() != CONVOLUTION for node in graph.get_ordered_ops()):
+        return 0
     for found in list(_norms(graph)):
+        if not bf16 and found.sizes.channels % 8:
+            continue
         batches, channels, height, width = found.x.get_shape()
         order = op.constant(np.array([0, 2, 3, 1]))
-        if found.x.get_node().get_type_name() == "Add":
+        if not bf16:
+            inputs = [channels_last(op, found.x)]
+        elif found.x.get_node().get_type_name() == "Add":
             # Added within a convolution: a transposition right behind that is done, and badly.
             inputs = [op.transpose(op.convert(found.x, "bf16"), order).output(0)]
         else:
             inputs = [as_bf16(op, op.transpose(found.x, order).output(0))]
         inputs += [op.constant(each).output(0) for each in (found.gain, found.bias)]
         fields = {name: getattr(found.sizes, name) for name in (*_WHOLE, "epsilon")}
-        result = as_f32(op, made(inputs, fields), [batches, height, width, channels])
+        result = made(inputs, fields)
+        if bf16:
+            result = as_f32(op, result, [batches, height, width, channels])
         back = op.transpose(result, op.constant(np.array([0, 3, 1, 2])))
         found.last.output(0).replace(back.output(0))
         many += 1

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +21,7 @@ from engine.backends import Array, Libraries, Shapes
 from engine.backends.attention import attend_by_kernel, operation
 from engine.backends.blobs import Blob, BlobCache
 from engine.backends.buffers import fill
+from engine.backends.convolutions import convolution_operation, convolve_by_kernel
 from engine.backends.exporting import exported
 from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.ownoperations import collected, cut_off, keep
@@ -116,18 +118,29 @@ class OpenVinoBackend:
             self._options["INFERENCE_NUM_THREADS"] = limit
         # On other devices and in int8 graphs run as they are.
         self.shares_prefix: Final = device == "CPU" and precision != "int8"
-        # With bf16 alone: what is asked for in fp32 stays fp32 to the end.
         self._own: tuple[tuple[Any, type], ...] = ()
-        self.kernel = self._find_kernels() if hint == "bf16" and device == "CPU" else "none"
+        self.kernel = self._find_kernels() if device == "CPU" else "none"
 
     def _find_kernels(self) -> str:
         found, name = kernels.find(self._threads or core_limit())
         if found is None:
             return "none"
-        self._own = (
-            (attend_by_kernel, operation(runtime(), found)),
-            (normalise_by_kernel, norm_operation(runtime(), found)),
-        )
+        if self.hint == "fp32":  # what is asked for in fp32 stays fp32 to the end
+            name = "Winograd on AVX2"
+            self._own = (
+                (convolve_by_kernel, convolution_operation(runtime(), found)),
+                (
+                    partial(normalise_by_kernel, bf16=False),
+                    norm_operation(runtime(), found, bf16=False),
+                ),
+            )
+        elif found.has_bf16:
+            self._own = (
+                (attend_by_kernel, operation(runtime(), found)),
+                (normalise_by_kernel, norm_operation(runtime(), found)),
+            )
+        else:
+            return "none"
         for _, made in self._own:
             self._core.add_extension(made)  # so that compiled models with it are read again
         return f"{name} {kernels.VERSION}"

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["collected", "cut_off", "keep"]
+__all__ = ["channels_last", "collected", "cut_off", "keep"]
 
 _collecting: list[list[Any]] = []
 
@@ -42,3 +42,15 @@ def cut_off(ov: Any, nodes: Sequence[Any]) -> None:
     for node in nodes:
         for port in node.inputs():
             port.replace_source_output(nothing)
+
+
+def channels_last(op: Any, output: Any) -> Any:
+    """Give `output` f[B, C, H, W] as f[B, H, W, C]; what came from there is not turned back and
+    forth.
+    """
+    node = output.get_node()
+    if node.get_type_name() == "Transpose":
+        order = node.input_value(1).get_node()
+        if order.get_type_name() == "Constant" and order.data.tolist() == [0, 3, 1, 2]:
+            return node.input_value(0)
+    return op.transpose(output, op.constant(np.array([0, 2, 3, 1]))).output(0)

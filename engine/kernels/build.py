@@ -23,17 +23,25 @@ SOURCES = {
     "attention_avx512.c": (*_VECTORS, "-mavx512bf16"),
     "attention_amx.c": (*_VECTORS, "-mavx512bf16"),
     "norm.c": (*_VECTORS, "-mavx512bf16"),
+    "norm_f32.c": ("-mavx2", "-mfma"),
+    "winograd.c": ("-mavx2", "-mfma"),
 }
 # In a process of its own: a library that ends the process that loads it is no library.
 _LOADS = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).safelight_path()"
 SECONDS = 120  # a compiler that takes longer is not waited for
 
 
-def build(to: Path, *, extra: tuple[str, ...] = (), program: Path | None = None) -> str:
+def build(
+    to: Path,
+    *,
+    extra: tuple[str, ...] = (),
+    program: Path | None = None,
+    like: str = "processor.c",
+) -> str:
     """Write the library to `to`, whole or not at all; give why not, or nothing where it is there.
 
     For tests: extra options for every file, and the source of a program that is made in the
-    library's place. Nothing is raised.
+    library's place, compiled like that one of the files. Nothing is raised.
     """
     if platform.machine() not in {"x86_64", "AMD64"} or sys.platform != "linux":
         return f"no kernels for {sys.platform} on {platform.machine()}"
@@ -46,7 +54,7 @@ def build(to: Path, *, extra: tuple[str, ...] = (), program: Path | None = None)
     try:
         sources = [(FOLDER / name, options) for name, options in SOURCES.items()]
         if program is not None:
-            sources.append((program, SOURCES["blocks.c"]))
+            sources.append((program, SOURCES[like]))
         for source, options in sources:
             objects.append(partial.with_suffix(f".{source.name}.o"))
             where = ("-I", str(FOLDER), "-c", str(source), "-o", str(objects[-1]))

@@ -11,12 +11,22 @@ from typing import Any, Final
 
 from engine.cores import physical_cores
 
-__all__ = ["FILE", "PATHS", "VERSION", "Attention", "Kernels", "Norm", "Tensor", "find"]
+__all__ = [
+    "FILE",
+    "PATHS",
+    "VERSION",
+    "Attention",
+    "Convolution",
+    "Kernels",
+    "Norm",
+    "Tensor",
+    "find",
+]
 
-VERSION: Final = 2  # of the calls; the library gives its own
+VERSION: Final = 3  # of the calls; the library gives its own
 FILE: Final = Path(__file__).with_name("safelight_kernels.so")
 # What `safelight_path` gives -> its name.
-PATHS: Final = ("none", "AVX512_BF16", "AMX bf16")
+PATHS: Final = ("none", "AVX2", "AVX512_BF16", "AMX bf16")
 NARROWEST, WIDEST = 32, 160  # values of a head
 
 
@@ -68,6 +78,40 @@ class _NormCall(ctypes.Structure):
     )
 
 
+class _ConvolutionCall(ctypes.Structure):
+    _fields_ = (
+        ("x", ctypes.c_void_p),
+        ("y", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("bias", ctypes.c_void_p),
+        ("more", ctypes.c_void_p),
+        ("batches", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("inputs", ctypes.c_int64),
+        ("outputs", ctypes.c_int64),
+        ("doubled", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("cpus", ctypes.c_void_p),
+        ("cpus_size", ctypes.c_uint64),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convolution:
+    """Sizes of one 3x3 convolution of x[batches, height, width, inputs] with zeros around it.
+
+    doubled: 1 where x has half of the height and width, and each of its values is four pixels.
+    """
+
+    batches: int
+    height: int
+    width: int
+    inputs: int
+    outputs: int
+    doubled: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Norm:
     """Sizes of one group normalisation of x[batches, pixels, channels]; silu: what follows it."""
@@ -95,9 +139,9 @@ class Attention:
 class Kernels:
     """The library, on the best path that this processor has.
 
-    path: 1 for AVX512_BF16, 2 for AMX; less than the processor has is allowed. threads: 0 takes the
-    physical cores that the process may use. Raises OSError where there is no library or it is
-    another version's, or nothing in it fits the processor.
+    path: 1 for AVX2 (convolutions alone), 2 for AVX512_BF16, 3 for AMX; less than the processor
+    has is allowed. threads: 0 takes the physical cores that the process may use. Raises OSError
+    where there is no library or it is another version's, or nothing in it fits the processor.
     """
 
     def __init__(self, file: Path = FILE, *, path: int = 0, threads: int = 0) -> None:
@@ -108,19 +152,29 @@ class Kernels:
         best: int = self._library.safelight_path()
         self.path: Final = path or best
         if not 0 < self.path <= best:
-            raise OSError("the processor has neither AMX nor AVX512_BF16")
+            raise OSError("the processor has no AVX2")
         self.threads: Final = threads or physical_cores()
         self._cpus = _cpus()
 
     @property
     def name(self) -> str:
-        """Name the path: AMX bf16 or AVX512_BF16."""
+        """Name the path: AMX bf16, AVX512_BF16 or AVX2."""
         return PATHS[self.path]
+
+    @property
+    def has_bf16(self) -> bool:
+        """Say whether attention and normalisations can be computed, which want bf16."""
+        return self.path > 1
+
+    def _check_bf16(self) -> None:
+        if not self.has_bf16:
+            raise ValueError(f"{self.name} has no bf16: attention and its normalisation want it")
 
     def attend(self, sizes: Attention, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
         """Compute softmax(q k^T scale) v into the last of (q, k, v, o). Raises MemoryError, or
         ValueError for sizes that the kernel does not take.
         """
+        self._check_bf16()
         call = _Call(
             *tensors,
             sizes.batches,
@@ -135,11 +189,14 @@ class Kernels:
         )
         _judge(self._library.safelight_attention(ctypes.byref(call)), sizes)
 
-    def normalise(self, sizes: Norm, addresses: tuple[int, int, int, int]) -> None:
-        """Normalise bf16 x into y, at addresses (x, y, gain f32[channels], bias f32[channels]).
-
-        Raises as `attend` does.
+    def normalise(
+        self, sizes: Norm, addresses: tuple[int, int, int, int], *, bf16: bool = True
+    ) -> None:
+        """Normalise bf16 or f32 x into y, at addresses (x, y, gain f32[channels], bias
+        f32[channels]); f32 wants a multiple of 8 channels. Raises as `attend` does.
         """
+        if bf16:
+            self._check_bf16()
         call = _NormCall(
             *addresses,
             sizes.batches,
@@ -151,7 +208,26 @@ class Kernels:
             self.threads,
             *self._where(),
         )
-        _judge(self._library.safelight_norm(ctypes.byref(call)), sizes)
+        run = self._library.safelight_norm if bf16 else self._library.safelight_norm_f32
+        _judge(run(ctypes.byref(call)), sizes)
+
+    def convolve(self, sizes: Convolution, addresses: tuple[int, int, int, int, int]) -> None:
+        """Convolve f32 x into y, at addresses (x, y, weights, bias f32[batches, outputs], more);
+        weights as `winograd.transformed` gives them; more: what is added, of y's shape, or 0.
+        Raises as `attend` does.
+        """
+        call = _ConvolutionCall(
+            *addresses,
+            sizes.batches,
+            sizes.height,
+            sizes.width,
+            sizes.inputs,
+            sizes.outputs,
+            sizes.doubled,
+            self.threads,
+            *self._where(),
+        )
+        _judge(self._library.safelight_convolution(ctypes.byref(call)), sizes)
 
     def _where(self) -> tuple[Any, int]:
         if not self._cpus:

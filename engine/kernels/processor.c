@@ -23,11 +23,12 @@ int safelight_path(void) {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return SAFELIGHT_NONE;
   const uint64_t saved = saved_by_the_system(), vectors = 0xe6 /* SSE, AVX, masks, both halves of zmm */, tiles = 0x60000;
-  if ((saved & vectors) != vectors || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return SAFELIGHT_NONE;
+  const int fma = (c & bit_FMA) != 0;
+  if ((saved & 6) != 6 || !fma || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return SAFELIGHT_NONE;
   const unsigned needed = bit_AVX2 | bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
   const int matrix = (d & (1u << 24)) && (d & (1u << 22)); /* AMX_TILE, AMX_BF16 */
-  if ((b & needed) != needed || a < 1) return SAFELIGHT_NONE;
-  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & (1u << 5))) return SAFELIGHT_NONE; /* AVX512_BF16 */
+  if ((saved & vectors) != vectors || (b & needed) != needed || a < 1) return SAFELIGHT_AVX2;
+  if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & (1u << 5))) return SAFELIGHT_AVX2; /* no AVX512_BF16 */
   if (!matrix || (saved & tiles) != tiles) return SAFELIGHT_AVX512_BF16;
   return syscall(SYS_arch_prctl, PERMIT, TILES) == 0 ? SAFELIGHT_AMX : SAFELIGHT_AVX512_BF16;
 }

@@ -53,9 +53,10 @@ static double one(const struct safelight_attention *a, int64_t b, int64_t h, int
 }
 int main(int count, char **arguments) {
   const int many = count > 1 ? atoi(arguments[1]) : 100, best = safelight_path();
+  if (best < SAFELIGHT_AVX512_BF16) return fprintf(stderr, "no bf16\n"), 1;
   for (int i = 0; i < many; i++) {
     struct safelight_attention a = {.batches = 1 + (int64_t)draw(2), .heads = 1 + (int64_t)draw(3), .queries = 1 + (int64_t)draw(90), .keys = 1 + (int64_t)draw(200),
-                                    .width = 1 + (int64_t)draw(160), .path = 1 + (int32_t)draw((uint64_t)best), .threads = 1 + (int32_t)draw(3)};
+                                    .width = 1 + (int64_t)draw(160), .path = 2 + (int32_t)draw((uint64_t)best - 1), .threads = 1 + (int32_t)draw(3)};
     a.scale = (float)(1 / sqrt((double)a.width));
     a.q = tensor(a.batches, a.queries, a.heads, a.width, (int64_t)draw(3));
     a.k = tensor(a.batches, a.keys, a.heads, a.width, (int64_t)draw(3));

@@ -12,8 +12,12 @@ OV = runtime()
 OP = OV.opset13
 FOUND, WHY = library.find()
 BF16 = "BF16" in OV.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-needs_kernels = pytest.mark.skipif(FOUND is None, reason=f"no kernels: {WHY}")
-needs_bf16 = pytest.mark.skipif(FOUND is None or not BF16, reason=f"no kernels, or no bf16: {WHY}")
+needs_kernels = pytest.mark.skipif(
+    FOUND is None or not FOUND.has_bf16, reason=f"no kernels in bf16: {WHY}"
+)
+needs_bf16 = pytest.mark.skipif(
+    FOUND is None or not FOUND.has_bf16 or not BF16, reason=f"no kernels, or no bf16: {WHY}"
+)
 STEP = 2.0**-8  # of bf16, relative
 
 

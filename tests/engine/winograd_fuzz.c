@@ -1,0 +1,89 @@
+/* Random convolutions and normalisations over buffers that end where their last value does, against double; for sanitizers. */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static uint64_t state = 88172645463325252u;
+static int64_t draw(uint64_t below) {
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return (int64_t)(state % below);
+}
+static float *values(int64_t many) {
+  float *made = malloc((size_t)many * sizeof *made);
+  for (int64_t i = 0; i < many; i++) made[i] = (float)draw(4001) / 1000 - 2;
+  return made;
+}
+
+static int convolution(void) {
+  struct safelight_convolution a = {.batches = 1 + draw(2), .inputs = 8 * (1 + draw(6)), .outputs = 8 * (1 + draw(6)), .doubled = (int32_t)draw(2), .threads = 1 + (int32_t)draw(3)};
+  a.height = (1 + draw(20)) << a.doubled;
+  a.width = (1 + draw(20)) << a.doubled;
+  const int64_t low = a.height >> a.doubled, narrow = a.width >> a.doubled, whole = a.batches * a.height * a.width * a.outputs, panels = (a.outputs + 15) / 16;
+  float *x = values(a.batches * low * narrow * a.inputs), *bias = values(a.batches * a.outputs), *more = draw(2) ? values(whole) : NULL;
+  float *weights = calloc((size_t)(36 * panels * 16 * a.inputs), sizeof *weights), *y = malloc((size_t)whole * sizeof *y);
+  /* Weights that are 1 in the middle and 0 around it: at the six points 1, 1/6, 1/6, -2/3... of each direction's middle row. */
+  const double middle[6] = {0, sqrt(2) / 6, -sqrt(2) / 6, -sqrt(2) / 3, sqrt(2) / 3, 0};
+  for (int64_t p = 0; p < 36; p++)
+    for (int64_t n = 0; n < a.outputs; n++)
+      for (int64_t c = 0; c < a.inputs; c++) weights[((p * panels + n / 16) * a.inputs + c) * 16 + n % 16] = (float)(middle[p / 6] * middle[p % 6] * (double)(1 + (n + c) % 3));
+  a.x = x;
+  a.y = y;
+  a.weights = weights;
+  a.bias = bias;
+  a.more = more;
+  if (safelight_convolution(&a)) return fprintf(stderr, "refused\n"), 1;
+  for (int check = 0; check < 20; check++) {
+    const int64_t b = draw((uint64_t)a.batches), i = draw((uint64_t)a.height), j = draw((uint64_t)a.width), n = draw((uint64_t)a.outputs), at = ((b * a.height + i) * a.width + j) * a.outputs + n;
+    double right = bias[b * a.outputs + n] + (more ? more[at] : 0);
+    for (int64_t c = 0; c < a.inputs; c++) right += x[((b * low + (i >> a.doubled)) * narrow + (j >> a.doubled)) * a.inputs + c] * (double)(1 + (n + c) % 3);
+    if (!(fabs(y[at] - right) < 2e-3)) return fprintf(stderr, "%g where %g is right\n", (double)y[at], right), 1;
+  }
+  free(x);
+  free(y);
+  free(weights);
+  free(bias);
+  free(more);
+  return 0;
+}
+
+static int normalisation(void) {
+  struct safelight_norm a = {.batches = 1 + draw(3), .pixels = 1 + draw(400), .groups = 1 + draw(4), .epsilon = 1e-5, .threads = 1 + (int32_t)draw(3)};
+  a.channels = a.groups * 8 * (1 + draw(4));
+  const int64_t whole = a.batches * a.pixels * a.channels;
+  float *x = values(whole), *y = malloc((size_t)whole * sizeof *y), *gain = values(a.channels), *bias = values(a.channels);
+  a.x = x;
+  a.y = y;
+  a.gain = gain;
+  a.bias = bias;
+  if (safelight_norm_f32(&a)) return fprintf(stderr, "refused\n"), 1;
+  const int64_t b = draw((uint64_t)a.batches), g = draw((uint64_t)a.groups), size = a.channels / a.groups;
+  double mean = 0, square = 0;
+  for (int pass = 0; pass < 2; pass++)
+    for (int64_t i = 0; i < a.pixels * size; i++) {
+      const double value = x[(b * a.pixels + i / size) * a.channels + g * size + i % size];
+      if (!pass) mean += value / (double)(a.pixels * size);
+      else square += (value - mean) * (value - mean) / (double)(a.pixels * size);
+    }
+  for (int check = 0; check < 20; check++) {
+    const int64_t c = g * size + draw((uint64_t)size), at = (b * a.pixels + draw((uint64_t)a.pixels)) * a.channels + c;
+    const double right = (x[at] - mean) / sqrt(square + a.epsilon) * gain[c] + bias[c];
+    if (!(fabs(y[at] - right) < 1e-3)) return fprintf(stderr, "%g where %g is right\n", (double)y[at], right), 1;
+  }
+  free(x);
+  free(y);
+  free(gain);
+  free(bias);
+  return 0;
+}
+
+int main(int count, char **arguments) {
+  const int many = count > 1 ? atoi(arguments[1]) : 100;
+  for (int i = 0; i < many; i++)
+    if (convolution() || normalisation()) return 1;
+  printf("%d convolutions\n", many);
+  return 0;
+}
