@@ -6,10 +6,11 @@
 #include <cpuid.h>
 #include <pthread.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PERMIT = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* the feature number of tile data */, MOST_THREADS = 256 };
+enum { PERMIT = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* the feature number of tile data */, MOST_THREADS = 256, CPUS = 8192 };
 
 static uint64_t saved_by_the_system(void) {
   uint32_t low, high;
@@ -33,13 +34,25 @@ int safelight_path(void) {
   return syscall(SYS_arch_prctl, PERMIT, TILES) == 0 ? SAFELIGHT_AMX : SAFELIGHT_AVX512_BF16;
 }
 
+/* Take the processor that the caller is on out of the set, where another one is left: a new thread begins where it was put, and there it would wait
+   until the caller is done. */
+static int elsewhere(unsigned char *to, const void *cpus, size_t size) {
+  const int here = sched_getcpu();
+  memcpy(to, cpus, size);
+  if (here >= 0 && (size_t)here / 8 < size) to[here / 8] &= (unsigned char)~(1u << here % 8);
+  for (size_t i = 0; i < size; i++)
+    if (to[i]) return 1;
+  return 0;
+}
+
 void safelight_together(void *(*work)(void *), void *argument, int threads, const void *cpus, size_t cpus_size) {
   pthread_t others[MOST_THREADS];
   pthread_attr_t with;
+  _Alignas(8) unsigned char set[CPUS / 8];
   int started = 0;
   if (threads > 1 && pthread_attr_init(&with) == 0) {
     /* OpenVINO ties its threads to a core each, and a new thread inherits that. */
-    if (cpus) pthread_attr_setaffinity_np(&with, cpus_size, cpus);
+    if (cpus) pthread_attr_setaffinity_np(&with, cpus_size, cpus_size <= sizeof set && elsewhere(set, cpus, cpus_size) ? (const void *)set : cpus);
     while (started < threads - 1 && started < MOST_THREADS && pthread_create(&others[started], &with, work, argument) == 0) started++;
     pthread_attr_destroy(&with);
   }
