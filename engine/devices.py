@@ -188,7 +188,10 @@ def _kernel() -> str:
     found, why = find()
     if found is None:
         return f"none ({why}): OpenVINO computes it all"
-    return f"{found.name}, {found.threads} threads: attention and norms of bf16 in OpenVINO"
+    what = "large convolutions in fp32"
+    if found.has_bf16:
+        what = f"attention and norms in bf16, {what}"
+    return f"{found.name}, {found.threads} threads: {what}, in OpenVINO"
 
 
 def _cuda(asked: DeviceName, precision: str, cache_dir: Path | None) -> Choice:

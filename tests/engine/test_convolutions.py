@@ -11,6 +11,7 @@ from engine.backends import convolutions
 from engine.backends.convolutions import convolution_operation, convolve_by_kernel
 from engine.backends.norms import norm_operation, normalise_by_kernel
 from engine.backends.openvino import OpenVinoBackend, runtime
+from engine.devices import describe
 from engine.kernels import build as building
 from engine.kernels import library
 from engine.kernels.library import Convolution, Kernels, Norm
@@ -248,6 +249,12 @@ def test_a_compiled_model_comes_back_from_the_cache_and_gives_the_same_picture(t
 def test_without_a_library_openvino_computes_it_all(tmp_path, monkeypatch):
     monkeypatch.setattr(library, "FILE", tmp_path / "missing.so")
     assert OpenVinoBackend("fp32", None).kernel == "none"
+
+
+def test_what_is_listed_says_what_the_kernels_compute():
+    said = describe("cpu", "auto")["kernel"]
+    assert "large convolutions in fp32" in said
+    assert ("attention" in said) == FOUND.has_bf16
 
 
 @pytest.mark.slow
