@@ -16,8 +16,8 @@ __all__ = ["VERSION", "group_norm", "rewrite"]
 
 # Values of a picture whose normalisation is opened: below, more operations cost more than copies.
 LEAST: Final = 1 << 16
-# Stands in the key of compiled models: raise it with each change here, in `weights` or in
-# `sharedprefix`.
+# Stands in the key of compiled models: raise it with each change here, in `weights`, in
+# `sharedprefix` or of what the kernels take (`attention`, `norms`, `convolutions`).
 VERSION: Final = 7
 
 

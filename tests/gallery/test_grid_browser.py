@@ -90,28 +90,54 @@ def test_a_hand_that_is_faster_than_the_answers_is_obeyed(gallery, state):
     assert gallery.url.endswith(first.id)
 
 
-def test_a_selection_is_what_was_pressed_whichever_answer_comes_first(gallery, state):
+def delay_rows(page, milliseconds):
+    """Let rows come late, by how many of them are asked for."""
+    page.evaluate(
+        """(delays) => {
+          const real = fetch;
+          window.fetch = async (path, options) => {
+            const answer = await real(path, options);
+            const delay = path === "/api/window" ? delays[options.body.get("count")] ?? 0 : 0;
+            return new Promise((done) => setTimeout(() => done(answer), delay));
+          };
+        }""",
+        {str(count): each for count, each in milliseconds.items()},
+    )
+
+
+def add_one(page, state):
+    """Add a picture: the rows of before are forgotten."""
     from tests.gallery.conftest import picture_draft_of
 
-    gallery.locator(".cell img").first.wait_for()
-    gallery.evaluate("""() => {
-      const real = fetch;
-      const delays = { 100: 4000, 2: 900, 3: 300 }; // ms, by the rows asked for
-      window.fetch = async (path, options) => {
-        const answer = await real(path, options);
-        const delay = path === "/api/window" ? delays[options.body.get("count")] ?? 0 : 0;
-        return new Promise((done) => setTimeout(() => done(answer), delay));
-      };
-    }""")
-    state.vault.add([picture_draft_of(24)])  # the rows of before are forgotten
+    state.vault.add([picture_draft_of(24)])
     assert state.catalogue.refresh(30)
-    gallery.get_by_text("25 pictures", exact=True).wait_for()
+    page.get_by_text("25 pictures", exact=True).wait_for()
+
+
+def ratings(state, count):
+    ids = [row.id for row in state.catalogue.window("", 0, count)]
+    return [state.vault.get(each).metadata["rating"] for each in ids]
+
+
+def test_a_selection_is_what_was_pressed_whichever_answer_comes_first(gallery, state):
+    gallery.locator(".cell img").first.wait_for()
+    delay_rows(gallery, {100: 4000, 2: 900, 3: 300})
+    add_one(gallery, state)
     press(gallery, "Home", "Shift+ArrowRight", "Shift+ArrowRight", "4")
     gallery.get_by_role("button", name="Undo").wait_for()
     gallery.get_by_text("3 selected").wait_for()
-    ids = [row.id for row in state.catalogue.window("", 0, 4)]
-    ratings = [state.vault.get(each).metadata["rating"] for each in ids]
-    assert ratings == [4, 4, 4, 21 % 6]
+    assert ratings(state, 4) == [4, 4, 4, 21 % 6]
+
+
+def test_a_key_that_waits_for_its_turn_means_the_picture_that_it_was_pressed_on(gallery, state):
+    gallery.locator(".cell img").first.wait_for()
+    delay_rows(gallery, {100: 400, 2: 3000})
+    add_one(gallery, state)
+    press(gallery, "Home", "Shift+ArrowRight")
+    gallery.locator(".cell.active img").wait_for()  # its row is here, the selection is not yet
+    press(gallery, "Escape", "2", "j", "j")
+    gallery.get_by_role("button", name="Undo").wait_for()
+    assert ratings(state, 4) == [24 % 6, 2, 22 % 6, 21 % 6]
 
 
 def test_an_answer_that_comes_late_does_not_move_the_keyboard_back(gallery, state):

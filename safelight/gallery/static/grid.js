@@ -250,6 +250,7 @@ async function open(id) {
 // ---- choosing ----
 
 let turn = Promise.resolve();
+let standing = null; // the row that the keyboard stood on when the key was pressed whose turn it is
 
 /** Do what is asked of the selection in the order of asking, whichever answer comes first. */
 function inTurn(run) {
@@ -291,7 +292,7 @@ function selectAll() {
 
 function chosen() {
   if (selected.size) return [...selected.values()];
-  const row = rows.get(active);
+  const row = standing ?? rows.get(active);
   return row ? [row] : [];
 }
 
@@ -363,7 +364,8 @@ cells.addEventListener("pointerdown", (event) => {
   if (index === null || event.pointerType !== "touch") return;
   pressing = setTimeout(() => {
     wasLong = true;
-    inTurn(() => toggle(index));
+    const row = rows.get(index);
+    inTurn(() => toggle(index, row));
   }, LONG_PRESS);
 });
 for (const kind of ["pointerup", "pointercancel", "pointermove"]) {
@@ -378,7 +380,8 @@ cells.addEventListener("click", (event) => {
   if (event.shiftKey) go(index, event);
   else if (isPicking || event.target.classList.contains("pick")) {
     active = index;
-    inTurn(() => toggle(index));
+    const row = rows.get(index);
+    inTurn(() => toggle(index, row));
     draw();
   } else {
     go(index);
@@ -436,7 +439,14 @@ bind(["x", " "], "Select, or no longer", () => {
     toggle(active, late);
   });
 });
-const choose = (keys, text, run) => bind(keys, text, (event) => inTurn(() => void run(event)));
+const choose = (keys, text, run) => bind(keys, text, (event) => {
+  const row = rows.get(active);
+  inTurn(() => {
+    standing = row;
+    run(event);
+    standing = null;
+  });
+});
 choose(["Escape"], "Select nothing", clear);
 choose(["f"], "Favourite, or no longer", favour);
 choose(["1", "2", "3", "4", "5", "0"], "Rate, or not", (event) => label("rating", ids(), event.key, changed));
