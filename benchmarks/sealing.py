@@ -11,6 +11,7 @@ import itertools
 import os
 import secrets
 import shutil
+import sqlite3
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,13 +22,17 @@ from statistics import median
 
 from benchmarks.measure import interleave, save, summary
 from vault import BlobDraft, Draft, Kind, MemoryKeyStore, create, sealing
+from vault.adding import DRAFTS_A_TRANSACTION
 from vault.connection import connect
-from vault.sealing import TAG_BYTES, sealed_blob_size
+from vault.frame import LENGTH_BYTES, metadata_size
+from vault.keytree import SLOT_BYTES, Root, slots_in
+from vault.sealing import OVERHEAD_BYTES, TAG_BYTES, sealed_blob_size
 
 __all__ = ["main"]
 
-BLOCKS = 20  # of all sizes in turn; a virtual disk changes its ways between them, not within
+BLOCKS = 20  # each in folders of its own: where files come to lie decides how long they take
 ROUNDS = 50  # a block
+HELD = 992  # records that a vault holds before: jobs, without files
 PICTURE = 30_000  # bytes; a 128-pixel PNG
 LARGE = 500_000  # bytes; a 512-pixel PNG
 THUMBNAIL = 3_000
@@ -44,14 +49,15 @@ def drafts(size: int) -> list[Draft]:
     return [Draft(kind=Kind.PICTURE, metadata={"prompt": "x" * METADATA}, blobs=blobs)]
 
 
-def plain(folder: Path, size: int) -> Callable[[], None]:
+def plain(folder: Path, size: int, held: int = 0) -> Callable[[], None]:
     """Give the system calls of `Vault.add` in the clear: the same looks at the index, lock, files,
     syncs, renames and rows, in the same schema and order.
 
     Per file: exclusive, fixed times, fsync; then renames into two of 256 folders, a sync of each,
     and one of where they came from: one after the other, where the vault waits for several at once.
     Then one SQLite transaction with the vault's settings: record
-    (its id is indexed), page (6 kB), root, state.
+    (its id is indexed), page and root (as large as the vault's by then), state. held: records that
+    the vault holds before.
     """
     for name in ("incoming", *(f"blobs/{shard:02x}" for shard in range(256))):
         (folder / name).mkdir(parents=True)
@@ -61,9 +67,11 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
     looks = [f"{folder}/index.sqlite{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
     # As long as what is sealed: prefix and tags, slots, sealed rows.
     files = [secrets.token_bytes(sealed_blob_size(length + 24)) for length in (size, THUMBNAIL)]
-    page, root = secrets.token_bytes(64 * 88 + 28), secrets.token_bytes(420)
-    meta = secrets.token_bytes(METADATA + 320)
-    positions = itertools.count()
+    a_page = Root().page_slots
+    page = secrets.token_bytes(_row_bytes(a_page * SLOT_BYTES))
+    root, meta = secrets.token_bytes(_row_bytes(350)), secrets.token_bytes(METADATA + 320)
+    positions = itertools.count(held)
+    _fill(index, held)
 
     def run() -> None:
         fcntl.flock(lock, fcntl.LOCK_SH)
@@ -87,13 +95,32 @@ def plain(folder: Path, size: int) -> Callable[[], None]:
         number = next(positions)
         index.execute("BEGIN IMMEDIATE")
         index.execute("INSERT INTO record VALUES (?, ?, ?)", (number, os.urandom(16), meta))
-        index.execute("INSERT OR REPLACE INTO page VALUES (?, ?)", (number // 64, page))
+        slots = slots_in(number // a_page, a_page, number + 1)
+        row = number // a_page, page[: _row_bytes(slots * SLOT_BYTES)]
+        index.execute("INSERT OR REPLACE INTO page VALUES (?, ?)", row)
         index.execute("INSERT OR REPLACE INTO root VALUES (0, ?)", (root,))
         index.execute("INSERT OR REPLACE INTO state VALUES (0, ?, 0, ?)", (root[:16], number))
         index.execute("COMMIT")
         fcntl.flock(lock, fcntl.LOCK_UN)
 
     return run
+
+
+def _fill(index: sqlite3.Connection, held: int) -> None:
+    """Write as many rows as a vault of so many jobs has."""
+    a_page, small = Root().page_slots, secrets.token_bytes(_row_bytes(100))
+    page = secrets.token_bytes(_row_bytes(a_page * SLOT_BYTES))
+    index.execute("BEGIN IMMEDIATE")
+    rows = ((number, secrets.token_bytes(16), small) for number in range(held))
+    index.executemany("INSERT INTO record VALUES (?, ?, ?)", rows)
+    pages = ((number, page) for number in range(-(-held // a_page)))
+    index.executemany("INSERT INTO page VALUES (?, ?)", pages)
+    index.execute("COMMIT")
+
+
+def _row_bytes(size: int) -> int:
+    """Give the bytes of a sealed row of `size` bytes."""
+    return OVERHEAD_BYTES + metadata_size(LENGTH_BYTES + size)
 
 
 class NoCipher:
@@ -147,16 +174,17 @@ def without_cipher(call: Callable[[], object]) -> Callable[[], object]:
 def _calls(stack: ExitStack, folder: Path, size: int) -> dict[str, Callable[[], object]]:
     """Give what is measured for pictures of a size, the vaults open until the stack ends."""
     vaults = [
-        stack.enter_context(
-            create(folder / f"{kind}-{size}", keystore=MemoryKeyStore(), confirm=_quiet)
-        )
+        stack.enter_context(create(folder / kind, keystore=MemoryKeyStore(), confirm=_quiet))
         for kind in ("vault", "bare")
     ]
+    for vault in vaults:
+        for _ in range(HELD // DRAFTS_A_TRANSACTION):
+            vault.add([Draft(Kind.JOB, {})] * DRAFTS_A_TRANSACTION)
     adds = [partial(vault.add, drafts(size)) for vault in vaults]
     return {
         "sealed": adds[0],
         "no cipher": without_cipher(adds[1]),
-        "plain": plain(folder / f"plain-{size}", size),
+        "plain": plain(folder / "plain", size, HELD),
     }
 
 
@@ -174,16 +202,16 @@ def main() -> None:
     sizes = {"30 kB": PICTURE, "500 kB": LARGE}
     times: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in sizes}
     blocks: dict[str, dict[str, list[float]]] = {name: defaultdict(list) for name in sizes}
-    with ExitStack() as stack:
-        calls = {name: _calls(stack, folder, size) for name, size in sizes.items()}
-        for _ in range(BLOCKS):
-            for name in sizes:
-                took = interleave(calls[name], rounds=ROUNDS)
-                for key, seconds in took.items():
-                    times[name][key] += seconds
-                sealed, bare, alone = (median(seconds) for seconds in took.values())
-                blocks[name]["sealed / plain"].append(sealed / alone)
-                blocks[name]["sealed / no cipher"].append(sealed / bare)
+    for _ in range(BLOCKS):
+        for name, size in sizes.items():
+            with ExitStack() as stack:
+                took = interleave(_calls(stack, folder, size), rounds=ROUNDS)
+            shutil.rmtree(folder)
+            for key, seconds in took.items():
+                times[name][key] += seconds
+            sealed, bare, alone = (median(seconds) for seconds in took.values())
+            blocks[name]["sealed / plain"].append(sealed / alone)
+            blocks[name]["sealed / no cipher"].append(sealed / bare)
     results = {
         name: {
             "seconds": {key: summary(seconds) for key, seconds in times[name].items()},
@@ -195,7 +223,6 @@ def main() -> None:
         }
         for name in sizes
     }
-    shutil.rmtree(folder)
     path = save(
         "sealing",
         "one picture and thumbnail, durable on disk, alone; ratios are medians of blocks",

@@ -124,23 +124,23 @@ class Plain:
 
     def write(self, drafts: Sequence[tuple[list[tuple[bytes, bytes]], bytes]]) -> None:
         from vault.index import RecordRow, StateRow
-        from vault.keytree import PAGE_SLOTS, SLOT_BYTES, page_slots
+        from vault.keytree import SLOT_BYTES, Root, slots_in
 
         first, self._count = self._count, self._count + len(drafts)
+        slots = Root().page_slots
         with self._lock.shared():
             writing = self._blobs.writing()
             for files, _ in drafts:
                 for name, data in files:
                     writing.put(name, data)
-            writing.end()
             with self._index.writing():
                 self._index.state()
                 texts = (text for _, text in drafts)
                 rows = [RecordRow(p, os.urandom(16), text) for p, text in enumerate(texts, first)]
                 self._index.put_records(rows)
-                pages = range(first // PAGE_SLOTS, (self._count - 1) // PAGE_SLOTS + 1)
+                pages = range(first // slots, (self._count - 1) // slots + 1)
                 for page in pages:
-                    size = page_slots(self._count, page) * SLOT_BYTES
+                    size = slots_in(page, slots, self._count) * SLOT_BYTES
                     self._index.put_page(page, self._noise[: _row_bytes(size)])
                 self._index.put_root(self._noise[: _row_bytes(100 + 57 * pages.stop)])
                 self._index.put_state(StateRow(bytes(16), 1, self._count))

@@ -25,6 +25,7 @@ def add(session: Session, drafts: Sequence[Draft]) -> list[Record]:
         seal_draft(vault_id, draft, created, lambda name, data: files.append((name, data)))
         for draft in first
     ]
+    records: list[Record] = []
     with session.shared():
         writing = session.blobs.writing()
         try:
@@ -33,13 +34,17 @@ def add(session: Session, drafts: Sequence[Draft]) -> list[Record]:
                 writing.put(name, data)
             # The last one, mostly the only one, is sealed while the disk is at work.
             sealed.append(seal_draft(vault_id, last, created, writing.put))
-            writing.end()
             with session.ledger.writing() as change:
-                records = [
-                    record_of(Opened(change.append(each.sealed), each.sealed.slot, each.text))
-                    for each in sealed
-                ]
-                change.after(writing.finish)
+                positions = [change.append(each.sealed) for each in sealed]
+
+                def finish() -> None:
+                    # What needs no disk comes here, while the files are being flushed.
+                    for position, each in zip(positions, sealed, strict=True):
+                        each.check()
+                        records.append(record_of(Opened(position, each.sealed.slot, each.text)))
+                    writing.finish()
+
+                change.after(finish)
         except BaseException:
             # Behind COMMIT the records may be there, and need their files.
             if not (writing.finished and session.index.unsure):

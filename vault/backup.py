@@ -10,7 +10,7 @@ from vault.copying import Copying
 from vault.errors import BadValueError, DamagedError, KeyStoreError, StorageError
 from vault.examination import FOLDER_NAMES, Cancelled, Stage, examine, never, unseen
 from vault.index import Index, RecordRow
-from vault.keytree import PAGE_SLOTS, read_slot, root_tag
+from vault.keytree import read_slot, root_tag
 from vault.layout import Layout, read_header
 from vault.ledger import Ledger
 from vault.page import Problem
@@ -293,5 +293,6 @@ def _is_another(ledger: Ledger, row: RecordRow) -> bool:
     Positions are never given twice: a record that the vault deleted has left an empty slot.
     """
     position, record_id, _meta = row
-    slot = read_slot(ledger.page(position // PAGE_SLOTS), position % PAGE_SLOTS)
+    number, index = divmod(position, ledger.root.page_slots)
+    slot = read_slot(ledger.page(number), index)
     return slot is not None and slot.record_id != record_id

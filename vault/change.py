@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 from vault.index import RecordRow, SlotRow
 from vault.keytree import (
     DIRTY,
-    PAGE_SLOTS,
     PageEntry,
     RecordSlot,
     Root,
     SlotKey,
-    page_slots,
     seal_page,
+    slots_in,
     with_slots,
 )
 from vault.notes import decode_notes, encode_notes
@@ -94,7 +93,8 @@ class Change:
 
     def _set(self, position: int, slot: RecordSlot | None) -> None:
         self._empty = False
-        self._slots.setdefault(position // PAGE_SLOTS, {})[position % PAGE_SLOTS] = slot
+        number, index = divmod(position, self.ledger.root.page_slots)
+        self._slots.setdefault(number, {})[index] = slot
 
     def unlink_later(self, names: Iterable[bytes]) -> None:
         """List sealed files that are to be unlinked once this is committed."""
@@ -162,7 +162,7 @@ class Change:
                 entry = _fresh_entry()
             elif lost:
                 entry = entry._replace(flags=entry.flags | DIRTY)
-            page = with_slots(page, slots, page_slots(self._next, number))
+            page = with_slots(page, slots, slots_in(number, root.page_slots, self._next))
             sealed, entries[number] = seal_page(entry, ledger.vault_id, number, page)
             ledger.index.put_page(number, sealed)
             if self.renewal is None:  # a session keeps few pages, and a purge may touch thousands

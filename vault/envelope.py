@@ -2,7 +2,7 @@
 
 import hmac
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vault.context import Kind, context, kind_of
@@ -31,11 +31,21 @@ _ENTROPY = 80  # bytes: id 16, blob key 32, metadata key 32
 class Envelope:
     """A draft, sealed: what the transaction writes.
 
-    text: the metadata's JSON, so that the record shown is the one stored.
+    text: the metadata's JSON, so that the record shown is the one stored. files: what `check_blob`
+    takes, for each.
     """
 
     sealed: SealedRecord
     text: bytes
+    files: Sequence[tuple[bytes, bytes, Framed, bytearray]]
+
+    def check(self) -> None:
+        """Open each file again and compare it, before anything relies on it.
+
+        Raises StorageError where one does not open to its plaintext.
+        """
+        for each in self.files:
+            check_blob(*each)
 
 
 def seal_draft(
@@ -43,15 +53,14 @@ def seal_draft(
 ) -> Envelope:
     """Seal a draft under fresh keys. put: takes name and bytes of each file as it is sealed.
 
-    Each is opened again after it was put, while the disk is at work: what was put is to be used
-    only when this returns. Raises BadValueError for metadata that is no JSON object, StorageError
-    for a file that does not open to its plaintext.
+    The files are not looked at again yet: the caller does that (`Envelope.check`) while the disk
+    is at work. Raises BadValueError for metadata that is no JSON object.
     """
     if not isinstance(draft.metadata, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise BadValueError("a record's metadata is a dictionary of plain JSON")
     slot = new_slot(draft.kind, os.urandom(_ENTROPY))
     seals: list[BlobSeal] = []
-    unchecked: list[tuple[bytes, bytes, Framed, bytearray]] = []
+    files: list[tuple[bytes, bytes, Framed, bytearray]] = []
     for blob in draft.blobs:
         if len(blob.data) > BLOB_LIMIT:
             raise BadValueError(
@@ -62,13 +71,11 @@ def seal_draft(
         key, framed = _file_key(slot, blob.kind, name), Framed(blob.data)
         sealed = encrypt_blob(key, about, framed)
         put(name, sealed)
-        unchecked.append((key, about, framed, sealed))
+        files.append((key, about, framed, sealed))
         known = Blob(blob.name, blob.kind, blob.media_type, len(blob.data))
         seals.append(BlobSeal(known, name, bytes(sealed[:PREFIX_BYTES]), slot.revision))
-    for each in unchecked:
-        check_blob(*each)
     text = Metadata(created, None, tuple(seals), dict(draft.metadata)).encode()
-    return Envelope(seal_metadata(vault_id, slot, text), text)
+    return Envelope(seal_metadata(vault_id, slot, text), text, files)
 
 
 def blob_size(seal: BlobSeal) -> int:

@@ -1,4 +1,4 @@
-"""Encode the key tree: one root of page keys, pages of 1024 record slots (FORMAT.md, 6 and 7).
+"""Encode the key tree: one root of page keys, pages of 256 record slots (FORMAT.md, 6 and 7).
 
 Every key in it is random. A record key that could be derived could not be shredded.
 """
@@ -16,7 +16,6 @@ from vault.sealing import SEAL_LIMIT, TAG_BYTES, expand, open_small, seal_small
 
 __all__ = [
     "EMPTY_SLOT",
-    "PAGE_SLOTS",
     "REVISION_MASK",
     "SLOT_BYTES",
     "TRASHED",
@@ -26,7 +25,6 @@ __all__ = [
     "SlotKey",
     "open_page",
     "open_root",
-    "page_slots",
     "read_slot",
     "read_slots",
     "root_tag",
@@ -34,12 +32,15 @@ __all__ = [
     "seal_root",
     "select_slots",
     "slot_word",
+    "slots_in",
     "with_slots",
 ]
 
-PAGE_SLOTS = 1024  # page = position // 1024, slot = position % 1024
-_PAGE_STEP = 64  # slots: a page grows by these, so a young vault does not write 90 kB a picture
-ROOT_VERSION = 1
+# Root version: slots a page, which every save writes whole, and the root's entries of all pages
+# with it. 256 are best for thousands of records, and no worse than 1024 for a hundred thousand.
+_PAGE_SLOTS = {1: 1024, 2: 256}
+ROOT_VERSION = 2  # of new vaults; a vault keeps the one that it was made with
+_PAGE_STEP = 64  # slots that a page grows by
 ROOT_LABEL = b"safelight/vault/1 root"  # HKDF label: root key -> key of the root row
 DIRTY = 1  # page flag: lost a slot since the last epoch
 TRASHED = 1  # slot flag: hidden, and restorable
@@ -83,6 +84,7 @@ class SlotKey(NamedTuple):
 class Root:
     """The opened root: everything that hangs on the root key of one epoch."""
 
+    version: int = ROOT_VERSION
     next_position: int = 0
     pending_seals: int = 0
     slots_digest: bytes = bytes(32)
@@ -90,11 +92,16 @@ class Root:
     pages: tuple[PageEntry, ...] = ()
     settings: bytes = b"{}"  # a JSON object; kept whole on every rewrite
 
+    @property
+    def page_slots(self) -> int:
+        """Return how many positions a page stands for: the page of one is position // this."""
+        return _PAGE_SLOTS[self.version]
+
     def encode(self) -> bytes:
         """Return the root's payload."""
         parts = [
             _HEAD.pack(
-                ROOT_VERSION,
+                self.version,
                 self.next_position,
                 self.pending_seals,
                 self.slots_digest,
@@ -113,9 +120,9 @@ class Root:
         """Return the root of a payload; raises DamagedError when a field is missing or too much."""
         try:
             version, position, seals, digest, keys = _HEAD.unpack_from(payload)
-            if version != ROOT_VERSION:
+            if version not in _PAGE_SLOTS:
                 raise UnsupportedFormatError(
-                    f"root version {version}; this program knows {ROOT_VERSION}",
+                    f"root version {version}; this program knows up to {ROOT_VERSION}",
                     hint="Use a newer release.",
                 )
             at = _HEAD.size
@@ -132,9 +139,10 @@ class Root:
         except struct.error:
             raise DamagedError("the root is cut short") from None
         settings = payload[end + _COUNT.size :]
-        if len(settings) != length or count != -(-position // PAGE_SLOTS):
+        if len(settings) != length or count != -(-position // _PAGE_SLOTS[version]):
             raise DamagedError("the root's counts do not agree with what it holds")
         return cls(
+            version=version,
             next_position=position,
             pending_seals=seals,
             slots_digest=digest,
@@ -188,10 +196,10 @@ def slot_word(kind: int, flags: int, revision: int) -> int:
     return kind << 56 | flags << _REVISION_BITS | revision
 
 
-def page_slots(next_position: int, number: int) -> int:
-    """Return how many slots a page holds: all that are in use, rounded up to 64, at most 1024."""
-    used = next_position - number * PAGE_SLOTS
-    return min(PAGE_SLOTS, -(-used // _PAGE_STEP) * _PAGE_STEP)
+def slots_in(number: int, page_slots: int, next_position: int) -> int:
+    """Return how many slots a page holds: all that are in use, rounded up to 64, at most all."""
+    used = next_position - number * page_slots
+    return min(page_slots, -(-used // _PAGE_STEP) * _PAGE_STEP)
 
 
 def read_slot(page: bytes, index: int) -> RecordSlot | None:

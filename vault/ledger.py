@@ -17,18 +17,17 @@ from vault.folded import FoldedPage, FoldedPages
 from vault.index import Index, RecordRow, StateRow
 from vault.keytree import (
     DIRTY,
-    PAGE_SLOTS,
     SLOT_BYTES,
     RecordSlot,
     Root,
     open_page,
     open_root,
-    page_slots,
     read_slot,
     read_slots,
     root_tag,
     seal_root,
     select_slots,
+    slots_in,
 )
 from vault.notes import decode_notes
 from vault.opened import OpenedPages, copied
@@ -41,10 +40,10 @@ from vault.unlock import Opener
 
 __all__ = ["Ledger"]
 
-_CACHED_PAGES = 16  # of up to 90 kB each
+_CACHED_PAGES = 64  # of 22 kB each, or 90 kB in older vaults
 _BATCH_BYTES = 64 << 20  # of metadata
 _GAP = 8  # positions: rows so near are fetched together, and those between with them
-_PAGES_A_BATCH = 64  # looked through before a scan lets others in
+_SLOTS_A_BATCH = 1 << 16  # looked through before a scan lets others in
 
 
 class Ledger:
@@ -171,7 +170,8 @@ class Ledger:
             self._pages.move_to_end(number)
             return cached[1]
         page = open_page(entry, self.vault_id, number, self.index.page(number))
-        if len(page) != page_slots(self.root.next_position, number) * SLOT_BYTES:
+        root = self.root
+        if len(page) != slots_in(number, root.page_slots, root.next_position) * SLOT_BYTES:
             raise DamagedError(f"page {number} has another size than the root says")
         self._remember(number, entry.tag, page)
         return page
@@ -191,7 +191,7 @@ class Ledger:
         for number in range(len(self.root.pages)):
             for index, slot in enumerate(read_slots(self.page(number))):
                 if slot.word:
-                    yield number * PAGE_SLOTS + index, slot
+                    yield number * self.root.page_slots + index, slot
 
     def dirty_pages(self) -> set[int]:
         """Return the numbers of the pages that lost a record in this epoch."""
@@ -199,7 +199,7 @@ class Ledger:
 
     def pages_of(self, positions: Iterable[int]) -> set[int]:
         """Return the numbers of the pages that hold these positions."""
-        return {position // PAGE_SLOTS for position in positions}
+        return {position // self.root.page_slots for position in positions}
 
     def find(self, record_id: bytes) -> Opened | None:
         """Return a record, or None when the vault has none of that id.
@@ -218,17 +218,21 @@ class Ledger:
             return None
         slot = None
         if 0 <= position < self.root.next_position:
-            slot = read_slot(self.page(position // PAGE_SLOTS), position % PAGE_SLOTS)
+            slot = self._slot(position)
         if slot is None or slot.record_id != record_id:
             raise DamagedError("a record's row lies where the vault did not put it")
         return position
 
     def at_position(self, position: int) -> Opened:
         """Return the record at a position; raises DamagedError where none is, or another."""
-        slot = read_slot(self.page(position // PAGE_SLOTS), position % PAGE_SLOTS)
+        slot = self._slot(position)
         if slot is None:
             raise DamagedError("a record's slot is empty")
         return self._open([(position, slot)])[0]
+
+    def _slot(self, position: int) -> RecordSlot | None:
+        number, index = divmod(position, self.root.page_slots)
+        return read_slot(self.page(number), index)
 
     def ids_with_prefix(self, prefix: str) -> list[bytes]:
         """Return up to two record ids that start with some hex digits, as the pages know them."""
@@ -255,14 +259,15 @@ class Ledger:
     ) -> tuple[list[Record], int]:
         """Return up to `count` records below position `before`, newest first, and where to go on.
 
-        Looks through at most 64 pages, so the list may be short, or empty with more to come; the
-        end is position 0. words: only records that may hold them all (`Query.raw`).
+        Looks through at most 65,536 slots, so the list may be short, or empty with more to come;
+        the end is position 0. words: only records that may hold them all (`Query.raw`).
         """
         before = min(before, self.root.next_position)
         wanted: list[tuple[int, RecordSlot]] = []
-        number = last_page = (before - 1) // PAGE_SLOTS
-        for number in range(last_page, max(-1, last_page - _PAGES_A_BATCH), -1):
-            start = number * PAGE_SLOTS
+        size = self.root.page_slots
+        number = last_page = (before - 1) // size
+        for number in range(last_page, max(-1, last_page - _SLOTS_A_BATCH // size), -1):
+            start = number * size
             among, read = (None, False) if words is None else self._holding(number, words)
             if among != []:
                 page, below = self.page(number), before - start
@@ -273,7 +278,7 @@ class Ledger:
                 break
         records = self._records(wanted)
         ended = len(records) == len(wanted) < count
-        return records, max(0, number) * PAGE_SLOTS if ended else records[-1].position
+        return records, max(0, number) * size if ended else records[-1].position
 
     def _records(self, wanted: Sequence[tuple[int, RecordSlot]]) -> list[Record]:
         """Return the first of the wanted records, as many as fit into memory."""
@@ -284,7 +289,7 @@ class Ledger:
         if missing:
             fitting = self._fitting(missing)
             opened = [(record_of(each), len(each.text)) for each in self._open(fitting)]
-            self._opened.keep(opened, entries)
+            self._opened.keep(opened, self.root)
             records.update((record.position, record) for record, _ in opened)
             if len(fitting) < len(missing):
                 wanted = [each for each in wanted if each[0] > missing[len(fitting)][0]]
@@ -302,7 +307,7 @@ class Ledger:
 
     def _frames(self, number: int) -> Iterator[tuple[int, bytes | None]]:
         """Yield (index, frame) of a page's records; None where it does not open: others may."""
-        start = number * PAGE_SLOTS
+        start = number * self.root.page_slots
         slots = enumerate(read_slots(self.page(number)), start)
         left = [(position, slot) for position, slot in slots if slot.word][::-1]
         while left:

@@ -5,10 +5,10 @@ that. So a list may show what the disk no longer holds whole; reading a record o
 `verify`, always ask the disk. Closing forgets all, and so does a new epoch, as in `vault.folded`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vault.keytree import PAGE_SLOTS, PageEntry
+from vault.keytree import PageEntry, Root
 from vault.records import Record
 
 __all__ = ["OpenedPages", "copied"]
@@ -42,11 +42,11 @@ class OpenedPages:
             return {}
         return kept[1]
 
-    def keep(self, opened: Iterable[tuple[Record, int]], entries: Sequence[PageEntry]) -> None:
-        """Keep records, each with the bytes of its JSON; `entries` are the root's, by page."""
+    def keep(self, opened: Iterable[tuple[Record, int]], root: Root) -> None:
+        """Keep records as `root` has them, each with the bytes of its JSON."""
         for record, size in opened:
-            number = record.position // PAGE_SLOTS
-            _, records = self._pages.setdefault(number, (entries[number], {}))
+            number = record.position // root.page_slots
+            _, records = self._pages.setdefault(number, (root.pages[number], {}))
             records[record.position] = record
             self._sizes[number] = self._sizes.get(number, 0) + size
         while sum(self._sizes.values()) > _MOST_BYTES:

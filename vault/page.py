@@ -6,12 +6,11 @@ from typing import Literal, NamedTuple
 from vault.errors import DamagedError, NotFoundError, StorageError, VaultError
 from vault.index import Index, RecordRow
 from vault.keytree import (
-    PAGE_SLOTS,
     SLOT_BYTES,
     RecordSlot,
     open_page,
-    page_slots,
     read_slots,
+    slots_in,
 )
 from vault.ledger import Ledger
 from vault.records import BlobSeal, Metadata
@@ -54,14 +53,14 @@ def read_page(ledger: Ledger, number: int) -> tuple[list[Held], list[Problem]]:
     root, vault_id = ledger.root, ledger.vault_id
     try:
         page = open_page(root.pages[number], vault_id, number, ledger.index.page(number))
-        if len(page) != page_slots(root.next_position, number) * SLOT_BYTES:
+        if len(page) != slots_in(number, root.page_slots, root.next_position) * SLOT_BYTES:
             raise DamagedError("it has another size than the root says")
     except UNREADABLE as error:
-        text = f"page {number} of up to {PAGE_SLOTS} records does not open: {error}"
+        text = f"page {number} of up to {root.page_slots} records does not open: {error}"
         return [], [Problem("damaged", None, text)]
     held: list[Held] = []
     problems: list[Problem] = []
-    first = number * PAGE_SLOTS
+    first = number * root.page_slots
     slots = list(read_slots(page))[: root.next_position - first]
     for start in range(0, len(slots), _ROWS):
         part = slots[start : start + _ROWS]

@@ -16,7 +16,6 @@ from vault.editing import Edit, edit, edit_all, mark
 from vault.envelope import blob_size, open_envelope, record_of
 from vault.errors import BadValueError, DamagedError, NotFoundError, VaultError
 from vault.keys import Keys, Strict, strictly
-from vault.keytree import PAGE_SLOTS
 from vault.layout import FORMAT, Layout, read_header, refuse_network
 from vault.records import BlobSeal, Draft, Metadata, Record, timestamp
 from vault.retention import (
@@ -38,7 +37,8 @@ __all__ = ["DRAFTS_A_TRANSACTION", "Vault", "open_vault"]
 Records = list[Record]  # `Vault.list` hides the builtin inside the class
 T = TypeVar("T")
 Blobs = list[bytearray | VaultError]
-_BATCH = PAGE_SLOTS  # rows a scan reads before it lets others in
+_BATCH = 1024  # rows a scan reads before it lets others in
+_STRETCH = 1024  # positions a mark
 _CANDIDATES = 64  # records that a search opens at least, as some may not match
 _END = 1 << 63  # above every position
 
@@ -246,7 +246,9 @@ class Vault:
     def marks(self) -> tuple[bytes, ...]:
         """Return a mark for each 1024 positions from 0: another one after each change there."""
         with self._s.shared(), self._s.ledger.reading():
-            return tuple(page.tag for page in self._s.ledger.root.pages)
+            root = self._s.ledger.root
+            tags, pages = [page.tag for page in root.pages], _STRETCH // root.page_slots
+            return tuple(b"".join(tags[at : at + pages]) for at in range(0, len(tags), pages))
 
     def trash(self, ids: Sequence[str]) -> Records:
         """Hide records, restorably; those already in the trash stay as they are."""

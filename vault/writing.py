@@ -136,7 +136,7 @@ class _File:
 
 
 class Writing:
-    """Files on their way into a vault. `put` each, then `end`; `finish` says that all are durable.
+    """Files on their way into a vault. `put` each; `finish` says that all are durable.
 
     Whoever has begun it calls `finish` or, whenever that did not come to its end, `undo`.
     """
@@ -147,7 +147,6 @@ class Writing:
         self._incoming, self._blobs = incoming, blobs
         self._expected: deque[_File] = deque()
         self._files: list[_File] = []
-        self._ending: _Call | None = None
         self.finished = False
 
     def expect(self, count: int) -> None:
@@ -162,20 +161,16 @@ class Writing:
         self._files.append(self._expected[0])
         self._expected.popleft().fill(name, data)
 
-    def end(self) -> _Call:
-        """Say that no more files come: they are moved to their names when all are flushed."""
-        self._ending = self._threads.submit(self._move)
-        return self._ending
-
     def finish(self) -> None:
         """Wait until all files are durable, under their names.
 
         Raises StorageError where the disk refused any of it. An fsync that failed is a failed save:
         the page may be gone, so nothing is retried.
         """
-        ending = self._ending or self.end()
         try:
-            ending.result()
+            for file in self._files:
+                file.result()
+            self._move()
         except OSError as error:
             raise StorageError(
                 f"a sealed file could not be written: {error.strerror}",
@@ -185,18 +180,11 @@ class Writing:
 
     def undo(self) -> None:
         """Wait for what was begun, and remove it; what resists stays as an orphan."""
-        if self._ending is not None:
-            with suppress(Exception):  # it is known already
-                self._ending.result()
         for file in {*self._files, *self._expected}:
             file.remove(self._blobs)
 
     def _move(self) -> None:
-        """Rename the files and flush the folders. All fillings were begun before, so none waits
-        for the thread that this one takes.
-        """
-        for file in self._files:
-            file.result()
+        """Rename the files and flush the folders."""
         with ExitStack() as stack:
             folders: dict[bytes, int] = {}
             for file in self._files:

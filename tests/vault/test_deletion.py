@@ -20,7 +20,7 @@ from vault.errors import (
 )
 from vault.keystore.entry import kek_entry
 from vault.keystore.memory import MemoryKeyStore
-from vault.keytree import PAGE_SLOTS
+from vault.keytree import Root
 from vault.slots import keyring_place
 
 KEPT, GONE = "kept picture", "gone picture"
@@ -212,7 +212,7 @@ def test_giving_up_at_the_new_phrase_changes_nothing(two):
 def test_only_pages_that_lost_a_record_are_written_anew(make):
     place = make()
     with place.open() as opened:
-        for _ in range(PAGE_SLOTS // 16 + 1):
+        for _ in range(Root().page_slots // 16 + 1):
             ids = [record.id for record in opened.add([vault.Draft(vault.Kind.JOB, {})] * 16)]
         before = dict(place.sql("SELECT no, sealed FROM page"))
         assert len(before) == 2
@@ -221,7 +221,7 @@ def test_only_pages_that_lost_a_record_are_written_anew(make):
         after = dict(place.sql("SELECT no, sealed FROM page"))
         assert after[0] == before[0]
         assert after[1] != before[1]
-        assert opened.status().records[vault.Kind.JOB] == 16 * (PAGE_SLOTS // 16 + 1) - 1
+        assert opened.status().records[vault.Kind.JOB] == 16 * (Root().page_slots // 16 + 1) - 1
         opened.delete(ids[1:2])
         assert opened.purge().pages == 1  # what was deleted before goes now
         assert opened.purge().pages == 0

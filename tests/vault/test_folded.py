@@ -73,7 +73,7 @@ def test_a_damaged_record_of_another_kind_hides_no_picture(make):
 def test_search_crosses_pages_and_goes_on_from_a_position(make, monkeypatch):
     place = make()
     with place.open() as opened:
-        for first in range(0, 2080, 16):
+        for first in range(0, 560, 16):
             opened.add(
                 [
                     vault.Draft(vault.Kind.PICTURE, {"prompt": f"n{n}"})
@@ -81,15 +81,15 @@ def test_search_crosses_pages_and_goes_on_from_a_position(make, monkeypatch):
                 ]
             )
         for _ in range(2):
-            wanted = [f"n{n}" for n in range(2079, -1, -1) if "7" in str(n)]
+            wanted = [f"n{n}" for n in range(559, -1, -1) if "7" in str(n)]
             assert found(opened, "7") == wanted
-            part = opened.search("7", limit=5, before=1024)
+            part = opened.search("7", limit=5, before=256)
             assert [r.metadata["prompt"] for r in part] == [
-                "n1017",
-                "n1007",
-                "n997",
-                "n987",
-                "n979",
+                "n247",
+                "n237",
+                "n227",
+                "n217",
+                "n207",
             ]
         assert kept(opened) == [2, 1, 0]
 

@@ -57,6 +57,10 @@ def test_root():
     assert root == Root.decode(raw("root", "payload"))
     assert root.encode() == raw("root", "payload")
     assert (root.next_position, root.pending_seals, root.pages[0].flags) == (1, 3, 1)
+    assert root.page_slots == 1024
+    small = Root.decode(raw("root", "payload_2"))
+    assert small.encode() == raw("root", "payload_2")
+    assert (small.page_slots, small.next_position, len(small.pages)) == (256, 257, 2)
 
 
 def test_page():
@@ -198,6 +202,42 @@ def test_a_second_reader_agrees_about_a_fresh_vault(make):
         opened.edit(records[0].id, lambda data: {"prompt": "edited"})
         opened.trash([records[1].id])
         held = summary(all_records(opened))
+    assert summary(Reader(place.path, place.phrase).read()) == held
+
+
+def filled(opened, count):
+    """Add jobs, 16 at once, until the vault has had `count` records."""
+    while (room := count - opened._s.ledger.root.next_position) > 0:
+        opened.add([vault.Draft(vault.Kind.JOB, {"number": room})] * min(16, room))
+
+
+def test_a_vault_of_large_pages_grows_and_shreds_as_it_was_made(lived):
+    """Vaults were made with 1,024 slots a page at first; they stay so, and stay readable."""
+    keystore, secret = FileKeyStore(lived.parent / KEYS), passphrase_secret(LIVED_PASSPHRASE)
+    with vault.open_vault(lived, vault.BothUnlock(secret, keystore)) as opened:
+        assert opened._s.ledger.root.page_slots == 1024
+        opened.purge()
+        filled(opened, 1025)
+        assert len(opened.marks()) == len(opened._s.ledger.root.pages) == 2
+        (last,) = opened.add([draft("on the second page")])
+        opened.trash([last.id])
+        assert opened.purge([last.id]).pages == 1
+        opened.add([draft("the last one")])
+        held = summary(all_records(opened))
+        assert not opened.care.verify(deep=True).problems
+    assert summary(Reader(lived, phrase(LIVED)).read()) == held
+
+
+def test_a_second_reader_agrees_about_many_pages(make):
+    place = make()
+    with place.open() as opened:
+        assert opened._s.ledger.root.page_slots == 256
+        filled(opened, 1024)
+        assert (len(opened.marks()), len(opened._s.ledger.root.pages)) == (1, 4)
+        (record,) = opened.add([draft("on the fifth page")])
+        assert (record.position, len(opened.marks())) == (1024, 2)
+        held = summary(all_records(opened))
+        assert not opened.care.verify(deep=True).problems
     assert summary(Reader(place.path, place.phrase).read()) == held
 
 

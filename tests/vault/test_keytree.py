@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from vault.errors import DamagedError, StorageError, UnsupportedFormatError
 from vault.keytree import (
-    PAGE_SLOTS,
     SLOT_BYTES,
     TRASHED,
     PageEntry,
@@ -17,13 +16,13 @@ from vault.keytree import (
     SlotKey,
     open_page,
     open_root,
-    page_slots,
     read_slot,
     read_slots,
     seal_page,
     seal_root,
     select_slots,
     slot_word,
+    slots_in,
     with_slots,
 )
 from vault.sealed_record import Opened
@@ -46,9 +45,11 @@ def test_reprs_show_no_key():
     assert "secret" not in shown
 
 
-def test_a_root_comes_back_with_all_it_holds():
+@pytest.mark.parametrize(("version", "last"), [(1, 1024), (2, 256)])
+def test_a_root_comes_back_with_all_it_holds(version, last):
     root = Root(
-        next_position=1025,
+        version=version,
+        next_position=last + 1,
         pending_seals=7,
         slots_digest=bytes(range(32)),
         slot_keys=(SlotKey(1, 2, KEY), SlotKey(2, 3, KEY[::-1])),
@@ -58,6 +59,7 @@ def test_a_root_comes_back_with_all_it_holds():
     again = Root.decode(root.encode())
     assert again.encode() == root.encode()
     assert again == root
+    assert again.page_slots == last
 
 
 @given(st.binary(max_size=200))
@@ -77,11 +79,11 @@ def test_a_root_that_does_not_add_up_is_damage():
     with pytest.raises(DamagedError):
         Root.decode(good + b"\0")
     with pytest.raises(DamagedError):
-        Root.decode(Root(next_position=1025, pages=(ENTRY,)).encode())  # two pages, one named
+        Root.decode(Root(next_position=257, pages=(ENTRY,)).encode())  # two pages, one named
 
 
 def test_a_root_of_a_later_version_says_so():
-    later = b"\0\2" + Root().encode()[2:]
+    later = b"\0\3" + Root().encode()[2:]
     with pytest.raises(UnsupportedFormatError):
         Root.decode(later)
 
@@ -144,10 +146,10 @@ def test_a_key_stops_at_the_limit_of_its_seals():
 
 @pytest.mark.parametrize(
     ("position", "number", "count"),
-    [(1, 0, 64), (64, 0, 64), (65, 0, 128), (1024, 0, 1024), (1025, 0, 1024), (1025, 1, 64)],
+    [(1, 0, 64), (64, 0, 64), (65, 0, 128), (256, 0, 256), (257, 0, 256), (257, 1, 64)],
 )
 def test_pages_grow_by_64_slots(position, number, count):
-    assert page_slots(position, number) == count
+    assert slots_in(number, 256, position) == count
 
 
 def test_slots_are_read_where_they_were_put():
@@ -190,6 +192,7 @@ def test_a_revision_moves_on_and_keeps_the_rest():
 
 
 def test_a_full_page_keeps_its_size():
-    page = with_slots(b"", {i: slot(i + 1) for i in range(PAGE_SLOTS)}, PAGE_SLOTS)
+    size = Root().page_slots
+    page = with_slots(b"", {i: slot(i + 1) for i in range(size)}, size)
     sealed, entry = seal_page(PageEntry(os.urandom(32), bytes(16), 0, 0), VAULT, 0, page)
     assert open_page(entry, VAULT, 0, sealed) == page

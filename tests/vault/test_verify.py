@@ -9,7 +9,7 @@ from tests.vault.conftest import CANARY, draft
 from tests.vault.test_hostile import bend
 from vault.envelope import seal_draft
 from vault.examination import examine
-from vault.keytree import PAGE_SLOTS
+from vault.keytree import Root
 from vault.records import Metadata
 from vault.verify import verify
 
@@ -199,7 +199,7 @@ def many(place, count):
 @pytest.mark.parametrize("damage", ["bent", "gone"])
 def test_a_damaged_page_is_found_and_the_others_are_checked(three, damage):
     place, files = three
-    many(place, 2 * PAGE_SLOTS)
+    many(place, 2 * Root().page_slots)
     if damage == "bent":
         ((page,),) = place.sql("SELECT sealed FROM page WHERE no = 1")
         place.sql("UPDATE page SET sealed = ? WHERE no = 1", bend(page, 99_999))
@@ -211,7 +211,7 @@ def test_a_damaged_page_is_found_and_the_others_are_checked(three, damage):
         [("damaged", None), ("missing", next(iter(files)))],
         key=lambda each: (each[0], each[1] or ""),
     )
-    assert report.records == 3 + PAGE_SLOTS
+    assert report.records == 3 + Root().page_slots
 
 
 def test_the_disk_is_checked_and_not_what_the_session_remembers(three):

@@ -48,6 +48,9 @@ def vectors() -> dict[str, object]:
         + struct.pack(">I", 2)
         + b"{}"
     )
+    pages = struct.pack(">I", 2) + struct.pack(">32s16sQB", OTHER, _stream("tag", 16), 9, 1) * 2
+    root_2 = struct.pack(">HQQ32sB", 2, 257, 3, _stream("digest", 32), 0) + pages
+    root_2 += struct.pack(">I", 2) + b"{}"
     root_info = context(128, VAULT, (5).to_bytes(16, "big"), 6)
     page_info = context(129, VAULT, (0).to_bytes(16, "big"), 9)
     slot_info = context(
@@ -72,6 +75,7 @@ def vectors() -> dict[str, object]:
             "epoch": 5,
             "generation": 6,
             "payload": root.hex(),
+            "payload_2": root_2.hex(),
             "sealed": _sealed(
                 expand_sha512(OTHER, b"safelight/vault/1 root", 32),
                 root_info,

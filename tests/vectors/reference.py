@@ -153,7 +153,7 @@ class Reader:
             rows = {pos: rest for pos, *rest in index.execute("SELECT * FROM record")}
         if vault_id != self.vault_id:
             raise ValueError("another vault's index")
-        keys = self._root(slots, root, (epoch, generation))
+        size, keys = self._root(slots, root, (epoch, generation))
         records = []
         for number, (key, tag, revision) in enumerate(keys):
             info = context(129, self.vault_id, number.to_bytes(16, "big"), revision)
@@ -162,13 +162,13 @@ class Reader:
             page = unframe(open_small(key, info, pages[number]), metadata=True)
             for index_in_page, slot in enumerate(struct.iter_unpack(">16s32s32sQ", page)):
                 if slot[3]:
-                    records.append(self._record(slot, rows[number * 1024 + index_in_page]))
+                    records.append(self._record(slot, rows[number * size + index_in_page]))
         return records
 
     def _root(
         self, slots: list[tuple], sealed: bytes, at: tuple[int, int]
-    ) -> list[tuple[bytes, bytes, int]]:
-        """Return (key, tag, revision) of each page."""
+    ) -> tuple[int, list[tuple[bytes, bytes, int]]]:
+        """Return the slots a page, and (key, tag, revision) of each page."""
         epoch, generation = at
         (phrase_slot,) = [slot for slot in slots if slot[1] == 2]
         info = context(131, self.vault_id, bytes((2, phrase_slot[0])) + bytes(14), epoch)
@@ -178,7 +178,7 @@ class Reader:
         root = unframe(open_small(key, info, sealed), metadata=True)
         version, _position, _seals, digest, count = struct.unpack_from(">HQQ32sB", root)
         table = b"".join(struct.pack(">BBI", no, type_, len(b)) + b for no, type_, b in slots)
-        if version != 1 or hashlib.sha256(table).digest() != digest:
+        if version not in {1, 2} or hashlib.sha256(table).digest() != digest:
             raise ValueError("other key slots")
         at_pages = 51 + 34 * count
         named = {root[51 + 34 * i]: root[53 + 34 * i : 85 + 34 * i] for i in range(count)}
@@ -187,7 +187,9 @@ class Reader:
             raise ValueError("the root does not know this phrase")
         (pages,) = struct.unpack_from(">I", root, at_pages)
         fields = struct.iter_unpack(">32s16sQB", root[at_pages + 4 : at_pages + 4 + 57 * pages])
-        return [(key, tag, revision) for key, tag, revision, _flags in fields]
+        return {1: 1024, 2: 256}[version], [
+            (key, tag, revision) for key, tag, revision, _flags in fields
+        ]
 
     def _record(self, slot: tuple, row: list) -> dict:
         record_id, blob_key, metadata_key, word = slot
