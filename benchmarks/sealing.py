@@ -1,7 +1,8 @@
 """Sealing and durable writing of one picture, beside the same system calls without crypto.
 
 "plain" is the bare system calls; "no cipher" the vault's own code with a cipher that copies and
-keys that are zeros: what encryption costs is the difference to that.
+keys that are zeros: what encryption costs is the difference to that. "1,024 a page" is a vault of
+the first root version, whose pages are four times as large.
 
 usage: python -m benchmarks.sealing [FOLDER]   (the folder decides which disk is measured)
 """
@@ -15,13 +16,13 @@ import sqlite3
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from statistics import median
 
 from benchmarks.measure import interleave, save, summary
-from vault import BlobDraft, Draft, Kind, MemoryKeyStore, create, sealing
+from vault import BlobDraft, Draft, Kind, MemoryKeyStore, Vault, create, creation, sealing
 from vault.adding import DRAFTS_A_TRANSACTION
 from vault.connection import connect
 from vault.frame import LENGTH_BYTES, metadata_size
@@ -32,7 +33,7 @@ __all__ = ["main"]
 
 BLOCKS = 20  # each in folders of its own: where files come to lie decides how long they take
 ROUNDS = 50  # a block
-HELD = 992  # records that a vault holds before: jobs, without files
+HELD = 896  # records that a vault holds before: jobs, without files
 PICTURE = 30_000  # bytes; a 128-pixel PNG
 LARGE = 500_000  # bytes; a 512-pixel PNG
 THUMBNAIL = 3_000
@@ -49,21 +50,21 @@ def drafts(size: int) -> list[Draft]:
     return [Draft(kind=Kind.PICTURE, metadata={"prompt": "x" * METADATA}, blobs=blobs)]
 
 
-def plain(folder: Path, size: int, held: int = 0) -> Callable[[], None]:
+def plain(stack: ExitStack, folder: Path, size: int, held: int = 0) -> Callable[[], None]:
     """Give the system calls of `Vault.add` in the clear: the same looks at the index, lock, files,
     syncs, renames and rows, in the same schema and order.
 
     Per file: exclusive, fixed times, fsync; then renames into two of 256 folders, a sync of each,
     and one of where they came from: one after the other, where the vault waits for several at once.
-    Then one SQLite transaction with the vault's settings: record
-    (its id is indexed), page and root (as large as the vault's by then), state. held: records that
-    the vault holds before.
+    Then one SQLite transaction with the vault's settings: record (its id is indexed), page and root
+    (as large as the vault's by then), state. held: records that the vault holds before. stack:
+    closes what this opens.
     """
     for name in ("incoming", *(f"blobs/{shard:02x}" for shard in range(256))):
         (folder / name).mkdir(parents=True)
-    incoming, blobs, lock = (_open(folder / name) for name in ("incoming", "blobs", "."))
+    incoming, blobs, lock = (_open(stack, folder / name) for name in ("incoming", "blobs", "."))
     (folder / "index.sqlite").touch(0o600)
-    index = connect(folder / "index.sqlite", fresh=True)
+    index = stack.enter_context(closing(connect(folder / "index.sqlite", fresh=True)))
     looks = [f"{folder}/index.sqlite{suffix}" for suffix in ("", "-wal", "-shm", "-journal")]
     # As long as what is sealed: prefix and tags, slots, sealed rows.
     files = [secrets.token_bytes(sealed_blob_size(length + 24)) for length in (size, THUMBNAIL)]
@@ -173,10 +174,16 @@ def without_cipher(call: Callable[[], object]) -> Callable[[], object]:
 
 def _calls(stack: ExitStack, folder: Path, size: int) -> dict[str, Callable[[], object]]:
     """Give what is measured for pictures of a size, the vaults open until the stack ends."""
-    vaults = [
-        stack.enter_context(create(folder / kind, keystore=MemoryKeyStore(), confirm=_quiet))
-        for kind in ("vault", "bare")
-    ]
+
+    def made(kind: str) -> Vault:
+        return stack.enter_context(create(folder / kind, keystore=MemoryKeyStore(), confirm=_quiet))
+
+    vaults = [made("vault"), made("bare")]
+    creation.Root = partial(Root, version=1)  # type: ignore[misc,assignment]
+    try:
+        vaults.append(made("older"))
+    finally:
+        creation.Root = Root  # type: ignore[misc]
     for vault in vaults:
         for _ in range(HELD // DRAFTS_A_TRANSACTION):
             vault.add([Draft(Kind.JOB, {})] * DRAFTS_A_TRANSACTION)
@@ -184,12 +191,15 @@ def _calls(stack: ExitStack, folder: Path, size: int) -> dict[str, Callable[[], 
     return {
         "sealed": adds[0],
         "no cipher": without_cipher(adds[1]),
-        "plain": plain(folder / "plain", size, HELD),
+        "1,024 a page": adds[2],
+        "plain": plain(stack, folder / "plain", size, HELD),
     }
 
 
-def _open(folder: Path) -> int:
-    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _open(stack: ExitStack, folder: Path) -> int:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _quiet(_phrase: object) -> None:
@@ -209,9 +219,10 @@ def main() -> None:
             shutil.rmtree(folder)
             for key, seconds in took.items():
                 times[name][key] += seconds
-            sealed, bare, alone = (median(seconds) for seconds in took.values())
-            blocks[name]["sealed / plain"].append(sealed / alone)
-            blocks[name]["sealed / no cipher"].append(sealed / bare)
+            middle = {key: median(seconds) for key, seconds in took.items()}
+            sealed = middle.pop("sealed")
+            for key, other in middle.items():
+                blocks[name][f"sealed / {key}"].append(sealed / other)
     results = {
         name: {
             "seconds": {key: summary(seconds) for key, seconds in times[name].items()},
