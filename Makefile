@@ -37,7 +37,9 @@ types: $(VENV)/dev
 unit: $(VENV)/dev
 	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs' -n auto --maxprocesses 4 --dist loadfile --benchmark-disable
 
-test: lint types unit
+# Types are looked at while the tests run: what they lack goes by in the first minutes.
+test: lint
+	$(MAKE) -j2 types unit
 
 # The gallery in a browser on a machine that answers late: what a person does must not be lost.
 test-late: $(VENV)/dev

@@ -19,6 +19,7 @@ from engine import Bundle, Picture, Pipeline, choose
 from export import Ingredients, export_checkpoint
 from export.architectures import TINY, write_random_checkpoint
 from export.reference import load_torch_pipeline
+from tests import tiny as made
 
 # Our sampler -> the scheduler class that it must equal, and how its configuration is changed.
 SCHEDULERS = {
@@ -182,7 +183,7 @@ def as_plain_export(bundle, out, prediction_type):
 
 @pytest.fixture(scope="module")
 def tiny_bundle(tmp_path_factory):
-    return export_tiny(tmp_path_factory.mktemp("tiny"), TINY, seed=3)
+    return made.tiny_bundle(tmp_path_factory)
 
 
 @pytest.fixture(scope="module", params=["epsilon", "v_prediction"])

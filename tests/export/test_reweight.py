@@ -24,8 +24,8 @@ from export.architectures import TINY, TINY_XL, write_random_checkpoint
 from export.graphweights import stored_weights
 from safelight.cli import app
 from safelight.exits import exit_status
-from tests.export.conftest import CREATED
 from tests.export.lora_files import ALPHA, RANK, draw, state, trainable, write
+from tests.tiny import CREATED
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 TEXT = ("text_encoder", "text_encoder_2", "unet")
