@@ -33,9 +33,10 @@ lint: $(VENV)/dev
 types: $(VENV)/dev
 	$(BIN)/basedpyright
 
-# A process a core, whole files each: most tests wait for one process or for the disk.
+# A process a core, whole files each: most tests wait for one process or for the disk. In the order
+# of their names: by default files of few tests come last, among them those that take minutes.
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs' -n auto --maxprocesses 4 --dist loadfile --benchmark-disable
+	$(BIN)/python -m pytest -m 'not slow and not gpu and not gpu_libs' -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --benchmark-disable
 
 # Types are looked at while the tests run: what they lack goes by in the first minutes.
 test: lint

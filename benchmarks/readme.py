@@ -24,6 +24,7 @@ END: Final = "<!-- figures: end -->"
 SOURCES: Final[Mapping[str, tuple[str, ...]]] = {
     "pocket": ("seconds a picture",),
     "sd15": ("seconds a guided step",),
+    "sd15-fp32": ("seconds a guided step",),
     "winograd": ("seconds a decode",),
     "sealing": ("500 kB", "seconds"),
     "vault-scale": ("100000", "seconds"),

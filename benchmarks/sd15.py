@@ -3,6 +3,7 @@
 usage: python -m benchmarks.sd15 WORK [--compile]   (a folder for checkpoint and bundle: 5 GB, kept)
 
 "stock" is the same graph in OpenVINO alone, static shapes, without our rewrites and kernels.
+Where the processor has no bf16 all is measured in fp32, and saved as sd15-fp32.json.
 --compile: diffusers under torch.compile as well, which compiles for over a minute.
 """
 
@@ -158,17 +159,18 @@ def picture(work: Path) -> dict[str, Any]:
     }
 
 
-def torch_step(work: Path, *, compiled: bool) -> Callable[[], object]:
-    """Give a call of diffusers' UNet in bf16, channels_last, without gradients."""
+def torch_step(work: Path, precision: str, *, compiled: bool) -> Callable[[], object]:
+    """Give a call of diffusers' UNet, channels_last, without gradients."""
     import torch
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     unet: Any = UNet2DConditionModel.from_pretrained(
-        work / "checkpoint" / "unet", torch_dtype=torch.bfloat16, local_files_only=True
+        work / "checkpoint" / "unet", torch_dtype=dtype, local_files_only=True
     )
     unet = unet.to(memory_format=torch.channels_last).eval()
     unet = torch.compile(unet) if compiled else unet
-    sample, _, embeds = (torch.randn(shape, dtype=torch.bfloat16) for shape in SHAPES)
+    sample, _, embeds = (torch.randn(shape, dtype=dtype) for shape in SHAPES)
     sample = sample.to(memory_format=torch.channels_last)
 
     def run() -> object:
@@ -186,12 +188,15 @@ def steps(bundle: Bundle, work: Path, *, compiled: bool) -> dict[str, list[float
         f"safelight openvino {precision}": steps_of(bundle, "openvino", "auto", cache)
     }
     if compiled:
-        calls["diffusers torch bf16 torch.compile"] = torch_step(work, compiled=True)
+        name = f"diffusers torch {precision} torch.compile"
+        calls[name] = torch_step(work, precision, compiled=True)
     else:
         calls |= {
             f"stock openvino {precision}": stock(bundle, "unet", HINTS[precision]).infer,
             "safelight onnxruntime fp32": steps_of(bundle, "onnxruntime", "fp32", cache),
-            "diffusers torch bf16 channels_last": torch_step(work, compiled=False),
+            f"diffusers torch {precision} channels_last": torch_step(
+                work, precision, compiled=False
+            ),
         }
     return interleave(calls, rounds=ROUNDS, warmup=WARMUP)
 
@@ -212,7 +217,7 @@ def part(name: str, work: Path) -> Any:
 
 
 def main() -> None:
-    """Measure and save benchmarks/results/sd15.json."""
+    """Measure and save benchmarks/results/sd15.json, or sd15-fp32.json."""
     parser = argparse.ArgumentParser(prog="benchmarks.sd15")
     parser.add_argument("work", type=Path)
     parser.add_argument("--compile", action="store_true")
@@ -243,7 +248,8 @@ def main() -> None:
         results["seconds a guided step, beside torch.compile"] = pair
         ratios |= {f"{each} / {mine}": _ratio(pair, each, mine) for each in pair if each != mine}
     results["ratios"] = ratios | {"decode, stock / safelight": _ratio(decoded, *decoded)}
-    path = save("sd15", f"SD 1.5 architecture, random weights, {SIDE}x{SIDE}, guidance", results)
+    file = "sd15" if precision == "bf16" else f"sd15-{precision}"
+    path = save(file, f"SD 1.5 architecture, random weights, {SIDE}x{SIDE}, guidance", results)
     sys.stdout.write(f"{path}\n{json.dumps(results, indent=1)}\n")
 
 

@@ -19,10 +19,10 @@ from export.graphweights import stored_weights
 from export.targets.step_graph import write_step
 from export.targets.tensorrt import write_typed_graphs
 from tests.engine.trt_standin import Cuda, Engine, TensorRt
-from tests.export.conftest import CREATED
 from tests.export.lora_files import draw as draw_factors
 from tests.export.lora_files import state, trainable
 from tests.export.lora_files import write as write_lora
+from tests.tiny import CREATED
 
 SIDE = 64
 POCKET = Path(safelight.__file__).parent / "models" / "pocket"
