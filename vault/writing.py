@@ -103,7 +103,6 @@ class _File:
     def __init__(self, threads: Threads, incoming: int) -> None:
         self.waiting = os.urandom(NAME_BYTES).hex()  # its name in `incoming`
         self.name = b""  # its name in `blobs`
-        self.moved = False
         self._threads, self._incoming = threads, incoming
         self._fd = -1
         self._made = threads.submit(self._make)
@@ -124,8 +123,8 @@ class _File:
             self.result()
         if self._fd >= 0:
             os.close(self._fd)
-        if not self.moved:
-            unlink(self.waiting, self._incoming)
+        # Asked of the disk: whoever is interrupted right behind a rename has not noted it.
+        if unlink(self.waiting, self._incoming) or not self.name:
             return
         with suppress(OSError), open_folder(self.name[:1].hex(), blobs) as folder:
             unlink(self.name.hex(), folder)
@@ -196,7 +195,6 @@ class Writing:
                 if shard not in folders:
                     folders[shard] = stack.enter_context(open_folder(shard.hex(), self._blobs))
                 os.rename(file.waiting, name, src_dir_fd=self._incoming, dst_dir_fd=folders[shard])
-                file.moved = True
             for folder in folders.values():
                 sync(folder)
         sync(self._incoming)

@@ -136,6 +136,25 @@ def test_a_seal_that_came_out_wrong_is_neither_kept_nor_listed(place, drafts, mo
         assert len(list(opened.list())) == 1
 
 
+def test_an_interrupt_right_behind_a_rename_leaves_no_file(place, monkeypatch):
+    """Files are moved in the caller's thread: Control-C is raised there between any two steps."""
+    rename = os.rename
+
+    def interrupted(*given, **folders):
+        rename(*given, **folders)
+        raise KeyboardInterrupt
+
+    with place.open() as opened:
+        opened.add([draft("before")])
+        kept = files_of(place)
+        monkeypatch.setattr(writing.os, "rename", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            opened.add([draft("after")])
+        monkeypatch.undo()
+        assert files_of(place) == kept
+        assert len(list(opened.list())) == 1
+
+
 def test_closing_ends_the_threads(place):
     before = threading.active_count()
     with place.open() as opened:
