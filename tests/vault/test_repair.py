@@ -1,6 +1,7 @@
 """Repair mends what it can without losing anything, and nothing in doubt is removed."""
 
 import hashlib
+import itertools
 import os
 import shutil
 import threading
@@ -27,6 +28,14 @@ def plant_orphan(place, name=ORPHAN):
     path = place.path / "blobs" / name[:2] / name
     path.write_bytes(b"of a save that was cut off")
     return path
+
+
+def unused(place):
+    """Yield the folders that no file of the vault lies in: names of files are random."""
+    used = {name[:2] for name in files_in(place.path)}
+    yield from (
+        place.path / "blobs" / name for name in map("{:02x}".format, range(256)) if name not in used
+    )
 
 
 def read_back(place):
@@ -88,7 +97,7 @@ def test_a_header_of_a_newer_format_is_not_overwritten(place):
 def test_nothing_is_written_before_the_vault_has_opened(place, make):
     other = make()
     (place.path / "VAULT").unlink()
-    (place.path / "blobs" / "00").rmdir()
+    next(unused(place)).rmdir()
     shutil.rmtree(place.path / "incoming")
     before = tree(place.path)
     with pytest.raises(LockedError):
@@ -120,9 +129,7 @@ def test_where_no_vault_is_nothing_is_made(folder, place):
 
 
 def test_missing_folders_are_made(place):
-    used = {name[:2] for name in files_in(place.path)}
-    empty = [each for each in (place.path / "blobs").iterdir() if each.name not in used]
-    for each in empty[:3]:
+    for each in itertools.islice(unused(place), 3):
         each.rmdir()
     shutil.rmtree(place.path / "incoming")
     dry = mended(place, dry_run=True)
