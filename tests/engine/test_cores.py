@@ -7,8 +7,18 @@ import pytest
 from engine.cgroups import ControlGroups
 from engine.cores import core_limit, physical_cores
 
-ALL = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-pytestmark = pytest.mark.skipif(not ALL, reason="affinity and sysfs are Linux")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="affinity and sysfs are Linux"
+)
+
+
+@pytest.fixture
+def cores():
+    """Give all that the system allows, and not this worker's share alone (`tests/conftest.py`)."""
+    share = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    yield sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, share)
 
 
 def topology(folder, siblings):
@@ -30,11 +40,11 @@ def quota(tmp_path, text):
     return ControlGroups(membership=tmp_path / "self", root=tmp_path / "groups")
 
 
-def test_threads_of_one_core_count_once(tmp_path):
-    together = topology(tmp_path / "smt", dict.fromkeys(ALL, "0-99"))
+def test_threads_of_one_core_count_once(cores, tmp_path):
+    together = topology(tmp_path / "smt", dict.fromkeys(cores, "0-99"))
     assert physical_cores(together, nothing(tmp_path)) == 1
-    apart = topology(tmp_path / "single", {cpu: str(cpu) for cpu in ALL})
-    assert physical_cores(apart, nothing(tmp_path)) == len(ALL)
+    apart = topology(tmp_path / "single", {cpu: str(cpu) for cpu in cores})
+    assert physical_cores(apart, nothing(tmp_path)) == len(cores)
     assert core_limit(apart, nothing(tmp_path)) == 0
 
 
@@ -42,31 +52,28 @@ def test_threads_of_one_core_count_once(tmp_path):
     ("text", "most"),
     [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("?", None)],
 )
-def test_a_containers_quota_is_a_limit(tmp_path, text, most):
-    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in ALL})
+def test_a_containers_quota_is_a_limit(cores, tmp_path, text, most):
+    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in cores})
     groups = quota(tmp_path, text)
-    assert physical_cores(apart, groups) == (most or len(ALL))
-    assert core_limit(apart, groups) == (1 if most and len(ALL) > 1 else 0)
+    assert physical_cores(apart, groups) == (most or len(cores))
+    assert core_limit(apart, groups) == (1 if most and len(cores) > 1 else 0)
 
 
-def test_a_containers_set_of_processors_is_a_limit(tmp_path):
-    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in ALL})
+def test_a_containers_set_of_processors_is_a_limit(cores, tmp_path):
+    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in cores})
     groups = quota(tmp_path, "max 100000")
-    (tmp_path / "groups" / "cpuset.cpus.effective").write_text(f"{ALL[-1]}\n")
+    (tmp_path / "groups" / "cpuset.cpus.effective").write_text(f"{cores[-1]}\n")
     assert physical_cores(apart, groups) == 1
     (tmp_path / "groups" / "cpuset.cpus.effective").write_text("7000-7001\n")  # none of ours
-    assert physical_cores(apart, groups) == len(ALL)
+    assert physical_cores(apart, groups) == len(cores)
 
 
-def test_without_a_topology_it_estimates(tmp_path):
-    expected = len(ALL) if len(ALL) <= 4 else len(ALL) // 2
+def test_without_a_topology_it_estimates(cores, tmp_path):
+    expected = len(cores) if len(cores) <= 4 else len(cores) // 2
     assert physical_cores(tmp_path, nothing(tmp_path)) == expected
 
 
-def test_the_process_affinity_is_respected(tmp_path):
-    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in ALL})
-    os.sched_setaffinity(0, ALL[:1])
-    try:
-        assert physical_cores(apart, nothing(tmp_path)) == 1
-    finally:
-        os.sched_setaffinity(0, ALL)
+def test_the_process_affinity_is_respected(cores, tmp_path):
+    apart = topology(tmp_path / "cpus", {cpu: str(cpu) for cpu in cores})
+    os.sched_setaffinity(0, cores[:1])
+    assert physical_cores(apart, nothing(tmp_path)) == 1

@@ -31,6 +31,7 @@ from export.architectures import TINY
 from export.build import Options
 from export.reference import graph_weights, load_torch_pipeline
 from export.thresholds import EXACT, THRESHOLDS, Bound
+from tests.export.controlnets import CONTROL_CONFIGS, write_controlnet
 
 # The gate's own: the order of additions alone, which changes with the number of threads, was seen
 # to move values of size 1 by 2e-5; a graph that fixed a dynamic size is wrong by about 1.
@@ -177,16 +178,18 @@ def test_the_text_and_the_tokenizer_fit(tiny_bundle, reference):
     assert ours[0].tolist() == theirs.input_ids
 
 
-def test_parity_failure_leaves_nothing_behind(tmp_path, tiny_checkpoint):
-    impossible = dict(THRESHOLDS["fp16"]) | {"unet": Bound(max_abs=0.0, cosine=1.0, psnr=200.0)}
-    with pytest.raises(ParityError, match="unet by onnxruntime"):
+def test_parity_failure_leaves_nothing_behind(tmp_path):
+    # A ControlNet: one graph to trace, where a whole checkpoint has four.
+    source = write_controlnet(tmp_path / "source", CONTROL_CONFIGS["sd1"])
+    perfect = dict(THRESHOLDS["fp16"]) | {"controlnet": Bound(max_abs=0.0, cosine=1.0, psnr=200.0)}
+    with pytest.raises(ParityError, match="controlnet by onnxruntime"):
         export_checkpoint(
-            Ingredients(source=tiny_checkpoint),
+            Ingredients(source=source),
             tmp_path / "models" / "tiny",
             name="tiny",
             licence=None,
             progress=quiet,
-            options=Options(thresholds={"fp16": impossible, "fp32": impossible}),
+            options=Options(thresholds={"fp16": perfect, "fp32": perfect}),
         )
     assert list((tmp_path / "models").iterdir()) == []
 
