@@ -19,10 +19,13 @@ OP = OV.opset13
 POCKET = Path(safelight.__file__).parent / "models" / "pocket"
 FOUND, WHY = library.find()
 BF16 = "BF16" in OV.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-pytestmark = pytest.mark.skipif(
-    FOUND is None or not FOUND.has_bf16 or not BF16,
-    reason=f"no kernel, or no bf16: {WHY if FOUND is None else 'no bf16'}",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        FOUND is None or not FOUND.has_bf16 or not BF16,
+        reason=f"no kernel, or no bf16: {WHY if FOUND is None else 'no bf16'}",
+    ),
+    pytest.mark.usefixtures("cores"),
+]
 
 
 def whole(*numbers):

@@ -21,7 +21,10 @@ from safelight.shelf import Shelf
 OV = runtime()
 OP = OV.opset13
 FOUND, WHY = library.find()
-pytestmark = pytest.mark.skipif(FOUND is None, reason=f"no kernels: {WHY}")
+pytestmark = [
+    pytest.mark.skipif(FOUND is None, reason=f"no kernels: {WHY}"),
+    pytest.mark.usefixtures("cores"),
+]
 # Of the largest value: float's rounding of up to 650 * 9 products, four times as much as without
 # the six points of a tile.
 TOLERANCE = 2e-5

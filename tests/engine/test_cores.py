@@ -12,15 +12,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def cores():
-    """Give all that the system allows, and not this worker's share alone (`tests/conftest.py`)."""
-    share = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    yield sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, share)
-
-
 def topology(folder, siblings):
     for cpu, text in siblings.items():
         path = folder / f"cpu{cpu}" / "topology"

@@ -12,6 +12,7 @@ OV = runtime()
 OP = OV.opset13
 FOUND, WHY = library.find()
 BF16 = "BF16" in OV.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+pytestmark = pytest.mark.usefixtures("cores")
 needs_kernels = pytest.mark.skipif(
     FOUND is None or not FOUND.has_bf16, reason=f"no kernels in bf16: {WHY}"
 )
