@@ -18,8 +18,9 @@ $(VENV)/dev: $(VENV)/runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cpu,export,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps 'k-diffusion==0.1.1.post1'
 	@# Hundreds of short programs run in the tests: what they import is compiled once, also where
-	@# PYTHONDONTWRITEBYTECODE is set, and by all cores, which pip does not.
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib engine export vault safelight benchmarks || true
+	@# PYTHONDONTWRITEBYTECODE is set, and by all cores, which pip does
+	@# not. -qq: a file of torch is written for Python 3.12, and is no error here.
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib engine export vault safelight benchmarks || true
 	touch $@
 
 demo: $(VENV)/runtime
