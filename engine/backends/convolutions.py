@@ -14,17 +14,19 @@ from numpy.typing import NDArray
 from engine.backends.ownoperations import channels_last, keep
 from engine.backends.upsampling import doubled_picture, only_reader, plain_weight
 from engine.kernels.library import Convolution, Kernels
-from engine.kernels.winograd import transformed
+from engine.kernels.winograd import packed, transformed
 
 __all__ = ["CONVOLUTION", "convolution_operation", "convolve_by_kernel"]
 
 CONVOLUTION: Final = "SafelightConvolution"  # the operation's name in a graph
-# Where the kernel is faster: products of a convolution, and inputs and outputs.
+# Pixels of all pictures: below, weights are transformed each time, since to read four times as many
+# would take longer.
+FEW_PIXELS: Final = 2048
+# Where the kernel is faster: products of a convolution, with many pixels and with few, and channels.
 LEAST: Final = 3 << 30
+LEAST_OF_FEW: Final = 3 << 29
 LEAST_CHANNELS: Final = 128
-# Pixels of all pictures: below, what is won does not pay for weights of four times the size.
-LEAST_PIXELS: Final = 2048
-_FIELDS: Final = ("batches", "height", "width", "inputs", "outputs", "doubled")
+_FIELDS: Final = ("batches", "height", "width", "inputs", "outputs", "doubled", "plain")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,8 @@ def convolution_operation(ov: Any, kernels: Kernels) -> type:
     """Give the operation's class for `ov`, the openvino module; `Core.add_extension` takes it."""
 
     class SafelightConvolution(ov.Op):
-        """Take x f32[batches, height, width, inputs], weights `transformed`, bias f32[batches,
-        outputs] and, if there is any, what is added to the result.
+        """Take x f32[batches, height, width, inputs], weights as `engine.kernels.winograd` makes
+        them, bias f32[batches, outputs] and, if there is any, what is added to the result.
         """
 
         def __init__(self, inputs: Any = None, fields: Any = None) -> None:
@@ -90,7 +92,7 @@ def convolve_by_kernel(ov: Any, graph: Any, made: type) -> int:
             bias = op.add(op.reshape(found.shift, flat, False), bias).output(0)
         inputs = [
             channels_last(op, found.x),
-            op.constant(transformed(found.weight)).output(0),
+            op.constant((packed if sizes.plain else transformed)(found.weight)).output(0),
             bias,
         ]
         if found.more is not None:
@@ -113,9 +115,8 @@ def _convolutions(graph: Any) -> Iterator[_Found]:
         pixels = batches * height * width
         if inputs % 8 or outputs % 8 or min(inputs, outputs) < LEAST_CHANNELS:
             continue
-        if pixels < LEAST_PIXELS:
-            continue
-        if 9 * pixels * inputs * outputs < LEAST:
+        few = pixels < FEW_PIXELS
+        if 9 * pixels * inputs * outputs < (LEAST_OF_FEW if few else LEAST):
             continue
         last, bias, shift, more = _added(node, outputs)
         sizes = Convolution(
@@ -125,6 +126,7 @@ def _convolutions(graph: Any) -> Iterator[_Found]:
             inputs=inputs,
             outputs=outputs,
             doubled=int(half is not None),
+            plain=int(few),
         )
         x = node.input_value(0) if half is None else half
         yield _Found(x=x, last=last, weight=weight, bias=bias, shift=shift, more=more, sizes=sizes)

@@ -23,7 +23,7 @@ __all__ = [
     "find",
 ]
 
-VERSION: Final = 3  # of the calls; the library gives its own
+VERSION: Final = 4  # of the calls; the library gives its own
 FILE: Final = Path(__file__).with_name("safelight_kernels.so")
 # What `safelight_path` gives -> its name.
 PATHS: Final = ("none", "AVX2", "AVX512_BF16", "AMX bf16")
@@ -91,6 +91,7 @@ class _ConvolutionCall(ctypes.Structure):
         ("inputs", ctypes.c_int64),
         ("outputs", ctypes.c_int64),
         ("doubled", ctypes.c_int32),
+        ("plain", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         ("cpus", ctypes.c_void_p),
         ("cpus_size", ctypes.c_uint64),
@@ -102,6 +103,7 @@ class Convolution:
     """Sizes of one 3x3 convolution of x[batches, height, width, inputs] with zeros around it.
 
     doubled: 1 where x has half of the height and width, and each of its values is four pixels.
+    plain: 1 where weights are not transformed yet.
     """
 
     batches: int
@@ -110,6 +112,7 @@ class Convolution:
     inputs: int
     outputs: int
     doubled: int
+    plain: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +216,7 @@ class Kernels:
 
     def convolve(self, sizes: Convolution, addresses: tuple[int, int, int, int, int]) -> None:
         """Convolve f32 x into y, at addresses (x, y, weights, bias f32[batches, outputs], more);
-        weights as `winograd.transformed` gives them; more: what is added, of y's shape, or 0.
+        weights as `winograd` makes them; more: what is added, of y's shape, or 0.
         Raises as `attend` does.
         """
         call = _ConvolutionCall(
@@ -224,6 +227,7 @@ class Kernels:
             sizes.inputs,
             sizes.outputs,
             sizes.doubled,
+            sizes.plain,
             self.threads,
             *self._where(),
         )

@@ -1,5 +1,6 @@
 /* Convolutions of 3 by 3 in float, channels last, by Winograd's F(4x4, 3x3): a tile of 6 by 6 values gives 4 by 4 results with 36 products a
-   pair of channels instead of 144. Points 0, +-sqrt(2), +-sqrt(1/2) and infinity lose less than two bits (engine/DESIGN.md). */
+   pair of channels instead of 144. Points 0, +-sqrt(2), +-sqrt(1/2) and infinity lose less than two bits (engine/DESIGN.md). Weights come
+   transformed, or as they are where tiles are few: then to read four times as many would take longer than to transform them. */
 
 #define _GNU_SOURCE
 #include "kernels.h"
@@ -11,33 +12,41 @@
 
 enum {
   LANES = 8,
-  STEP = 4,              /* results of a tile in each direction */
-  SIDE = 6,              /* values of a tile in each direction */
-  PLACES = SIDE * SIDE,  /* products of a tile: so many multiplications of matrices */
-  ROWS = 6,              /* tiles and */
-  COLUMNS = 2 * LANES,   /* outputs whose sums fill the registers */
-  DEPTH = 320,           /* inputs added up in one go: COLUMNS times as many weights stay in the first cache, */
-  BLOCK = 96,            /* and so many tiles in the second */
-  SHARED = 6 << 20,      /* values of a round of all threads: what the third cache holds, so that weights are read once for many tiles */
-  ALONE = 3 << 17,       /* values of a round of one thread, where all weights stay in a cache */
-  LIGHT = 1 << 20,       /* weights that do */
-  APART = 16             /* values between planes, so that they do not fall into one place of a cache */
+  LINE = 64,            /* bytes of a line of a cache */
+  STEP = 4,             /* results of a tile in each direction */
+  SIDE = 6,             /* values of a tile in each direction */
+  PLACES = SIDE * SIDE, /* products of a tile: so many multiplications of matrices */
+  TAPS = 9,             /* weights of a pair of channels */
+  ROWS = 6, FEW = 4,    /* tiles of a product, as it suits their number, and */
+  COLUMNS = 2 * LANES,  /* outputs, a panel: their sums fill the registers */
+  DEPTH = 320,          /* inputs added up in one go: a panel's weights for them stay in the first cache, */
+  BLOCK = 96,           /* and so many tiles in the second */
+  SHARED = 6 << 20,     /* values of a round of all threads: what the third cache holds, so that weights are read once for many tiles */
+  ALONE = 3 << 17,      /* values of a round of one thread, where all weights stay in a cache */
+  LIGHT = 1 << 20,      /* weights that do */
+  GROUP = 2,            /* panels whose weights a thread transforms at once, */
+  PARTS = 2,            /* at so many of all places, */
+  SHALLOW = 48,         /* of so many inputs: they stay in the second cache */
+  APART = 16            /* values between planes, so that they do not fall into one place of a cache */
 };
 #define ROOT 1.41421356237309505f
 #define HALF_ROOT 0.70710678118654752f
 
 struct round {
   int64_t first, many;  /* tiles */
-  float *values, *sums; /* [36][many][inputs] and [36][many][columns] */
+  float *values, *sums; /* [inputs / depth][36][many][depth] and [panels][36][many][COLUMNS] */
 };
 
 struct job {
   const struct safelight_convolution *asked;
-  int64_t high, wide;     /* tiles of a picture */
-  int64_t columns, parts; /* outputs, up to whole COLUMNS, and how many pieces they are dealt out in */
-  int64_t tiles, each;    /* of all pictures, and of a round */
+  int64_t high, wide;    /* tiles of a picture */
+  int64_t panels;        /* of outputs */
+  int64_t tiles, each;   /* of all pictures, and of a round */
+  int64_t rows;          /* tiles of a product */
+  int64_t depth, depths; /* inputs added up in one go, and how often */
+  int64_t pieces;        /* of a round's products */
   int64_t values_apart, sums_apart, size; /* of planes, and of a round */
-  float *memory;
+  float *memory, *weights; /* rounds; transformed weights of each thread */
   atomic_llong next, done, threads;
 };
 
@@ -66,7 +75,6 @@ static inline __attribute__((always_inline)) void gather(const __m256 *m, int64_
 /* Write a tile's inputs to its row in each plane. */
 static void take(const struct job *job, const struct round *round, int64_t row) {
   const struct safelight_convolution *a = job->asked;
-  float *to = round->values + row * a->inputs;
   const int64_t tile = round->first + row;
   const int64_t batch = tile / (job->high * job->wide), top = tile / job->wide % job->high * STEP - 1, left = tile % job->wide * STEP - 1;
   const int twice = a->doubled;
@@ -79,12 +87,13 @@ static void take(const struct job *job, const struct round *round, int64_t row) 
       from[i * SIDE + j] = inside ? a->x + ((batch * (a->height >> twice) + (y >> twice)) * (a->width >> twice) + (x >> twice)) * a->inputs : NULL;
     }
   for (int64_t c = 0; c < a->inputs; c += LANES) {
+    float *to = round->values + c / job->depth * PLACES * job->values_apart + row * job->depth + c % job->depth;
     for (int i = 0; i < PLACES; i++) d[i] = from[i] ? _mm256_loadu_ps(from[i] + c) : _mm256_setzero_ps();
     for (int i = 0; i < SIDE; i++) spread(d + i * SIDE, 1, t + i * SIDE);
     for (int j = 0; j < SIDE; j++) {
       __m256 v[SIDE];
       spread(t + j, SIDE, v);
-      for (int i = 0; i < SIDE; i++) _mm256_store_ps(to + (i * SIDE + j) * job->values_apart + c, v[i]);
+      for (int i = 0; i < SIDE; i++) _mm256_store_ps(to + (i * SIDE + j) * job->values_apart, v[i]);
     }
   }
 }
@@ -92,14 +101,14 @@ static void take(const struct job *job, const struct round *round, int64_t row) 
 /* Add what is added to a tile's results and write those that lie in the picture. */
 static void give(const struct job *job, const struct round *round, int64_t row) {
   const struct safelight_convolution *a = job->asked;
-  const float *from = round->sums + row * job->columns;
   const int64_t tile = round->first + row;
   const int64_t batch = tile / (job->high * job->wide), top = tile / job->wide % job->high * STEP, left = tile % job->wide * STEP;
   const int64_t rows = a->height - top < STEP ? a->height - top : STEP, columns = a->width - left < STEP ? a->width - left : STEP;
   const int64_t corner = ((batch * a->height + top) * a->width + left) * a->outputs;
   for (int64_t c = 0; c < a->outputs; c += LANES) {
     __m256 m[PLACES], t[STEP * SIDE];
-    for (int i = 0; i < PLACES; i++) m[i] = _mm256_load_ps(from + i * job->sums_apart + c);
+    const float *from = round->sums + c / COLUMNS * PLACES * job->sums_apart + row * COLUMNS + c % COLUMNS;
+    for (int i = 0; i < PLACES; i++) m[i] = _mm256_load_ps(from + i * job->sums_apart);
     for (int j = 0; j < SIDE; j++) {
       __m256 v[STEP];
       gather(m + j, SIDE, v);
@@ -118,43 +127,112 @@ static void give(const struct job *job, const struct round *round, int64_t row) 
   }
 }
 
-/* to[ROWS][COLUMNS] = from[ROWS][depth] weights[depth][COLUMNS], added to what is there if `more`. */
-static inline __attribute__((always_inline)) void product(float *to, int64_t apart, const float *from, int64_t stride, const float *weights, int64_t depth, int more) {
+/* Three weights to their places. */
+static inline __attribute__((always_inline)) void weigh(const __m256 *w, int64_t step, __m256 *to) {
+  const __m256 w0 = w[0], w1 = _mm256_mul_ps(_mm256_set1_ps(ROOT / 6), w[step]), w2 = _mm256_mul_ps(_mm256_set1_ps(1 / 3.0f), w[2 * step]);
+  const __m256 a = _mm256_fmadd_ps(_mm256_set1_ps(1 / 6.0f), w0, w2), b = _mm256_fnmsub_ps(_mm256_set1_ps(2 / 3.0f), w0, w2);
+  to[0] = w0;
+  to[1] = _mm256_add_ps(a, w1);
+  to[2] = _mm256_sub_ps(a, w1);
+  to[3] = _mm256_fnmadd_ps(_mm256_set1_ps(2), w1, b);
+  to[4] = _mm256_fmadd_ps(_mm256_set1_ps(2), w1, b);
+  to[5] = w[2 * step];
+}
+
+/* Weights [many][TAPS][COLUMNS] of a panel to what values at the places of a part are multiplied by: [place][many][COLUMNS], places `apart`. */
+static void transform(const float *from, int64_t many, int64_t part, float *to, int64_t apart) {
+  for (int64_t k = 0; k < many; k++, from += TAPS * COLUMNS)
+    for (int half = 0; half < COLUMNS; half += LANES) {
+      __m256 w[TAPS], t[SIDE * 3];
+      for (int i = 0; i < TAPS; i++) w[i] = _mm256_loadu_ps(from + i * COLUMNS + half);
+      for (int j = 0; j < 3; j++) {
+        __m256 v[SIDE];
+        weigh(w + j, 3, v);
+        for (int i = 0; i < SIDE; i++) t[i * 3 + j] = v[i];
+      }
+      for (int i = 0; i < SIDE / PARTS; i++) {
+        __m256 v[SIDE];
+        weigh(t + (part * (SIDE / PARTS) + i) * 3, 1, v);
+        for (int j = 0; j < SIDE; j++) _mm256_store_ps(to + (i * SIDE + j) * apart + k * COLUMNS + half, v[j]);
+      }
+    }
+}
+
+/* to[rows][COLUMNS] = from[rows][depth] weights[depth][COLUMNS], added to what is there if `more`. */
+static inline __attribute__((always_inline)) void product(int rows, float *to, const float *from, int64_t stride, const float *weights, int64_t depth, int more) {
   __m256 s[ROWS][2];
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < 2; v++) s[r][v] = more ? _mm256_load_ps(to + r * apart + v * LANES) : _mm256_setzero_ps();
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < 2; v++) s[r][v] = more ? _mm256_load_ps(to + r * COLUMNS + v * LANES) : _mm256_setzero_ps();
   for (int64_t k = 0; k < depth; k++) {
     const __m256 a = _mm256_loadu_ps(weights + k * COLUMNS), b = _mm256_loadu_ps(weights + k * COLUMNS + LANES);
-    for (int r = 0; r < ROWS; r++) {
+    for (int r = 0; r < rows; r++) {
       const __m256 x = _mm256_broadcast_ss(from + r * stride + k);
       s[r][0] = _mm256_fmadd_ps(x, a, s[r][0]);
       s[r][1] = _mm256_fmadd_ps(x, b, s[r][1]);
     }
   }
-  for (int r = 0; r < ROWS; r++)
-    for (int v = 0; v < 2; v++) _mm256_store_ps(to + r * apart + v * LANES, s[r][v]);
+  for (int r = 0; r < rows; r++)
+    for (int v = 0; v < 2; v++) _mm256_store_ps(to + r * COLUMNS + v * LANES, s[r][v]);
 }
 
-/* Sum up over all inputs for a part of the outputs at one place. */
-static void multiply(const struct job *job, const struct round *round, int64_t place, int64_t part, int64_t parts) {
-  const int64_t inputs = job->asked->inputs, panels = job->columns / COLUMNS;
-  const int64_t from = part * panels / parts * COLUMNS, end = (part + 1) * panels / parts * COLUMNS;
-  const float *values = round->values + place * job->values_apart;
-  float *sums = round->sums + place * job->sums_apart;
-  for (int64_t c = 0; c < inputs; c += DEPTH) {
-    const int64_t depth = inputs - c < DEPTH ? inputs - c : DEPTH;
-    for (int64_t b = 0; b < round->many; b += BLOCK)
-      for (int64_t n = from; n < end; n += COLUMNS) {
-        const float *weights = job->asked->weights + (place * job->columns + n) * inputs + c * COLUMNS;
-        for (int64_t t = b; t < b + BLOCK && t < round->many; t += ROWS)
-          product(sums + t * job->columns + n, job->columns, values + t * inputs + c, inputs, weights, depth, c > 0);
+/* Inputs of one depth: the last may have fewer. */
+static int64_t inputs_at(const struct job *job, int64_t depth) {
+  const int64_t left = job->asked->inputs - depth * job->depth;
+  return left < job->depth ? left : job->depth;
+}
+
+/* Add up the inputs of one depth for a panel at one place, for tiles from `tile` to `end`. What comes `ahead` is fetched, `lines` with each product;
+   gives what comes then. */
+static const char *multiply(const struct job *job, const struct round *round, int64_t panel, int64_t place, int64_t depth, int64_t tile, int64_t end,
+                            const float *weights, const char *ahead, int64_t lines) {
+  const int64_t many = inputs_at(job, depth);
+  const float *values = round->values + (depth * PLACES + place) * job->values_apart;
+  float *sums = round->sums + (panel * PLACES + place) * job->sums_apart;
+#define PRODUCTS(rows) \
+  for (; tile < end; tile += rows) { \
+    for (int64_t i = 0; i < lines; i++, ahead += LINE) _mm_prefetch(ahead, _MM_HINT_T1); \
+    product(rows, sums + tile * COLUMNS, values + tile * job->depth, job->depth, weights, many, depth > 0); \
+  }
+  if (job->rows == ROWS) PRODUCTS(ROWS) /* each in a loop of its own: half as fast with the question inside */
+  else PRODUCTS(FEW)
+#undef PRODUCTS
+  return ahead;
+}
+
+/* Products at one place of part of the panels. */
+static void multiply_ready(const struct job *job, const struct round *round, int64_t place, int64_t part, int64_t parts) {
+  const int64_t from = part * job->panels / parts, end = (part + 1) * job->panels / parts;
+  for (int64_t depth = 0; depth < job->depths; depth++)
+    for (int64_t tile = 0; tile < round->many; tile += BLOCK)
+      for (int64_t panel = from; panel < end; panel++) {
+        const float *weights = job->asked->weights + ((place * job->panels + panel) * job->asked->inputs + depth * job->depth) * COLUMNS;
+        multiply(job, round, panel, place, depth, tile, tile + BLOCK < round->many ? tile + BLOCK : round->many, weights, NULL, 0);
       }
+}
+
+/* Products at the places of one part, of a group of panels from `first` on. weights: room for those of one depth, transformed; the next depth's
+   are on their way meanwhile. */
+static void multiply_plain(const struct job *job, const struct round *round, int64_t first, int64_t part, float *weights) {
+  const int64_t places = PLACES / PARTS, apart = job->depth * COLUMNS;
+  const int64_t panels = job->panels - first < GROUP ? job->panels - first : GROUP;
+  const int64_t products = places * ((round->many + job->rows - 1) / job->rows);
+  for (int64_t depth = 0; depth < job->depths; depth++) {
+    const char *ahead[GROUP];
+    for (int64_t n = 0; n < panels; n++) {
+      const float *from = job->asked->weights + ((first + n) * job->asked->inputs + depth * job->depth) * TAPS * COLUMNS;
+      transform(from, inputs_at(job, depth), part, weights + n * places * apart, apart);
+      ahead[n] = (const char *)(from + job->depth * TAPS * COLUMNS);
+    }
+    const int64_t lines = depth + 1 < job->depths ? (inputs_at(job, depth + 1) * TAPS + products - 1) / products : 0;
+    for (int64_t place = 0; place < places; place++)
+      for (int64_t n = 0; n < panels; n++)
+        ahead[n] = multiply(job, round, first + n, part * places + place, depth, 0, round->many, weights + (n * places + place) * apart, ahead[n], lines);
   }
 }
 
 static struct round round_at(const struct job *job, int64_t first, float *memory) {
   const int64_t many = job->tiles - first < job->each ? job->tiles - first : job->each;
-  return (struct round){first, many, memory, memory + PLACES * job->values_apart};
+  return (struct round){first, many, memory, memory + job->depths * PLACES * job->values_apart};
 }
 
 static void *rounds_alone(void *argument) {
@@ -164,7 +242,7 @@ static void *rounds_alone(void *argument) {
   while ((item = atomic_fetch_add(&job->next, 1)) * job->each < job->tiles) {
     const struct round round = round_at(job, item * job->each, memory);
     for (int64_t tile = 0; tile < round.many; tile++) take(job, &round, tile);
-    for (int64_t place = 0; place < PLACES; place++) multiply(job, &round, place, 0, 1);
+    for (int64_t place = 0; place < PLACES; place++) multiply_ready(job, &round, place, 0, 1);
     for (int64_t tile = 0; tile < round.many; tile++) give(job, &round, tile);
   }
   return NULL;
@@ -174,17 +252,20 @@ static void *rounds_alone(void *argument) {
    then the tiles that are joined. Each of these three begins when all that was numbered before it is done. */
 static void *rounds_together(void *argument) {
   struct job *job = argument;
-  const int64_t products = PLACES * job->parts, all = 2 * job->each + products, rounds = (job->tiles + job->each - 1) / job->each;
+  float *weights = job->weights + atomic_fetch_add(&job->threads, 1) * (PLACES / PARTS * GROUP * COLUMNS) * job->depth;
+  const int64_t parts = job->pieces / PLACES, all = 2 * job->each + job->pieces, rounds = (job->tiles + job->each - 1) / job->each;
   int64_t item;
   while ((item = atomic_fetch_add(&job->next, 1)) < rounds * all) {
     const struct round round = round_at(job, item / all * job->each, job->memory);
-    const int64_t place = item % all, product = place - job->each, last = product - products;
-    const int64_t begin = item - (last >= 0 ? last : product >= 0 ? product : place);
+    const int64_t tile = item % all, piece = tile - job->each, last = piece - job->pieces;
+    const int64_t begin = item - (last >= 0 ? last : piece >= 0 ? piece : tile);
     safelight_wait(&job->done, begin);
     if (last >= 0) {
       if (last < round.many) give(job, &round, last);
-    } else if (product >= 0) multiply(job, &round, product / job->parts, product % job->parts, job->parts);
-    else if (place < round.many) take(job, &round, place);
+    } else if (piece >= 0) {
+      if (job->asked->plain) multiply_plain(job, &round, piece / PARTS * GROUP, piece % PARTS, weights);
+      else multiply_ready(job, &round, piece / parts, piece % parts, parts);
+    } else if (tile < round.many) take(job, &round, tile);
     atomic_fetch_add_explicit(&job->done, 1, memory_order_release);
   }
   return NULL;
@@ -211,22 +292,29 @@ static struct block *borrow(size_t values) {
 int safelight_convolution(const struct safelight_convolution *a) {
   if (a->inputs < LANES || a->inputs % LANES || a->outputs < LANES || a->outputs % LANES || a->height < 1 || a->width < 1 || a->threads < 1) return 1;
   if (a->doubled && ((a->height | a->width) & 1)) return 1;
-  struct job job = {.asked = a, .high = (a->height + STEP - 1) / STEP, .wide = (a->width + STEP - 1) / STEP};
+  struct job job = {.asked = a, .high = (a->height + STEP - 1) / STEP, .wide = (a->width + STEP - 1) / STEP, .depth = a->plain ? SHALLOW : DEPTH};
   job.tiles = a->batches * job.high * job.wide;
-  job.columns = (a->outputs + COLUMNS - 1) / COLUMNS * COLUMNS;
-  job.parts = (4 * (int64_t)a->threads + PLACES - 1) / PLACES;
-  if (job.parts > job.columns / COLUMNS) job.parts = job.columns / COLUMNS;
-  const int alone = PLACES * a->inputs * job.columns <= LIGHT;
-  const int64_t most = (alone ? ALONE : SHARED) / (PLACES * (a->inputs + job.columns)), least = alone ? a->threads : 1;
+  job.panels = (a->outputs + COLUMNS - 1) / COLUMNS;
+  const int64_t columns = job.panels * COLUMNS;
+  const int alone = !a->plain && PLACES * a->inputs * columns <= LIGHT;
+  const int64_t most = (alone ? ALONE : SHARED) / (PLACES * (a->inputs + columns)), least = alone ? a->threads : 1;
   int64_t rounds = most > 0 ? (job.tiles + most - 1) / most : job.tiles;
   rounds = (rounds + least - 1) / least * least;
-  job.each = ((job.tiles + rounds - 1) / rounds + ROWS - 1) / ROWS * ROWS;
-  job.values_apart = job.each * a->inputs + APART;
-  job.sums_apart = job.each * job.columns + APART;
-  job.size = PLACES * (job.values_apart + job.sums_apart);
-  struct block *block = borrow((size_t)(job.size * least));
+  job.each = (job.tiles + rounds - 1) / rounds;
+  job.rows = (job.each + ROWS - 1) / ROWS * ROWS > (job.each + FEW - 1) / FEW * FEW ? FEW : ROWS;
+  job.each = (job.each + job.rows - 1) / job.rows * job.rows;
+  if (job.depth > a->inputs) job.depth = a->inputs;
+  job.depths = (a->inputs + job.depth - 1) / job.depth;
+  const int64_t wanted = (4 * (int64_t)a->threads + PLACES - 1) / PLACES;
+  job.pieces = a->plain ? (job.panels + GROUP - 1) / GROUP * PARTS : PLACES * (wanted < job.panels ? wanted : job.panels);
+  job.values_apart = job.each * job.depth + APART;
+  job.sums_apart = job.each * COLUMNS + APART;
+  job.size = PLACES * (job.depths * job.values_apart + job.panels * job.sums_apart);
+  const int64_t weights = a->plain ? a->threads * (PLACES / PARTS * GROUP * COLUMNS) * job.depth : 0;
+  struct block *block = borrow((size_t)(job.size * least + weights));
   if (!block) return 2;
   job.memory = block->values;
+  job.weights = job.memory + job.size * least;
   safelight_together(alone ? rounds_alone : rounds_together, &job, a->threads, a->cpus, a->cpus_size);
   free(atomic_exchange(&kept, block));
   return 0;

@@ -1,11 +1,11 @@
-"""The weights of a 3x3 convolution as `winograd.c` multiplies with them."""
+"""The weights of a 3x3 convolution as `winograd.c` takes them."""
 
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["COLUMNS", "transformed"]
+__all__ = ["COLUMNS", "packed", "transformed"]
 
 COLUMNS: Final = 16  # outputs that lie together
 _R: Final = 2.0**0.5
@@ -34,3 +34,13 @@ def transformed(weight: NDArray[Any]) -> NDArray[np.float32]:
         spread = np.tensordot(np.tensordot(part, _G, (2, 1)), _G, (2, 1))  # [out, in, 6, 6]
         made[:, group, :, : len(part)] = spread.transpose(2, 3, 1, 0).reshape(36, inputs, -1)
     return made
+
+
+def packed(weight: NDArray[Any]) -> NDArray[np.float32]:
+    """Give f32[outputs / 16, inputs, 9, 16] of weights [outputs, inputs, 3, 3], not transformed;
+    filled up as `transformed` does.
+    """
+    outputs, inputs = weight.shape[:2]
+    made = np.zeros((-(-outputs // COLUMNS) * COLUMNS, inputs, 9), np.float32)
+    made[:outputs] = weight.reshape(outputs, inputs, 9)
+    return np.ascontiguousarray(made.reshape(-1, COLUMNS, inputs, 9).transpose(0, 2, 3, 1))

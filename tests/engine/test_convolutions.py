@@ -15,7 +15,7 @@ from engine.devices import describe
 from engine.kernels import build as building
 from engine.kernels import library
 from engine.kernels.library import Convolution, Kernels, Norm
-from engine.kernels.winograd import transformed
+from engine.kernels.winograd import packed, transformed
 from safelight.shelf import Shelf
 
 OV = runtime()
@@ -50,7 +50,7 @@ def exact(x, weight, bias, more=None, *, doubled=0):
     return y
 
 
-def convolved(x, weight, bias, more=None, *, doubled=0, threads=2):
+def convolved(x, weight, bias, more=None, *, doubled=0, plain=0, threads=2):
     batches, height, width, inputs = x.shape
     height, width, outputs = height << doubled, width << doubled, len(weight)
     y = np.full(batches * height * width * outputs + 64, 7.5, np.float32)  # room that must stay
@@ -61,8 +61,9 @@ def convolved(x, weight, bias, more=None, *, doubled=0, threads=2):
         inputs=inputs,
         outputs=outputs,
         doubled=doubled,
+        plain=plain,
     )
-    arrays = (x, y, transformed(weight), bias, more)
+    arrays = (x, y, (packed if plain else transformed)(weight), bias, more)
     addresses = tuple(0 if each is None else each.ctypes.data for each in arrays)
     Kernels(path=1, threads=threads).convolve(sizes, addresses)
     assert (y[-64:] == 7.5).all()
@@ -76,30 +77,34 @@ SIZES = [
     (1, 61, 45, 328, 360),  # weights for all threads together, tiles cut off on two sides
     (2, 9, 6, 16, 40),
     (3, 70, 50, 64, 48),  # several rounds of a thread
+    (2, 8, 8, 72, 72),  # tiles by fours, panels that are no whole group
 ]
 
 
+@pytest.mark.parametrize("plain", [0, 1])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_any_sizes(sizes):
+def test_any_sizes(sizes, plain):
     x, weight, bias, more = drawn(*sizes)
     for added in (None, more):
         right = exact(x, weight, bias, added)
-        got = convolved(x, weight, bias, added)
+        got = convolved(x, weight, bias, added, plain=plain)
         assert np.abs(got - right).max() < TOLERANCE * np.abs(right).max()
 
 
 @pytest.mark.parametrize("sizes", [(1, 8, 8, 8, 8), (2, 14, 10, 136, 128)], ids=str)
-def test_a_picture_that_is_doubled_on_the_way(sizes):
+@pytest.mark.parametrize("plain", [0, 1])
+def test_a_picture_that_is_doubled_on_the_way(sizes, plain):
     x, weight, bias, more = drawn(*sizes, doubled=1)
     right = exact(x, weight, bias, more, doubled=1)
-    got = convolved(x, weight, bias, more, doubled=1)
+    got = convolved(x, weight, bias, more, doubled=1, plain=plain)
     assert np.abs(got - right).max() < TOLERANCE * np.abs(right).max()
 
 
-@pytest.mark.parametrize("inputs", [64, 328])
-def test_threads_change_no_bit(inputs):
-    x, weight, bias, _ = drawn(1, 40, 40, inputs, 336)
-    assert (convolved(x, weight, bias, threads=1) == convolved(x, weight, bias, threads=7)).all()
+@pytest.mark.parametrize(("inputs", "plain"), [(64, 0), (328, 0), (328, 1)])
+def test_threads_change_no_bit(inputs, plain):
+    given = drawn(1, 40, 40, inputs, 336)[:3]
+    one, seven = (convolved(*given, plain=plain, threads=threads) for threads in (1, 7))
+    assert (one == seven).all()
 
 
 def test_what_is_not_a_number_is_not_hidden_and_stays_in_its_picture():
@@ -114,7 +119,7 @@ def test_sizes_that_it_does_not_take_are_refused():
     for sizes in ((1, 4, 4, 12, 8), (1, 4, 4, 8, 12)):
         with pytest.raises(ValueError, match="does not take"):
             convolved(*drawn(*sizes))
-    odd = Convolution(batches=1, height=5, width=4, inputs=8, outputs=8, doubled=1)
+    odd = Convolution(batches=1, height=5, width=4, inputs=8, outputs=8, doubled=1, plain=0)
     with pytest.raises(ValueError, match="does not take"):
         Kernels(path=1).convolve(odd, (0, 0, 0, 0, 0))
 
@@ -194,7 +199,8 @@ def computed(model, given):
 def smaller(monkeypatch):
     """Take convolutions that a test has time for."""
     monkeypatch.setattr(convolutions, "LEAST", 1)
-    monkeypatch.setattr(convolutions, "LEAST_PIXELS", 64)
+    monkeypatch.setattr(convolutions, "LEAST_OF_FEW", 1)
+    monkeypatch.setattr(convolutions, "FEW_PIXELS", 1000)
     monkeypatch.setattr("engine.backends.norms.LEAST", 1)
 
 

@@ -24,12 +24,18 @@ static int convolution(void) {
   a.width = (1 + draw(20)) << a.doubled;
   const int64_t low = a.height >> a.doubled, narrow = a.width >> a.doubled, whole = a.batches * a.height * a.width * a.outputs, panels = (a.outputs + 15) / 16;
   float *x = values(a.batches * low * narrow * a.inputs), *bias = values(a.batches * a.outputs), *more = draw(2) ? values(whole) : NULL;
-  float *weights = calloc((size_t)(36 * panels * 16 * a.inputs), sizeof *weights), *y = malloc((size_t)whole * sizeof *y);
+  a.plain = (int32_t)draw(2);
+  const int64_t places = a.plain ? 9 : 36;
+  float *weights = calloc((size_t)(places * panels * 16 * a.inputs), sizeof *weights), *y = malloc((size_t)whole * sizeof *y);
   /* Weights that are 1 in the middle and 0 around it: at the six points 1, 1/6, 1/6, -2/3... of each direction's middle row. */
   const double middle[6] = {0, sqrt(2) / 6, -sqrt(2) / 6, -sqrt(2) / 3, sqrt(2) / 3, 0};
-  for (int64_t p = 0; p < 36; p++)
+  for (int64_t p = 0; p < places; p++)
     for (int64_t n = 0; n < a.outputs; n++)
-      for (int64_t c = 0; c < a.inputs; c++) weights[((p * panels + n / 16) * a.inputs + c) * 16 + n % 16] = (float)(middle[p / 6] * middle[p % 6] * (double)(1 + (n + c) % 3));
+      for (int64_t c = 0; c < a.inputs; c++) {
+        const double weight = (double)(1 + (n + c) % 3);
+        if (a.plain) weights[((n / 16 * a.inputs + c) * 9 + p) * 16 + n % 16] = p == 4 ? (float)weight : 0;
+        else weights[((p * panels + n / 16) * a.inputs + c) * 16 + n % 16] = (float)(middle[p / 6] * middle[p % 6] * weight);
+      }
   a.x = x;
   a.y = y;
   a.weights = weights;
