@@ -189,6 +189,8 @@ def _kernel() -> str:
     if found is None:
         return f"none ({why}): OpenVINO computes it all"
     what = "large convolutions in fp32"
+    if not found.has_avx512:
+        what += ", attention in fp32"
     if found.has_bf16:
         what = f"attention and norms in bf16, {what}"
     return f"{found.name}, {found.threads} threads: {what}, in OpenVINO"

@@ -15,12 +15,15 @@ from engine.backends.bf16 import as_bf16, as_f32
 from engine.backends.ownoperations import keep
 from engine.kernels.library import Attention, Kernels, Tensor
 
-__all__ = ["attend_by_kernel", "operation"]
+__all__ = ["attend_by_kernel", "attention_operation"]
 
-# Where the kernel is faster than OpenVINO's own: values of a head, keys, and queries times keys.
+# Where the kernels are faster than OpenVINO's own: values of a head, keys, and queries times keys;
+# in f32, products of either multiplication.
 WIDTHS: Final = range(32, 81)
 LEAST_KEYS: Final = 64
 LEAST_SCORES: Final = 256 * 256
+WIDTHS_F32: Final = range(32, 161, 8)
+LEAST_F32: Final = 1 << 26
 _FIELDS: Final = ("batches", "heads", "queries", "keys", "width")
 
 
@@ -33,11 +36,14 @@ class _Found:
     sizes: Attention
 
 
-def operation(ov: Any, kernels: Kernels) -> type:
-    """Give the operation's class for `ov`, the openvino module; `Core.add_extension` takes it."""
+def attention_operation(ov: Any, kernels: Kernels, *, bf16: bool = True) -> type:
+    """Give the operation's class for `ov`, the openvino module; `Core.add_extension` takes it.
+
+    bf16: else it takes and gives f32.
+    """
 
     class SafelightAttention(ov.Op):
-        """Take q, k, v and give o, all bf16 with memory as [batches, length, heads, width]."""
+        """Take q, k, v and give o, all with memory as [batches, length, heads, width]."""
 
         def __init__(self, inputs: Any = None, fields: Any = None) -> None:
             super().__init__(self)  # pyright: ignore[reportUnknownMemberType]
@@ -52,7 +58,10 @@ def operation(ov: Any, kernels: Kernels) -> type:
 
         def validate_and_infer_types(self) -> None:
             shape = [self.fields[name] for name in ("batches", "queries", "heads", "width")]
-            self.set_output_type(0, ov.Type.bf16, ov.PartialShape([1, 1, 1, *shape]))
+            if bf16:
+                self.set_output_type(0, ov.Type.bf16, ov.PartialShape([1, 1, 1, *shape]))
+            else:
+                self.set_output_type(0, ov.Type.f32, ov.PartialShape(shape))
 
         def clone_with_new_inputs(self, inputs: Any) -> Any:
             return SafelightAttention(inputs, self.fields)
@@ -72,31 +81,47 @@ def operation(ov: Any, kernels: Kernels) -> type:
                 Tensor(tensor.data.ctypes.data, length * row, row, sizes.width)
                 for tensor, length in zip((*inputs, outputs[0]), lengths, strict=True)
             ]
-            kernels.attend(sizes, (tensors[0], tensors[1], tensors[2], tensors[3]))
+            q, k, v, o = tensors
+            kernels.attend(sizes, (q, k, v, o), bf16=bf16)
             return True
 
     return SafelightAttention
 
 
-def attend_by_kernel(ov: Any, graph: Any, made: type) -> int:
-    """Replace what the kernel takes; gives how many. made: what `operation` gave."""
+def attend_by_kernel(ov: Any, graph: Any, made: type, *, bf16: bool = True) -> int:
+    """Replace what the kernel takes; gives how many. made: what `attention_operation` gave, for the
+    same `bf16`.
+    """
     op, many = ov.opset13, 0
-    for found in list(_attentions(graph)):
-        inputs = [as_bf16(op, each) for each in (found.q, found.k, found.v)]
+    for found in list(_attentions(graph, bf16=bf16)):
+        inputs = [found.q, found.k, found.v]
         fields = {name: getattr(found.sizes, name) for name in (*_FIELDS, "scale")}
-        node = made(inputs, fields)
-        result = as_f32(op, node, list(found.last.output(0).get_shape()))
-        found.last.output(0).replace(result.output(0))
+        if bf16:
+            node = made([as_bf16(op, each) for each in inputs], fields)
+            node = as_f32(op, node, list(found.last.output(0).get_shape()))
+        else:
+            node = made(inputs, fields)
+        found.last.output(0).replace(node.output(0))
         many += 1
     return many
 
 
-def _attentions(graph: Any) -> Iterator[_Found]:
+def _attentions(graph: Any, *, bf16: bool) -> Iterator[_Found]:
     for node in graph.get_ordered_ops():
         if node.get_type_name() in {"Softmax", "SoftMax"}:
             found = _attention(node)
-            if found is not None:
+            if found is not None and _worth_it(found.sizes, bf16=bf16):
                 yield found
+
+
+def _worth_it(sizes: Attention, *, bf16: bool) -> bool:
+    scores = sizes.queries * sizes.keys
+    if bf16:
+        good = sizes.width in WIDTHS and scores >= LEAST_SCORES
+    else:
+        products = sizes.batches * sizes.heads * sizes.width * scores
+        good = sizes.width in WIDTHS_F32 and products >= LEAST_F32
+    return good and sizes.keys >= LEAST_KEYS
 
 
 def _attention(softmax: Any) -> _Found | None:
@@ -107,8 +132,6 @@ def _attention(softmax: Any) -> _Found | None:
     product, value, last, scale = joined
     batches, heads, queries, keys = softmax.output(0).get_shape()
     width: int = value.output(0).get_shape()[3]
-    if width not in WIDTHS or keys < LEAST_KEYS or queries * keys < LEAST_SCORES:
-        return None
     b, h, d = ("b", batches), ("h", heads), ("d", width)
     q = _tokens(product.input_value(0), [b, h, ("n", queries), d])
     k = _tokens(product.input_value(1), [b, h, d, ("n", keys)])

@@ -23,6 +23,7 @@ SOURCES = {
     "attention_avx512.c": (*_VECTORS, "-mavx512bf16"),
     "attention_amx.c": (*_VECTORS, "-mavx512bf16"),
     "norm.c": (*_VECTORS, "-mavx512bf16"),
+    "attention_f32.c": ("-mavx2", "-mfma"),
     "norm_f32.c": ("-mavx2", "-mfma"),
     "winograd.c": ("-mavx2", "-mfma"),
 }

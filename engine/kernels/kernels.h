@@ -16,7 +16,10 @@ CALLED_FROM_OUTSIDE int safelight_version(void);
 /* Give the best path that processor and system allow; asks the system for AMX, which is a permission that the process keeps. */
 CALLED_FROM_OUTSIDE int safelight_path(void);
 
-/* A tensor bf16[batch, length, heads, width] whose last axis is contiguous; strides in values. */
+/* Give 1 where processor and system have vectors of 512 bits. */
+CALLED_FROM_OUTSIDE int safelight_has_avx512(void);
+
+/* A tensor bf16 or float[batch, length, heads, width] whose last axis is contiguous; strides in values. */
 struct safelight_tensor {
   void *data;
   int64_t batch, row, head;
@@ -35,6 +38,9 @@ struct safelight_attention {
 /* softmax(q k^T scale) v for heads of 1 to 160 values and any number of keys but 0. Gives 0; 1 where sizes are
    wrong; 2 where memory ended. */
 CALLED_FROM_OUTSIDE int safelight_attention(const struct safelight_attention *asked);
+
+/* The same of float tensors, on AVX2, for heads of a multiple of 8 values; `path` is not looked at. */
+CALLED_FROM_OUTSIDE int safelight_attention_f32(const struct safelight_attention *asked);
 
 /* x, y: bf16[batches, pixels, channels]; gain, bias: float[channels]; statistics of a picture's groups of channels. */
 struct safelight_norm {

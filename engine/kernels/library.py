@@ -31,7 +31,7 @@ NARROWEST, WIDEST = 32, 160  # values of a head
 
 
 class Tensor(ctypes.Structure):
-    """bf16[batch, length, heads, width] in memory; strides in values."""
+    """bf16 or f32[batch, length, heads, width] in memory; strides in values."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -142,7 +142,7 @@ class Attention:
 class Kernels:
     """The library, on the best path that this processor has.
 
-    path: 1 for AVX2 (convolutions alone), 2 for AVX512_BF16, 3 for AMX; less than the processor
+    path: 1 for AVX2 (f32 alone), 2 for AVX512_BF16, 3 for AMX; less than the processor
     has is allowed. threads: 0 takes the physical cores that the process may use. Raises OSError
     where there is no library or it is another version's, or nothing in it fits the processor.
     """
@@ -169,15 +169,28 @@ class Kernels:
         """Say whether attention and normalisations can be computed, which want bf16."""
         return self.path > 1
 
+    @property
+    def has_avx512(self) -> bool:
+        """Say whether the processor has vectors twice as wide as those of the kernels in f32."""
+        return bool(self._library.safelight_has_avx512())
+
     def _check_bf16(self) -> None:
         if not self.has_bf16:
             raise ValueError(f"{self.name} has no bf16: attention and its normalisation want it")
 
-    def attend(self, sizes: Attention, tensors: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-        """Compute softmax(q k^T scale) v into the last of (q, k, v, o). Raises MemoryError, or
-        ValueError for sizes that the kernel does not take.
+    def attend(
+        self,
+        sizes: Attention,
+        tensors: tuple[Tensor, Tensor, Tensor, Tensor],
+        *,
+        bf16: bool = True,
+    ) -> None:
+        """Compute softmax(q k^T scale) v into the last of (q, k, v, o), all bf16 or f32; f32 wants
+        heads of a multiple of 8 values. Raises MemoryError, or ValueError for sizes that the kernel
+        does not take.
         """
-        self._check_bf16()
+        if bf16:
+            self._check_bf16()
         call = _Call(
             *tensors,
             sizes.batches,
@@ -190,7 +203,8 @@ class Kernels:
             self.threads,
             *self._where(),
         )
-        _judge(self._library.safelight_attention(ctypes.byref(call)), sizes)
+        run = self._library.safelight_attention if bf16 else self._library.safelight_attention_f32
+        _judge(run(ctypes.byref(call)), sizes)
 
     def normalise(
         self, sizes: Norm, addresses: tuple[int, int, int, int], *, bf16: bool = True

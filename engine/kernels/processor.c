@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 enum { PERMIT = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILES = 18 /* the feature number of tile data */, MOST_THREADS = 256, CPUS = 8192 };
+static const uint64_t VECTORS = 0xe6; /* SSE, AVX, masks, both halves of zmm */
 
 static uint64_t saved_by_the_system(void) {
   uint32_t low, high;
@@ -20,15 +21,21 @@ static uint64_t saved_by_the_system(void) {
 
 int safelight_version(void) { return SAFELIGHT_VERSION; }
 
+int safelight_has_avx512(void) {
+  unsigned a, b, c, d;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
+  return (b & bit_AVX512F) && (saved_by_the_system() & VECTORS) == VECTORS;
+}
+
 int safelight_path(void) {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return SAFELIGHT_NONE;
-  const uint64_t saved = saved_by_the_system(), vectors = 0xe6 /* SSE, AVX, masks, both halves of zmm */, tiles = 0x60000;
+  const uint64_t saved = saved_by_the_system(), tiles = 0x60000;
   const int fma = (c & bit_FMA) != 0;
   if ((saved & 6) != 6 || !fma || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return SAFELIGHT_NONE;
   const unsigned needed = bit_AVX2 | bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
   const int matrix = (d & (1u << 24)) && (d & (1u << 22)); /* AMX_TILE, AMX_BF16 */
-  if ((saved & vectors) != vectors || (b & needed) != needed || a < 1) return SAFELIGHT_AVX2;
+  if ((saved & VECTORS) != VECTORS || (b & needed) != needed || a < 1) return SAFELIGHT_AVX2;
   if (!__get_cpuid_count(7, 1, &a, &b, &c, &d) || !(a & (1u << 5))) return SAFELIGHT_AVX2; /* no AVX512_BF16 */
   if (!matrix || (saved & tiles) != tiles) return SAFELIGHT_AVX512_BF16;
   return syscall(SYS_arch_prctl, PERMIT, TILES) == 0 ? SAFELIGHT_AMX : SAFELIGHT_AVX512_BF16;

@@ -1,4 +1,4 @@
-/* Random convolutions and normalisations over buffers that end where their last value does, against double; for sanitizers. */
+/* Random convolutions, normalisations and attentions over buffers that end where their last value does, against double; for sanitizers. */
 #include "kernels.h"
 
 #include <math.h>
@@ -86,10 +86,48 @@ static int normalisation(void) {
   return 0;
 }
 
+static struct safelight_tensor tensor(int64_t batches, int64_t rows, int64_t heads, int64_t width) {
+  const int64_t head = width + draw(3), row = heads * head, batch = rows * row;
+  return (struct safelight_tensor){values((batches - 1) * batch + (rows - 1) * row + (heads - 1) * head + width), batch, row, head};
+}
+static double value(const struct safelight_tensor *t, int64_t b, int64_t n, int64_t h, int64_t c) {
+  return ((float *)t->data)[b * t->batch + n * t->row + h * t->head + c];
+}
+
+static int attention(void) {
+  struct safelight_attention a = {.batches = 1 + draw(2), .heads = 1 + draw(3), .queries = 1 + draw(500), .keys = 1 + draw(300), .width = 8 * (1 + draw(20)), .threads = 1 + (int32_t)draw(3)};
+  a.scale = (float)(1 / sqrt((double)a.width));
+  a.q = tensor(a.batches, a.queries, a.heads, a.width);
+  a.k = tensor(a.batches, a.keys, a.heads, a.width);
+  a.v = tensor(a.batches, a.keys, a.heads, a.width);
+  a.o = tensor(a.batches, a.queries, a.heads, a.width);
+  if (safelight_attention_f32(&a)) return fprintf(stderr, "refused\n"), 1;
+  for (int check = 0; check < 20; check++) {
+    const int64_t b = draw((uint64_t)a.batches), h = draw((uint64_t)a.heads), n = draw((uint64_t)a.queries), c = draw((uint64_t)a.width);
+    double most = -INFINITY, sum = 0, right = 0;
+    for (int pass = 0; pass < 2; pass++)
+      for (int64_t j = 0; j < a.keys; j++) {
+        double score = 0;
+        for (int64_t i = 0; i < a.width; i++) score += a.scale * value(&a.q, b, n, h, i) * value(&a.k, b, j, h, i);
+        if (!pass) most = score > most ? score : most;
+        else {
+          sum += exp(score - most);
+          right += exp(score - most) * value(&a.v, b, j, h, c);
+        }
+      }
+    if (!(fabs(value(&a.o, b, n, h, c) - right / sum) < 1e-5)) return fprintf(stderr, "%g where %g is right\n", value(&a.o, b, n, h, c), right / sum), 1;
+  }
+  free(a.q.data);
+  free(a.k.data);
+  free(a.v.data);
+  free(a.o.data);
+  return 0;
+}
+
 int main(int count, char **arguments) {
   const int many = count > 1 ? atoi(arguments[1]) : 100;
   for (int i = 0; i < many; i++)
-    if (convolution() || normalisation()) return 1;
-  printf("%d convolutions\n", many);
+    if (convolution() || normalisation() || attention()) return 1;
+  printf("%d of each\n", many);
   return 0;
 }
