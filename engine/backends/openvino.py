@@ -119,6 +119,7 @@ class OpenVinoBackend:
         # On other devices and in int8 graphs run as they are.
         self.shares_prefix: Final = device == "CPU" and precision != "int8"
         self._own: tuple[tuple[Any, type], ...] = ()
+        self._opens_gelus = False
         self.kernel = self._find_kernels() if device == "CPU" else "none"
 
     def _find_kernels(self) -> str:
@@ -132,9 +133,10 @@ class OpenVinoBackend:
                 (convolve_by_kernel, convolution_operation(runtime(), found)),
                 (norms, norm_operation(runtime(), found, bf16=False)),
             )
-            # With vectors twice as wide OpenVINO's own attention has not been measured beside it;
-            # convolutions win by a quarter of the products anywhere.
+            # With vectors twice as wide OpenVINO has not been measured beside these; convolutions
+            # win by a quarter of the products anywhere.
             if not found.has_avx512:
+                self._opens_gelus = True
                 attention = partial(attend_by_kernel, bf16=False)
                 self._own += ((attention, attention_operation(runtime(), found, bf16=False)),)
         elif found.has_bf16:
@@ -271,7 +273,7 @@ class OpenVinoBackend:
         if rewritten:
             for by_kernel, made in self._own:
                 by_kernel(runtime(), graph, made)
-            rewrite(runtime(), graph)
+            rewrite(runtime(), graph, open_gelus=self._opens_gelus)
             if self.hint == "bf16":
                 weights_to_bf16(runtime(), graph)
         place = self._blobs.workplace() if self._blobs and key else nullcontext()

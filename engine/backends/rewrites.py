@@ -18,16 +18,20 @@ __all__ = ["VERSION", "group_norm", "rewrite"]
 LEAST: Final = 1 << 16
 # Stands in the key of compiled models: raise it with each change here, in `weights`, in
 # `sharedprefix` or of what the kernels take (`attention`, `norms`, `convolutions`).
-VERSION: Final = 7
+VERSION: Final = 8
 
 
-def rewrite(ov: Any, graph: Any) -> int:
-    """Rewrite a static graph in place; gives how many places changed. ov: the openvino module."""
+def rewrite(ov: Any, graph: Any, *, open_gelus: bool = False) -> int:
+    """Rewrite a static graph in place; gives how many places changed. ov: the openvino module.
+
+    open_gelus: for fp32 on AVX2, where a product with GELU fused to it is computed by slower code.
+    """
     op = ov.opset13
     places = [
         *fold_upsampling(op, graph),
         *_open_group_norms(op, graph),
         *_split_linears(op, graph),
+        *(_open_gelus(op, graph) if open_gelus else ()),
     ]
     if places:
         graph.validate_nodes_and_infer_types()
@@ -124,6 +128,62 @@ def _split_linear(node: Any) -> tuple[Any, Any, Any, Any, bool] | None:
     if weight.shape[0 if transposed else 1] != bias.shape[-1]:
         return None
     return product.input_value(0), product, weight, bias, transposed
+
+
+def _open_gelus(op: Any, graph: Any) -> Iterator[str]:
+    """Spell out GELUs of linear layers, x/2 + x/2 erf(x/sqrt(2)), in a form that is not found.
+
+    The plugin makes GELU and layer one; then it multiplies with oneDNN, and else with the faster
+    MLAS. What is spelt out becomes one pass together with the product behind it.
+    """
+    for node in list(graph.get_ordered_ops()):
+        found = _gelu(node)
+        if found is None:
+            continue
+        x, last = found
+        add = x.get_node()
+        if add.get_type_name() != "Add":
+            continue
+        if all(each.get_node().get_type_name() != "MatMul" for each in add.input_values()):
+            continue
+        half = op.multiply(x, op.constant(np.float32(0.5)))
+        error = op.erf(op.multiply(x, op.constant(np.float32(0.5**0.5))))
+        last.output(0).replace(op.add(half, op.multiply(half, error)).output(0))
+        yield last.get_friendly_name()
+
+
+def _gelu(node: Any) -> tuple[Any, Any] | None:
+    """Give x and the last node where `node` is GELU, or the error function in one spelt out as
+    exporters do: x (1 + erf(x / sqrt(2))) / 2.
+    """
+    if node.get_type_name() == "Gelu":
+        exact = node.get_attributes()["approximation_mode"].upper() == "ERF"
+        return (node.input_value(0), node) if exact else None
+    if node.get_type_name() != "Erf":
+        return None
+    scaled = node.input_value(0).get_node()
+    if scaled.get_type_name() != "Divide" or not _is(scaled.input_value(1), 2.0**0.5):
+        return None
+    x = scaled.input_value(0)
+    wanted = [("Add", 1.0), ("Multiply", 0.5), ("Multiply", x)]
+    for kind, other in wanted:
+        readers = list(node.output(0).get_target_inputs())
+        if len(readers) != 1 or readers[0].get_node().get_type_name() != kind:
+            return None
+        reader = readers[0].get_node()
+        beside = reader.input_value(1 - readers[0].get_index())
+        if not (beside == other or _is(beside, other)):
+            return None
+        node = reader
+    return x, node
+
+
+def _is(output: Any, number: Any) -> bool:
+    """Say whether an output is a constant of this one number, to float's digits."""
+    value = _value(output)
+    if value is None or value.size != 1 or not isinstance(number, float):
+        return False
+    return math.isclose(float(value.ravel()[0]), number, rel_tol=1e-4)
 
 
 def _halves(node: Any) -> bool:

@@ -8,7 +8,7 @@
 
 #define CALLED_FROM_OUTSIDE __attribute__((visibility("default")))
 
-enum { SAFELIGHT_VERSION = 4 /* of these calls: raise it with every change */ };
+enum { SAFELIGHT_VERSION = 5 /* of these calls: raise it with every change */ };
 enum { SAFELIGHT_NONE = 0, SAFELIGHT_AVX2 = 1, SAFELIGHT_AVX512_BF16 = 2, SAFELIGHT_AMX = 3 };
 
 CALLED_FROM_OUTSIDE int safelight_version(void);

@@ -23,7 +23,7 @@ __all__ = [
     "find",
 ]
 
-VERSION: Final = 4  # of the calls; the library gives its own
+VERSION: Final = 5  # of the calls; the library gives its own
 FILE: Final = Path(__file__).with_name("safelight_kernels.so")
 # What `safelight_path` gives -> its name.
 PATHS: Final = ("none", "AVX2", "AVX512_BF16", "AMX bf16")

@@ -1,5 +1,8 @@
 """Rewrites for OpenVINO's CPU plugin: they compute the same and match by structure."""
 
+import math
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -41,6 +44,13 @@ def computed(model, *inputs):
 
 def layers(nodes, kind):
     return sum(node.get_rt_info()["layerType"].astype(str) == kind for node in nodes)
+
+
+def computed_by(nodes, first):
+    """Give the names of all that one node computes, where the first of them begins with `first`."""
+    names = [node.get_rt_info()["originalLayersNames"].astype(str).split(",") for node in nodes]
+    (found,) = (each for each in names if each[0].startswith(first))
+    return found
 
 
 def copied(nodes):
@@ -94,6 +104,46 @@ def test_a_linear_layer_in_two_keeps_its_values(dtype, transposed):
     ours, nodes = computed(model, given)
     assert layers(nodes, "Split") == 0
     assert np.abs(ours - stock).max() < TOLERANCE * np.abs(stock).max()
+
+
+def spelt_out(x, *, root=2.0**0.5, half=0.5):
+    """GELU as exporters write it."""
+    error = OP.erf(OP.divide(x, OP.constant(np.float32(root))))
+    one_more = OP.add(error, OP.constant(np.float32(1.0)))
+    return OP.multiply(x, OP.multiply(OP.constant(np.float32(half)), one_more))
+
+
+def behind_linear(gelu):
+    """x -> linear layer -> gelu."""
+    x = OP.parameter([1, 300, 64], np.float32, name="x")
+    weight = OP.constant(np.eye(64, dtype=np.float32))
+    layer = OP.add(OP.matmul(x, weight, False, True), OP.constant(np.zeros(64, np.float32)))
+    return OV.Model([gelu(layer)], [x])
+
+
+@pytest.mark.parametrize("gelu", [spelt_out, lambda x: OP.gelu(x, "erf")], ids=["spelt", "one"])
+def test_gelu_of_a_linear_layer_is_kept_apart_from_it(gelu):
+    model = behind_linear(gelu)
+    given = np.linspace(-9.0, 9.0, 300 * 64, dtype=np.float32).reshape(1, 300, 64)
+    exact = np.array([x / 2 * math.erfc(-x / math.sqrt(2)) for x in given.ravel().tolist()])
+    stock, fused = computed(model, given)
+    assert rewrite(OV, model) == 0  # only where it is asked for
+    assert rewrite(OV, model, open_gelus=True) == 1
+    ours, apart = computed(model, given)
+    for got in (stock, ours):
+        assert np.abs(got.ravel() - exact).max() < TOLERANCE * np.abs(given).max()
+    assert [len(computed_by(nodes, "MatMul")) > 1 for nodes in (fused, apart)] == [True, False]
+
+
+def test_what_is_no_gelu_of_a_linear_layer_is_left_alone():
+    for gelu in (
+        partial(spelt_out, root=1.5),
+        partial(spelt_out, half=0.25),
+        lambda x: OP.gelu(x, "tanh"),
+    ):
+        assert rewrite(OV, behind_linear(gelu), open_gelus=True) == 0
+    x = OP.parameter([1, 4, 8], np.float32, name="x")
+    assert rewrite(OV, OV.Model([spelt_out(x)], [x]), open_gelus=True) == 0  # of no layer
 
 
 def doubled(x, mode="asymmetric", nearest="floor", scale=2, pads=1):
