@@ -22,7 +22,7 @@ CONVOLUTION: Final = "SafelightConvolution"  # the operation's name in a graph
 # Pixels of all pictures: below, weights are transformed each time, since to read four times as many
 # would take longer.
 FEW_PIXELS: Final = 2048
-# Where the kernel is faster: products of a convolution, with many pixels and with few, and channels.
+# Where the kernel is faster: products of a convolution with many and with few pixels, and channels.
 LEAST: Final = 3 << 30
 LEAST_OF_FEW: Final = 3 << 29
 LEAST_CHANNELS: Final = 128
