@@ -13,15 +13,17 @@ $(VENV)/runtime: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cpu]'
 	touch $@
 
-# What the tests need beside it. k-diffusion is an oracle whose own dependencies are not wanted.
-$(VENV)/dev: $(VENV)/runtime
+# What the tests need beside it, in one go. k-diffusion is an oracle whose own dependencies are not
+# wanted.
+$(VENV)/dev: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e '.[cpu,export,dev]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --no-deps 'k-diffusion==0.1.1.post1'
 	@# Hundreds of short programs run in the tests: what they import is compiled once, also where
 	@# PYTHONDONTWRITEBYTECODE is set, and by all cores, which pip does
 	@# not. -qq: a file of torch is written for Python 3.12, and is no error here.
 	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib engine export vault safelight benchmarks || true
-	touch $@
+	touch $(VENV)/runtime $@
 
 demo: $(VENV)/runtime
 	@sh demo.sh $(BIN)

@@ -34,7 +34,7 @@ enum {
 
 struct round {
   int64_t first, many;  /* tiles */
-  float *values, *sums; /* [inputs / depth][36][many][depth] and [panels][36][many][COLUMNS] */
+  float *values, *sums; /* [inputs / depth][36][many][depth]; [36][many][columns], or where weights are plain [panels][36][many][COLUMNS] */
 };
 
 struct job {
@@ -46,6 +46,7 @@ struct job {
   int64_t depth, depths; /* inputs added up in one go, and how often */
   int64_t pieces;        /* of a round's products */
   int64_t values_apart, sums_apart, size; /* of planes, and of a round */
+  int64_t panels_apart, tiles_apart; /* of sums */
   float *memory, *weights; /* rounds; transformed weights of each thread */
   atomic_llong next, done, threads;
 };
@@ -107,7 +108,7 @@ static void give(const struct job *job, const struct round *round, int64_t row) 
   const int64_t corner = ((batch * a->height + top) * a->width + left) * a->outputs;
   for (int64_t c = 0; c < a->outputs; c += LANES) {
     __m256 m[PLACES], t[STEP * SIDE];
-    const float *from = round->sums + c / COLUMNS * PLACES * job->sums_apart + row * COLUMNS + c % COLUMNS;
+    const float *from = round->sums + c / COLUMNS * job->panels_apart + row * job->tiles_apart + c % COLUMNS;
     for (int i = 0; i < PLACES; i++) m[i] = _mm256_load_ps(from + i * job->sums_apart);
     for (int j = 0; j < SIDE; j++) {
       __m256 v[STEP];
@@ -158,21 +159,32 @@ static void transform(const float *from, int64_t many, int64_t part, float *to, 
     }
 }
 
-/* to[rows][COLUMNS] = from[rows][depth] weights[depth][COLUMNS], added to what is there if `more`. */
-static inline __attribute__((always_inline)) void product(int rows, float *to, const float *from, int64_t stride, const float *weights, int64_t depth, int more) {
-  __m256 s[ROWS][2];
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < 2; v++) s[r][v] = more ? _mm256_load_ps(to + r * COLUMNS + v * LANES) : _mm256_setzero_ps();
-  for (int64_t k = 0; k < depth; k++) {
-    const __m256 a = _mm256_loadu_ps(weights + k * COLUMNS), b = _mm256_loadu_ps(weights + k * COLUMNS + LANES);
-    for (int r = 0; r < rows; r++) {
-      const __m256 x = _mm256_broadcast_ss(from + r * stride + k);
-      s[r][0] = _mm256_fmadd_ps(x, a, s[r][0]);
-      s[r][1] = _mm256_fmadd_ps(x, b, s[r][1]);
-    }
+/* to[rows][COLUMNS] = from[rows][depth] weights[depth][COLUMNS], added to what is there if `more`. Sums have names: of an array, compilers keep
+   them in registers by chance. Functions of their own: within larger ones, registers would not do for the addresses. */
+#define EACH(of) of(0) of(1) of(2) of(3) of(4) of(5)
+#define BEGIN(r) __m256 a##r = _mm256_setzero_ps(), b##r = a##r;
+#define TAKE(r) if (r < rows) a##r = _mm256_load_ps(to + r * apart), b##r = _mm256_load_ps(to + r * apart + LANES);
+#define ADD(r) \
+  if (r < rows) { \
+    const __m256 x = _mm256_broadcast_ss(from + r * stride); \
+    a##r = _mm256_fmadd_ps(x, a, a##r); \
+    b##r = _mm256_fmadd_ps(x, b, b##r); \
   }
-  for (int r = 0; r < rows; r++)
-    for (int v = 0; v < 2; v++) _mm256_store_ps(to + r * COLUMNS + v * LANES, s[r][v]);
+#define GIVE(r) if (r < rows) _mm256_store_ps(to + r * apart, a##r), _mm256_store_ps(to + r * apart + LANES, b##r);
+static inline __attribute__((always_inline)) void product(int rows, float *to, int64_t apart, const float *from, int64_t stride, const float *weights, int64_t depth, int more) {
+  EACH(BEGIN)
+  if (more) { EACH(TAKE) }
+  for (const float *end = from + depth; from < end; from++, weights += COLUMNS) {
+    const __m256 a = _mm256_loadu_ps(weights), b = _mm256_loadu_ps(weights + LANES);
+    EACH(ADD)
+  }
+  EACH(GIVE)
+}
+static __attribute__((noinline)) void product_rows(float *to, int64_t apart, const float *from, int64_t stride, const float *weights, int64_t depth, int more) {
+  product(ROWS, to, apart, from, stride, weights, depth, more);
+}
+static __attribute__((noinline)) void product_few(float *to, int64_t apart, const float *from, int64_t stride, const float *weights, int64_t depth, int more) {
+  product(FEW, to, apart, from, stride, weights, depth, more);
 }
 
 /* Inputs of one depth: the last may have fewer. */
@@ -187,15 +199,12 @@ static const char *multiply(const struct job *job, const struct round *round, in
                             const float *weights, const char *ahead, int64_t lines) {
   const int64_t many = inputs_at(job, depth);
   const float *values = round->values + (depth * PLACES + place) * job->values_apart;
-  float *sums = round->sums + (panel * PLACES + place) * job->sums_apart;
-#define PRODUCTS(rows) \
-  for (; tile < end; tile += rows) { \
-    for (int64_t i = 0; i < lines; i++, ahead += LINE) _mm_prefetch(ahead, _MM_HINT_T1); \
-    product(rows, sums + tile * COLUMNS, values + tile * job->depth, job->depth, weights, many, depth > 0); \
+  float *sums = round->sums + panel * job->panels_apart + place * job->sums_apart;
+  void (*const run)(float *, int64_t, const float *, int64_t, const float *, int64_t, int) = job->rows == ROWS ? product_rows : product_few;
+  for (; tile < end; tile += job->rows) {
+    for (int64_t i = 0; i < lines; i++, ahead += LINE) _mm_prefetch(ahead, _MM_HINT_T1);
+    run(sums + tile * job->tiles_apart, job->tiles_apart, values + tile * job->depth, job->depth, weights, many, depth > 0);
   }
-  if (job->rows == ROWS) PRODUCTS(ROWS) /* each in a loop of its own: half as fast with the question inside */
-  else PRODUCTS(FEW)
-#undef PRODUCTS
   return ahead;
 }
 
@@ -301,15 +310,18 @@ int safelight_convolution(const struct safelight_convolution *a) {
   int64_t rounds = most > 0 ? (job.tiles + most - 1) / most : job.tiles;
   rounds = (rounds + least - 1) / least * least;
   job.each = (job.tiles + rounds - 1) / rounds;
-  job.rows = (job.each + ROWS - 1) / ROWS * ROWS > (job.each + FEW - 1) / FEW * FEW ? FEW : ROWS;
+  const int64_t by_rows = (job.each + ROWS - 1) / ROWS * ROWS, by_few = (job.each + FEW - 1) / FEW * FEW;
+  job.rows = 10 * by_rows > 11 * by_few ? FEW : ROWS; /* a product of few rows takes a tenth longer for each */
   job.each = (job.each + job.rows - 1) / job.rows * job.rows;
   if (job.depth > a->inputs) job.depth = a->inputs;
   job.depths = (a->inputs + job.depth - 1) / job.depth;
   const int64_t wanted = (4 * (int64_t)a->threads + PLACES - 1) / PLACES;
   job.pieces = a->plain ? (job.panels + GROUP - 1) / GROUP * PARTS : PLACES * (wanted < job.panels ? wanted : job.panels);
   job.values_apart = job.each * job.depth + APART;
-  job.sums_apart = job.each * COLUMNS + APART;
-  job.size = PLACES * (job.depths * job.values_apart + job.panels * job.sums_apart);
+  job.tiles_apart = a->plain ? COLUMNS : columns; /* what a thread adds up lies together, or what it writes in the end */
+  job.sums_apart = job.each * job.tiles_apart + APART;
+  job.panels_apart = a->plain ? PLACES * job.sums_apart : COLUMNS;
+  job.size = PLACES * (job.depths * job.values_apart + (a->plain ? job.panels : 1) * job.sums_apart);
   const int64_t weights = a->plain ? a->threads * (PLACES / PARTS * GROUP * COLUMNS) * job.depth : 0;
   struct block *block = borrow((size_t)(job.size * least + weights));
   if (!block) return 2;
