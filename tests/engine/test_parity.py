@@ -108,6 +108,8 @@ def check(case, sampler):
     for back_end in BACK_ENDS:
         got = case.ours(back_end, sampler)
         assert psnr(got, expected) >= SAME, f"{back_end}: {psnr(got, expected):.1f} dB"
+    if sampler != "dpmpp_2m":  # that words and guidance show at all is the network's: once a case
+        return
     moved = {
         "a word": case.ours("openvino", sampler, prompt="blue apple"),
         "guidance": case.ours("openvino", sampler, guidance_scale=case.given["guidance_scale"] / 2),

@@ -121,6 +121,7 @@ def test_a_locked_key_store_is_told_from_a_wrong_passphrase(both):
     assert opens(both, vault.BothUnlock(ONE, both.keystore)) is KeyStoreLockedError
 
 
+@pytest.mark.slow
 def test_every_bit_of_a_passphrase_mode_slot_counts(both):
     ((no, body),) = both.sql("SELECT no, body FROM keyslot WHERE type = 4")
     for at in range(0, len(body), 3):
