@@ -88,11 +88,12 @@ def error(got, right):
 @pytest.mark.parametrize("form", ["dynamo", "plain"])
 @pytest.mark.parametrize(
     ("batch", "queries", "keys", "count", "width"),
-    [(2, 700, 700, 8, 40), (1, 3000, 77, 8, 64), (2, 517, 633, 4, 80)],
+    [(2, 300, 300, 8, 40), (1, 1000, 77, 2, 64), (2, 257, 333, 1, 80)],
 )
 def test_it_is_as_near_to_fp32_as_openvino_itself(
-    form, batch, queries, keys, count, width, precision
+    monkeypatch, form, batch, queries, keys, count, width, precision
 ):
+    monkeypatch.setattr("engine.backends.attention.LEAST_F32", 1)  # sizes that a test has time for
     model = attention(batch, queries, keys, count, width, form=form)
     draw = np.random.default_rng(0)
     given = [draw.standard_normal(port.get_shape()).astype(np.float32) for port in model.inputs]

@@ -161,7 +161,8 @@ def test_what_is_not_a_number_stays_where_it_belongs(path):
     right = wide(clean)
     right[0, 7, 0], right[0, :, 1, 5] = 0, 0
     assert np.isfinite(got).all()
-    assert np.array_equal(got, right)
+    # On AMX, rows that lie beside one that left float's range are computed by other means.
+    assert np.abs(got - right).max() <= (0 if path == F32 else 2.0**-7 * np.abs(right).max())
     k[0, 3, 0] = none  # in a key: every row of the head
     assert np.isnan(wide(attended(kernels_on(path), q, k, v, 0.2))[0, :, 0]).all()
 
