@@ -6,10 +6,10 @@ from each other in the middle of a product, and wait for each other turning: a t
 
 import os
 
-__all__ = ["pytest_configure"]
+__all__: list[str] = []
 
 
-def pytest_configure() -> None:
+def _keep_to_own_cores() -> None:
     """Keep this worker to its share of the cores; one process alone has them all."""
     worker, workers = (os.environ.get(f"PYTEST_XDIST_WORKER{name}", "") for name in ("", "_COUNT"))
     if not worker or not hasattr(os, "sched_setaffinity"):
@@ -18,3 +18,6 @@ def pytest_configure() -> None:
     own = cores[int(worker.removeprefix("gw")) :: int(workers)]
     if own:
         os.sched_setaffinity(0, own)
+
+
+_keep_to_own_cores()  # before a folder's conftest imports torch, which counts the cores then

@@ -20,8 +20,11 @@ from export.pocket import (
 )
 from export.pocket.sampling import Painter
 
-# The scheduler of diffusers 0.42 reads a tensor in the way that numpy 2 deprecates.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    # The scheduler of diffusers 0.42 reads a tensor in the way that numpy 2 deprecates.
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.slow,  # a whole training, which no other part of the program needs
+]
 PROMPTS = ["bell", "orange teddy bear"]
 
 

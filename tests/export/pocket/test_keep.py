@@ -11,6 +11,7 @@ from export.pocket import autoencoder, checkpoint, denoiser, keep, latents
 from export.pocket.settings import profile
 from tests.export.pocket.drawn_shelf import write_shelf
 
+pytestmark = pytest.mark.slow  # a whole training, which no other part of the program needs
 SETTINGS = profile("smoke")
 
 
