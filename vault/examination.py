@@ -138,7 +138,7 @@ def _check_structure(session: Session, seen: Examination) -> None:
     """Compare what the disk holds of the index's head with what the session opened."""
     try:
         if read_header(session.layout.root) != session.ledger.vault_id:
-            raise DamagedError("VAULT is another vault's")
+            raise DamagedError("VAULT is another vault's than index.sqlite")
     except UNREADABLE as error:
         kind = "missing" if isinstance(error, NotFoundError) else "damaged"
         text = "VAULT is missing" if kind == "missing" else str(error)

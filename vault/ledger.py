@@ -61,9 +61,8 @@ class Ledger:
         self._pages: OrderedDict[int, tuple[bytes, bytes]] = OrderedDict()  # number: tag, slots
 
     def forget(self) -> None:
-        """Overwrite the root key, and drop the keys that hang on it."""
-        wipe(self.root_key)
-        self.root = Root()
+        """Overwrite the root key, and drop the keys that hang on it: the next read opens anew."""
+        self._take(b"", Root(), bytes(16), (0, 0))
         self._pages.clear()
         self._forget_texts()
 
@@ -98,8 +97,7 @@ class Ledger:
             change.await_first()
         if change.renewal is not None:
             self._forget_texts()
-        self.root, self.root_tag, self.at = root, root_tag(sealed), at
-        self._take(root_key)
+        self._take(root_key, root, root_tag(sealed), at)
         for number, page in pages.items():
             self._remember(number, root.pages[number].tag, page)
 
@@ -126,12 +124,17 @@ class Ledger:
             )
         if own is not None:
             self._check_public(root, own.no)
-        self._take(root_key)
-        self.root, self.root_tag, self.at = root, root_tag(sealed), at
+        self._take(root_key, root, root_tag(sealed), at)
 
-    def _take(self, root_key: bytes) -> None:
-        wipe(self.root_key)
-        self.root_key = bytearray(root_key)
+    def _take(self, root_key: bytes, root: Root, tag: bytes, at: tuple[int, int]) -> None:
+        """Go over to a root: its time last, so that after an interrupt in between all is read anew.
+
+        The old key is overwritten when it is no longer ours: nothing may be sealed under zeros.
+        """
+        old, self.root_key = self.root_key, bytearray(root_key)
+        wipe(old)
+        self.root, self.root_tag = root, tag
+        self.at = at
 
     def _check_public(self, root: Root, no: int) -> None:
         public = self._opener.public()

@@ -1,7 +1,8 @@
 """Mend what can be mended without losing anything: VAULT, missing folders, files of nobody.
 
-A sealed file is removed only when the whole index opened and does not name it. What is damaged is
-reported, and stays: a backup has it, or a later program.
+A sealed file is removed only when the whole index opened and does not name it, and nothing says
+that this is not the index which the folder had last. What is damaged is reported, and stays: a
+backup has it, or a later program.
 """
 
 import os
@@ -54,12 +55,14 @@ def repair(
     """Mend a vault's folder; dry_run: only say what would be done.
 
     VAULT is written from the index, after the vault opened under the id that it names: the root
-    proves it. Raises what opening a vault raises, except for a missing or damaged VAULT.
+    proves it. Raises what opening a vault raises, except for a missing or damaged VAULT, and
+    DamagedError where the index is another vault's than VAULT and the sealed files.
     """
     layout = Layout(Path(path))
     vault_id = _vault_id(layout)
     opener = opener_for(unlock, vault_id)
-    header = not _has_header(layout.root, vault_id)
+    named = _named_by_header(layout.root)
+    header, foreign = named != vault_id, named not in (None, vault_id)
     folders = len(missing_folders(layout.root))
     if any(not os.path.lexists(layout.root / name) for name in ("blobs", "incoming")):
         _prove(layout, vault_id, opener)  # nothing is made in a folder that is not this vault's
@@ -68,12 +71,14 @@ def repair(
             return _report(Examination(), (header, folders), kept=kept, dry_run=True)
         make_folders(layout.root)
     with closing(Session(layout, vault_id, opener, time)) as session, _held(session, dry_run):
+        if foreign:
+            _require_files(session, progress, cancelled)
         if not dry_run:
             if header:
                 write_beside(layout.root, layout.header.name, encode_header(vault_id))
             make_folders(layout.root)
         seen = examine(session, hold=nullcontext, progress=progress, cancelled=cancelled)
-        kept = _why_kept(seen)
+        kept = _why_kept(seen, foreign=foreign, old=session.anchor.is_old_copy)
         if not kept and not dry_run:
             session.blobs.delete(seen.orphans)
     return _report(seen, (header, folders), kept=kept, dry_run=dry_run)
@@ -109,11 +114,21 @@ def _held(session: Session, dry_run: bool) -> AbstractContextManager[None]:
     return session.shared() if dry_run else session.exclusive()
 
 
-def _has_header(root: Path, vault_id: bytes) -> bool:
+def _named_by_header(root: Path) -> bytes | None:
     try:
-        return read_header(root) == vault_id
+        return read_header(root)
     except (NotFoundError, DamagedError):
-        return False
+        return None
+
+
+def _require_files(session: Session, progress: Stage, cancelled: Cancelled) -> None:
+    """Raise DamagedError unless the files that the index names are here: VAULT denies it."""
+    seen = examine(session, hold=nullcontext, progress=progress, cancelled=cancelled)
+    if any(problem.kind == "missing" for problem in seen.problems):
+        raise DamagedError(
+            "VAULT and index.sqlite are of two vaults, and files that this index names are missing",
+            hint="Put back this vault's own index.sqlite, from a backup. Nothing was changed.",
+        )
 
 
 def _prove(layout: Layout, vault_id: bytes, opener: Opener) -> None:
@@ -124,13 +139,22 @@ def _prove(layout: Layout, vault_id: bytes, opener: Opener) -> None:
             ledger.forget()
 
 
-def _why_kept(seen: Examination) -> str:
-    """Say why sealed files that no record names are kept all the same, or nothing."""
+def _why_kept(seen: Examination, *, foreign: bool, old: bool) -> str:
+    """Say why sealed files that no record names are kept all the same, or nothing.
+
+    foreign: VAULT was another vault's. old: the key store knows a newer state of this one.
+    """
     if not seen.complete:
         return "not everything was looked at"
-    if seen.blind and seen.orphans:
-        return f"something of the index does not open, and may name these {len(seen.orphans)} files"
-    return ""
+    missing = any(problem.kind == "missing" for problem in seen.problems)
+    doubts = (
+        (seen.blind, "something of the index does not open, and"),
+        (old, "this index is older than the vault was: a newer one"),
+        (foreign, "VAULT was another vault's, whose index"),
+        (missing, "files that the index names are missing: another index"),
+    )
+    doubt = next((text for applies, text in doubts if applies), "")
+    return f"{doubt} may name these {len(seen.orphans)} files" if doubt and seen.orphans else ""
 
 
 def _report(

@@ -253,3 +253,44 @@ def test_a_linked_folder_is_never_walked_into(place, folder):
     assert report.orphans == 0
     assert shard.is_symlink()
     assert read_header(place.path)
+
+
+def with_index_of(place, index):
+    shutil.copy(index / "index.sqlite", place.path / "index.sqlite")
+
+
+def test_another_vaults_index_costs_no_file(place, make):
+    """Put there by mistake: it opens by its own key, and names none of the files."""
+    other = make()
+    with other.open() as opened:
+        opened.add([draft("theirs", b"another picture")])
+    own = place.path.with_name("own")
+    shutil.copytree(place.path, own)
+    before = files_in(place.path)
+    with_index_of(place, other.path)
+    for dry_run in (True, False):
+        with pytest.raises(DamagedError, match="two vaults"):
+            repair(place.path, vault.KeyStoreUnlock(other.keystore), dry_run=dry_run)
+    (place.path / "VAULT").unlink()  # nothing denies the index any more, but its files are missing
+    report = repair(place.path, vault.KeyStoreUnlock(other.keystore))
+    assert (report.orphans, "another index may name" in report.kept) == (0, True)
+    assert files_in(place.path) == before
+    with_index_of(place, own)
+    assert mended(place).header
+    assert len(read_back(place)) == 2
+
+
+def test_an_older_index_costs_no_file_while_the_key_store_knows_better(place):
+    older = place.path.with_name("older")
+    shutil.copytree(place.path, older)
+    with place.open() as opened:
+        opened.add([draft("third", b"newer pixels")])
+    newest = place.path.with_name("newest")
+    shutil.copytree(place.path, newest)
+    before = files_in(place.path)
+    with_index_of(place, older)
+    report = mended(place)
+    assert (report.orphans, "older than the vault was" in report.kept) == (0, True)
+    assert files_in(place.path) == before
+    with_index_of(place, newest)
+    assert len(read_back(place)) == 3
