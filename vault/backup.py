@@ -9,6 +9,7 @@ from pathlib import Path
 from vault.copying import Copying
 from vault.errors import BadValueError, DamagedError, KeyStoreError, StorageError
 from vault.examination import FOLDER_NAMES, Cancelled, Stage, examine, never, unseen
+from vault.files import FIXED_MTIME_NS
 from vault.index import Index, RecordRow
 from vault.keytree import read_slot, root_tag
 from vault.layout import Layout, read_header
@@ -253,6 +254,7 @@ def _refuse_parted(session: Session, path: Path) -> None:
     with session.shared(), session.ledger.reading():
         end = session.ledger.root.next_position
     try:
+        untouched = path.lstat().st_mtime_ns == FIXED_MTIME_NS  # before SQLite rolls anything back
         with closing(Index(path)) as index, index.reading():
             state, tag = index.state(), root_tag(index.root())
             newer = index.meta_bytes(end, _LAST) > 0
@@ -268,7 +270,7 @@ def _refuse_parted(session: Session, path: Path) -> None:
     with session.shared(), session.ledger.reading():
         ledger = session.ledger
         older = at < ledger.at or (at == ledger.at and tag == ledger.root_tag)
-        newer = newer or any(_is_another(ledger, row) for row in newest)
+        newer = newer or any(_is_another(ledger, row, untouched=untouched) for row in newest)
     if newer or not older:
         raise BadValueError(
             f"{path.parent} went on by itself: it is newer than the vault, or was used as one",
@@ -287,12 +289,13 @@ def _newest_rows(index: Index, end: int) -> list[RecordRow]:
     return []
 
 
-def _is_another(ledger: Ledger, row: RecordRow) -> bool:
-    """Say whether the vault has another record at a row's position.
+def _is_another(ledger: Ledger, row: RecordRow, *, untouched: bool) -> bool:
+    """Say whether the vault never had the record at a row's position, as far as can be known.
 
-    Positions are never given twice: a record that the vault deleted has left an empty slot.
+    Positions are never given twice: a record that the vault deleted has left an empty slot. So
+    has one that took the place of what was added to a copy (untouched: nothing was).
     """
     position, record_id, _meta = row
     number, index = divmod(position, ledger.root.page_slots)
     slot = read_slot(ledger.page(number), index)
-    return slot is not None and slot.record_id != record_id
+    return not untouched if slot is None else slot.record_id != record_id

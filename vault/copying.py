@@ -16,7 +16,7 @@ from vault.connection import translated
 from vault.envelope import blob_size, open_envelope
 from vault.errors import DamagedError, NotFoundError, StorageError
 from vault.examination import Cancelled, Stage, never, unseen
-from vault.files import NAME_BYTES, sync
+from vault.files import FIXED_MTIME_NS, NAME_BYTES, sync
 from vault.index import Index
 from vault.keytree import RecordSlot
 from vault.layout import Layout, encode_header, read_header
@@ -227,7 +227,10 @@ class Copying:
             store.sync_shard(shard)
 
     def _commit(self, snapshot: Path) -> None:
-        """Give the index its name: before, the old copy stands, and after it the new one."""
+        """Give the index its name: before, the old copy stands, and after it the new one.
+
+        Its fixed time is how the next backup knows that nobody wrote to the copy since.
+        """
         layout = Layout(self.root)
         try:
             read_header(self.root)
@@ -235,6 +238,7 @@ class Copying:
             header = encode_header(self.session.ledger.vault_id)
             write_beside(self.root, layout.header.name, header)
         with translated():
+            os.utime(snapshot, ns=(FIXED_MTIME_NS, FIXED_MTIME_NS))
             _flush(snapshot)
             snapshot.rename(layout.index)
             for folder in (self.root, snapshot.parent):

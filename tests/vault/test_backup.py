@@ -269,6 +269,32 @@ def test_a_backup_that_was_used_as_a_vault_is_not_overwritten(place, folder):
     assert tree(folder / "b") == before
 
 
+def test_what_was_added_to_a_backup_is_safe_though_the_vault_deleted_that_position(place, folder):
+    backed_up(place, folder / "b")
+    with open_copy(place, folder / "b") as copy:
+        copy.add([draft("made there")])
+    with place.open() as opened:
+        (gone,) = opened.add([draft("another at the same position")])
+        opened.trash([gone.id])
+        opened.delete([gone.id])
+        for number in range(5):
+            opened.add([draft(f"here {number}")])
+        before = tree(folder / "b")
+        with pytest.raises(BadValueError, match="went on by itself"):
+            back_up(opened._s, folder / "b")
+    assert tree(folder / "b") == before
+
+
+def test_a_backup_goes_on_when_its_newest_record_was_deleted(place, folder):
+    with place.open() as opened:
+        (gone,) = opened.add([draft("rejected")])
+        back_up(opened._s, folder / "b")
+        assert (folder / "b" / "index.sqlite").stat().st_mtime_ns == FIXED_MTIME_NS
+        opened.trash([gone.id])
+        opened.delete([gone.id])
+        assert back_up(opened._s, folder / "b").removed == 1
+
+
 def test_a_backup_newer_than_the_vault_is_not_overwritten(place, folder):
     shutil.copytree(place.path, folder / "old")
     with place.open() as opened:
