@@ -21,7 +21,7 @@ META_LIMIT = 1_200_000  # bytes of a sealed metadata cell: 1 MiB of JSON after P
 _SLOTS_LIMIT = 16
 _PENDING_LIMIT = 10_000  # rows; a purge of a million records needs 200
 _BYTE = frozenset(range(256))
-_BUSY_RETRIES = 3  # of 30 s each, before a save gives up on another writer
+_BUSY_RETRIES = 3  # of 30 s each, before a save gives up on another writer or reader
 
 
 class StateRow(NamedTuple):
@@ -56,7 +56,7 @@ class Index:
     ) -> None:
         """Check the files, connect, compare the schema; `hot` says whether a journal lay there.
 
-        patience: seconds that a statement waits for another writer; BEGIN is tried three times.
+        patience: seconds that a statement waits for others; BEGIN and COMMIT are tried three times.
         """
         self._path = path
         self.unsure = False
@@ -82,27 +82,26 @@ class Index:
     def writing(self) -> Generator[None]:
         """Run the block as the only writer, then commit; durable when it returns.
 
-        Raises StorageError when another writer holds the index for 90 s or the disk refuses.
+        Raises StorageError when others hold the index for 90 s or the disk refuses.
         When anything is raised, `unsure` says whether the change may be there all the same.
         """
         self.unsure = False
         preflight(self._path, self._identity)
-        self._begin_immediate()
+        self._patiently("BEGIN IMMEDIATE")
         try:
             yield
             self.unsure = True  # an interrupt right after COMMIT is raised here as well
-            with translated():
-                self._connection.execute("COMMIT")
+            self._patiently("COMMIT")  # which waits for whoever reads
         except BaseException:
             if self._connection.in_transaction:
                 self._rollback()
                 self.unsure = False
             raise
 
-    def _begin_immediate(self) -> None:
+    def _patiently(self, statement: str) -> None:
         for attempt in range(1, _BUSY_RETRIES + 1):
             try:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute(statement)
             except sqlite3.OperationalError as error:
                 busy = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
                 if busy and attempt < _BUSY_RETRIES:

@@ -3,6 +3,9 @@
 import os
 import sqlite3
 import stat
+import threading
+import time
+from contextlib import closing
 
 import pytest
 
@@ -279,3 +282,26 @@ def test_an_index_that_was_replaced_is_noticed_by_who_holds_it_open(place):
                 act()
     with place.open() as opened:
         assert len(list(opened.list())) == 2
+
+
+def test_a_save_waits_for_a_long_read_as_it_does_for_a_writer(place):
+    """A backup copies the index under one read, onto a slow disk: no save is lost to that."""
+    index, reader = (Index(place.path / "index.sqlite", patience=1) for _ in range(2))
+    waits = threading.Event()
+
+    def read():
+        with reader.reading():
+            reader.state()  # the lock is taken by the first read
+            waits.set()
+            time.sleep(1.5)  # longer than one try of a statement
+
+    thread = threading.Thread(target=read)
+    with closing(index), closing(reader):
+        thread.start()
+        waits.wait(10)
+        with index.writing():
+            state = index.state()
+            index.put_state(state._replace(generation=state.generation + 1))
+        thread.join(10)
+        with reader.reading():
+            assert reader.state().generation == state.generation + 1
