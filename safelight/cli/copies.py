@@ -12,6 +12,7 @@ from safelight.cli.options import AskPhrase, Json, PhraseFile, with_access
 from safelight.cli.unlocking import unlock_for
 from safelight.cli.upkeep import print_problems, problem_line
 from safelight.console import line, note
+from safelight.exits import UsageError
 
 if TYPE_CHECKING:
     from vault import Unlock
@@ -103,15 +104,23 @@ def restore(
     """
     target = access.settings.vault
     unlock = unlock_for(access, source, phrase_file, ask_phrase=phrase)
-    occupied = any(os.path.lexists(target / name) for name in ("VAULT", "index.sqlite"))
     aside = None
-    if replace and occupied:
+    if replace and _is_vault(target):
         waiting = target.with_name(f"{target.name}.restoring")
+        if _is_vault(waiting):
+            raise UsageError(
+                f"an earlier restore lies whole at {waiting}: it never took its place",
+                hint=f"Look at it with --vault {waiting}; move or remove it, then restore again.",
+            )
         report = _restore(source, waiting, unlock, partial=partial)
         aside = _swap(target, waiting)
     else:
         report = _restore(source, target, unlock, partial=partial)
     _say_restored(report, target, aside, json=json)
+
+
+def _is_vault(folder: Path) -> bool:
+    return any(os.path.lexists(folder / name) for name in ("VAULT", "index.sqlite"))
 
 
 def _restore(source: Path, target: Path, unlock: "Unlock", *, partial: bool) -> "RestoreReport":

@@ -159,6 +159,16 @@ def test_a_restore_that_fails_leaves_the_vault_where_it_was(home, tmp_path):
     assert made["files"] == made["problems"] == 1
 
 
+def test_a_restore_that_was_ended_before_it_took_its_place_is_named(home, tmp_path):
+    good(home.run("backup", tmp_path / "b"))
+    waiting = tmp_path / "vault.restoring"
+    good(home.run("restore", tmp_path / "b", vault=waiting))
+    done = home.run("restore", tmp_path / "b", "--replace")
+    assert isinstance(done.exception, UsageError)
+    assert str(waiting) in str(done.exception)
+    assert len(home.prompts(waiting)) == len(home.prompts(home.vault)) == 2
+
+
 def test_restoring_from_nowhere_is_not_found(home, tmp_path):
     done = home.run("restore", tmp_path / "nowhere", vault=tmp_path / "new")
     assert isinstance(done.exception, NotFoundError)
