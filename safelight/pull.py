@@ -9,6 +9,8 @@ import hashlib
 import json
 import os
 import shutil
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -26,6 +28,7 @@ __all__ = ["SOURCE_NAME", "Order", "folder_name", "is_there", "pull"]
 SOURCE_NAME = "safelight-source.json"
 SOURCE_LIMIT = 1 << 20  # bytes of that file
 CHUNK = 1 << 20  # bytes
+OTHERS_WRITE = 0o022  # bits of a mode
 SHORT_COMMIT = 12  # digits in a folder's name; the file beside holds all forty
 Progress = Callable[[str, int], None]  # file's name, bytes done of the whole
 
@@ -158,7 +161,9 @@ def _beside(folder: Path, order: Order) -> Iterator[Path]:
     """Give the hidden folder that this download goes on in; it stays if anything came."""
     partial = folder.with_name(f".{folder.name}.partial")
     made_parent = not partial.parent.exists()
-    partial.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with suppress(FileExistsError):
+        partial.mkdir(parents=True, mode=0o700)
+    _check_own(partial)
     with locked(partial, "another process fetches this checkpoint"):
         if not _same(partial, order):
             for path in partial.iterdir():
@@ -172,6 +177,19 @@ def _beside(folder: Path, order: Order) -> Iterator[Path]:
                 if made_parent:
                     with suppress(OSError):  # not empty: another download has come
                         partial.parent.rmdir()
+
+
+def _check_own(partial: Path) -> None:
+    """Refuse a folder that another user made or can write to: its links would lead our writes."""
+    state = partial.lstat()
+    own = stat.S_ISDIR(state.st_mode)
+    if sys.platform != "win32":
+        own = own and state.st_uid == os.geteuid() and not state.st_mode & OTHERS_WRITE
+    if not own:
+        raise UsageError(
+            f"'{partial}' is no folder that you alone can write to; nothing is fetched into it",
+            hint="remove it, or give another --to",
+        )
 
 
 def _holds_anything(partial: Path) -> bool:

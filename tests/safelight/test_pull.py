@@ -1,6 +1,7 @@
 """`models pull` through the real command, from a hub on loopback that behaves and misbehaves."""
 
 import json
+import os
 import socket
 
 import pytest
@@ -203,6 +204,43 @@ def test_what_an_earlier_order_left_is_not_mixed_in(home, hub):
     fails(home, 6, "the connection broke", words=("--variant", "fp16", "--to", str(folder)))
     pull(home, "--to", str(folder))
     assert {name for name in contents(folder) if name != "safelight-source.json"} == PLAIN
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX owners and modes")
+@pytest.mark.parametrize(
+    "made",
+    [
+        "open to all",
+        "a link",
+        pytest.param(
+            "another user's",
+            marks=pytest.mark.skipif(
+                os.name != "nt" and os.geteuid() != 0, reason="only root gives files away"
+            ),
+        ),
+    ],
+)
+def test_what_another_user_laid_ready_is_not_fetched_into(home, hub, made):
+    """In a shared folder anybody can make the hidden one first, with links to files of ours."""
+    ours = home.path / "ours"
+    ours.write_text("mine")
+    folder, partial = home.path / "model", home.path / ".model.partial"
+    laid = home.path / "theirs" if made == "a link" else partial
+    laid.mkdir(mode=0o700)
+    order = {"hub": hub.url, "repository": REPOSITORY, "commit": COMMIT, "variant": ""}
+    (laid / "safelight-source.json").write_text(json.dumps(order))
+    (laid / "model_index.json.incomplete").symlink_to(ours)
+    if made == "a link":
+        partial.symlink_to(laid)
+    elif made == "open to all":
+        partial.chmod(0o777)
+    else:
+        os.chown(partial, 12345, -1)
+    words = ("--to", str(folder))
+    fails(home, 2, "no folder that you alone can write to", "another --to", words=words)
+    assert ours.read_text() == "mine"
+    assert not folder.exists()
+    assert hub.asked("model_index.json") == []
 
 
 def test_two_processes_do_not_fetch_into_one_folder(home, hub):
