@@ -189,7 +189,7 @@ def generate(
     from safelight.addons import read_controls
     from safelight.canvas import open_canvas
     from safelight.cli.ahead import loading_ahead
-    from safelight.cli.making import Drawing, Sink, make
+    from safelight.cli.making import Drawing, Sink, check_target, make
     from safelight.settings import load_settings
 
     if again and prompts is None:
@@ -199,6 +199,8 @@ def generate(
     orders = _orders(prompt, prompts, request, prompts_format)
     if incognito != (to is not None):
         raise UsageError("--incognito and --to go together: no record is kept, the file is all")
+    if to is not None:
+        check_target(to, sum(order.get("count", number) for order in orders))
     flags = {"model": model, "device": device, "precision": precision}
     chosen = load_settings(flags)
     given = {

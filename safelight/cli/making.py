@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safelight.cli.ahead import Ahead, open_pipeline
-from safelight.cli.reveal import write_new
+from safelight.cli.reveal import check_new, write_new
 from safelight.console import line, note
+from safelight.exits import UsageError
 
 if TYPE_CHECKING:
     from engine import Bundle, GenerationRequest, RequestError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from safelight.studio import Made, Sealed, Studio
     from vault import Vault
 
-__all__ = ["Drawing", "Sink", "make"]
+__all__ = ["Drawing", "Sink", "check_target", "make"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,21 @@ class Sink:
                 where += "; the model's safety checker flagged it, so it is black"
                 self.flagged += 1
             note(f"{name}  seed {event.line['seed']}  {where}")
+
+
+def check_target(to: Path, pictures: int) -> None:
+    """Refuse a file or folder that so many pictures without a record could not be written to: when
+    they are drawn they would be lost. Raises UsageError, or OSError as writing would.
+    """
+    if to.is_dir():
+        check_new(_free_name(to, 0))
+        return
+    check_new(to)
+    if pictures > 1:
+        raise UsageError(
+            f"{to} would be one file, and {pictures} pictures are asked for",
+            hint="give a folder that is there",
+        )
 
 
 def _free_name(folder: Path, seed: int) -> Path:

@@ -1,5 +1,6 @@
 """`safelight reveal`: write pictures in the clear, because you asked for it."""
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from safelight.sharing import Parcel, Share
     from vault import Record, Vault
 
-__all__ = ["reveal", "write_new"]
+__all__ = ["check_new", "reveal", "write_new"]
 
 _SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp"}
 _STRIP_HINT = "--profile strip leaves pixels alone"
@@ -161,9 +162,7 @@ def write_new(target: Path, data: bytes | bytearray) -> None:
     try:
         descriptor = os.open(target, flags, 0o600)
     except FileExistsError:
-        raise UsageError(
-            f"{target} exists already; it is not overwritten", hint="name a new file"
-        ) from None
+        raise _taken(target) from None
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(data)
@@ -172,3 +171,22 @@ def write_new(target: Path, data: bytes | bytearray) -> None:
     except BaseException:  # half a picture must not look like one
         target.unlink(missing_ok=True)
         raise
+
+
+def check_new(target: Path) -> None:
+    """Refuse early what `write_new` would: a name that is taken (UsageError), a folder that is not
+    there or that cannot be written to (OSError).
+    """
+    if os.path.lexists(target):
+        raise _taken(target)
+    if not target.parent.is_dir():
+        number = errno.ENOENT
+    elif not os.access(target.parent, os.W_OK | os.X_OK):
+        number = errno.EACCES
+    else:
+        return
+    raise OSError(number, os.strerror(number), str(target))
+
+
+def _taken(target: Path) -> UsageError:
+    return UsageError(f"{target} exists already; it is not overwritten", hint="name a new file")
