@@ -1,26 +1,21 @@
 """The command `safelight`: harden the process, run the verb, turn any error into a sentence."""
 
-import os
-import sys
-
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line and end the process with the status that CONTRACT.md names."""
-    from safelight.exits import ExitStatus
+    from safelight.console import end_with_reader
     from safelight.hardening import forbid_core_dumps
     from safelight.offline import watch_network
 
     forbid_core_dumps()
+    end_with_reader()
     watch = watch_network()
     try:
         from safelight.cli import app
 
         app(prog_name="safelight", obj=watch)
-    except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(ExitStatus.GOOD)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the last border before the shell
         from safelight.cli.ahead import leave
 

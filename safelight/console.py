@@ -1,15 +1,29 @@
 """Print: results alone on standard output, everything said to a person on standard error."""
 
+import io
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from safelight.exits import ExitStatus
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
     from rich.console import Console
 
-__all__ = ["ask", "is_interactive", "line", "note", "printable", "result", "table", "to_people"]
+__all__ = [
+    "ask",
+    "end_with_reader",
+    "is_interactive",
+    "line",
+    "note",
+    "printable",
+    "result",
+    "table",
+    "to_people",
+]
 
 
 def to_people() -> "Console":
@@ -45,6 +59,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     if not sys.stdout.isatty():
         for row in rows:
             print("\t".join(row))
+        sys.stdout.flush()
         return
     from rich import box
     from rich.console import Console
@@ -55,6 +70,31 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     Console(highlight=False).print(grid)
+
+
+def end_with_reader() -> None:
+    """Let the program end, in order and as good, when nobody reads its output any more (`| head`).
+
+    typer would end it with 1 for any broken pipe.
+    """
+    out = cast("io.TextIOWrapper | None", sys.stdout)
+    if out is None or out.isatty():
+        return
+    raw = _Output(out.fileno(), "w", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw), out.encoding, out.errors, line_buffering=out.line_buffering
+    )
+
+
+class _Output(io.FileIO):
+    """Standard output into a pipe or file."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # for what is buffered still
+            raise SystemExit(ExitStatus.GOOD) from None
 
 
 def printable(text: str) -> str:
