@@ -11,6 +11,8 @@ from safelight.hardening import hide_memory
 from safelight.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from vault import Secret, Unlock, Vault, VaultSummary
 
 __all__ = ["Access", "asked_passphrase", "read_passphrase", "read_phrase"]
@@ -52,7 +54,7 @@ class Access:
 
         hide_memory()
         openers = {slot.type for slot in summary.slots}
-        given = self.passphrase()
+        given = self.passphrase_for(openers)
         if "both" in openers:
             return self._unlock(BothUnlock(given or asked_passphrase()))
         if given is not None:
@@ -88,6 +90,20 @@ class Access:
                 f"there is no vault at {self.settings.vault}", hint="`safelight init` makes one"
             )
         return summary
+
+    @property
+    def names_passphrase(self) -> bool:
+        """Say whether a flag names the passphrase, and not the environment or configuration."""
+        named = self.settings.values["passphrase_file"].source == "flag"
+        return named or self.passphrase_fd >= 0
+
+    def passphrase_for(self, openers: "Collection[str]") -> "Secret | None":
+        """Read the passphrase for a vault with these openers, or give None.
+
+        One that no flag names is left alone where the key store opens the vault and it does not.
+        """
+        keyring_alone = "keyring" in openers and not {"passphrase", "both"} & {*openers}
+        return None if keyring_alone and not self.names_passphrase else self.passphrase()
 
     def passphrase(self) -> "Secret | None":
         """Read the passphrase from the descriptor or file that was named, or give None."""

@@ -40,11 +40,17 @@ def init(
     """Make a vault. Its key goes where you choose; without a keyring and a choice it refuses."""
     from vault import create
 
-    secret = access.passphrase()
-    if passphrase and secret is None:
-        secret = new_passphrase(None)
-    if ephemeral and (keyring or secret is not None):
+    named = access.names_passphrase
+    if ephemeral and (keyring or passphrase or named):
         raise UsageError("--ephemeral stands alone: its key is in memory and nowhere else")
+    if passphrase and named:
+        raise UsageError(
+            "--passphrase asks on the terminal, and another flag names a passphrase already",
+            hint="give one of --passphrase, --passphrase-file, --passphrase-fd",
+        )
+    secret = new_passphrase(None) if passphrase else None
+    if named or not (keyring or passphrase or ephemeral):
+        secret = access.passphrase()  # of the environment or configuration only without a choice
     confirm = None if ephemeral else confirmation(recovery_file)
     store = _keystore(keyring=keyring, ephemeral=ephemeral, alone=secret is None)
     with create(

@@ -36,7 +36,7 @@ def unlock_for(
         openers = {slot.type for slot in inspect(path).slots}
     except DamagedError:
         openers = set()
-    given = access.passphrase()
+    given = access.passphrase_for(openers)
     if "both" in openers:
         return BothUnlock(given or asked_passphrase())
     if given is not None:
