@@ -5,12 +5,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line and end the process with the status that CONTRACT.md names."""
-    from safelight.console import end_with_reader
+    from safelight.console import prepare_output
     from safelight.hardening import forbid_core_dumps
     from safelight.offline import watch_network
 
     forbid_core_dumps()
-    end_with_reader()
+    prepare_output()
     watch = watch_network()
     try:
         from safelight.cli import app

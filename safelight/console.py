@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ask",
-    "end_with_reader",
     "is_interactive",
     "line",
     "note",
+    "prepare_output",
     "printable",
     "result",
     "table",
@@ -49,8 +49,15 @@ def result(text: str) -> None:
 
 
 def line(value: Mapping[str, Any]) -> None:
-    """Print one JSON object a line, flushed, so that a reader in a pipe sees it when it is true."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)
+    """Print one JSON object a line, flushed, so that a reader in a pipe sees it when it is true.
+
+    Control characters are escaped, so that no stored prompt can drive the terminal.
+    """
+    wide = (sys.stdout.encoding or "").casefold().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not wide)
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    print(text, flush=True)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
@@ -72,17 +79,19 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     Console(highlight=False).print(grid)
 
 
-def end_with_reader() -> None:
-    """Let the program end, in order and as good, when nobody reads its output any more (`| head`).
-
-    typer would end it with 1 for any broken pipe.
+def prepare_output() -> None:
+    """Make standard output ready: it escapes what its encoding lacks, and the program ends in order
+    and as good when nobody reads it any more (`| head`): typer ends with 1 for any broken pipe.
     """
     out = cast("io.TextIOWrapper | None", sys.stdout)
-    if out is None or out.isatty():
+    if out is None:  # closed by who started us
         return
-    raw = _Output(out.fileno(), "w", closefd=False)
+    if out.isatty():
+        out.reconfigure(errors="backslashreplace")
+        return
+    raw = io.BufferedWriter(_Output(out.fileno(), "w", closefd=False))
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(raw), out.encoding, out.errors, line_buffering=out.line_buffering
+        raw, out.encoding, "backslashreplace", line_buffering=out.line_buffering
     )
 
 
