@@ -36,7 +36,9 @@ class Pipelines:
         self.shelf = shelf
         self._choose = _described(choose)
         self._check_safety = check_safety
-        self._guard = threading.RLock()
+        self._guard = threading.RLock()  # held while a model is read, hashed and opened
+        self._keeping = threading.Lock()  # for what is kept of it; held for moments
+        self._forgotten = 0  # times
         self._choice: Choice | None = None
         self._tokenizers: dict[str, Sequence[Tokenizer]] = {}
         self._loaded: tuple[tuple[str, ...], Pipeline | Replicas] | None = None
@@ -63,11 +65,12 @@ class Pipelines:
         """Give a model's tokenizers."""
         bundle = self.bundle(name)
         with self._guard:
-            if bundle.hash not in self._tokenizers:
-                while len(self._tokenizers) >= READERS:
-                    self._tokenizers.pop(next(iter(self._tokenizers)))
-                self._tokenizers[bundle.hash] = bundle.tokenizers()
-            return self._tokenizers[bundle.hash]
+            kept = self._tokenizers
+            if bundle.hash not in kept:
+                while len(kept) >= READERS:
+                    kept.pop(next(iter(kept)))
+                kept[bundle.hash] = bundle.tokenizers()
+            return kept[bundle.hash]
 
     def check(self, name: str, requests: "Sequence[GenerationRequest]", inputs: "Inputs") -> None:
         """Refuse what the engine would refuse, before anything is loaded or sealed.
@@ -86,17 +89,29 @@ class Pipelines:
         Its networks are loaded when it is used, and those for a size stay until another is asked.
         """
         with self._guard:
+            times = self._forgotten
             key = (name, self.bundle(name).hash, *_names_beside(requests))
-            if self._loaded is None or self._loaded[0] != key:
-                self._loaded = None  # give its memory back first
-                self._loaded = key, self._open(name, requests)
-            return self._loaded[1]
+            with self._keeping:
+                kept = self._loaded
+                if kept is None or kept[0] != key:
+                    kept = self._loaded = None  # give its memory back first
+            if kept is not None:
+                return kept[1]
+            pipeline = self._open(name, requests)
+            with self._keeping:
+                if times == self._forgotten:
+                    self._loaded = key, pipeline
+            return pipeline
 
     def forget(self) -> None:
-        """Let go of what is loaded: a pipeline keeps the texts that it encoded last."""
-        with self._guard:
+        """Let go of what is loaded: a pipeline keeps the texts that it encoded last.
+
+        Waits for no model that is being read, since a lock must not: that one is not kept.
+        """
+        with self._keeping:
+            self._forgotten += 1
             self._loaded = None
-            self._tokenizers.clear()
+            self._tokenizers = {}
 
     def _open(self, name: str, requests: "Sequence[GenerationRequest]") -> "Pipeline | Replicas":
         from engine.replicas import pipeline_for

@@ -1,5 +1,6 @@
 """The queue at work, at the shipped seams: FakeBackend, MemoryKeyStore, a real vault on disk."""
 
+import threading
 import time
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.errors import BundleError
 from safelight.canvas import Canvas
 from safelight.exits import UsageError
-from safelight.workshop import Pipelines, State
+from safelight.workshop import Pipelines, State, Workshop
 from safelight.workshop.job import Place
 from tests.safelight.workshop.home import LONG, Ear, Refusing, order
 from vault import Draft, Kind, StorageError
@@ -335,6 +336,36 @@ def test_a_loaded_pipeline_is_kept_for_the_next_job_and_forgotten_at_the_end(pla
     assert pipelines.load("pocket", asked) is first
     pipelines.forget()
     assert pipelines.load("pocket", asked) is not first
+
+
+def test_a_lock_waits_for_no_model_that_is_being_read_and_that_one_is_not_kept(place):
+    reading, closed = threading.Event(), threading.Event()
+    loaded = []
+
+    def choose():
+        reading.set()
+        closed.wait(LONG)
+        return FakeBackend()
+
+    pipelines = Pipelines(place.shelf, choose)
+    workshop = Workshop(place.vault, pipelines)
+    requests = [pipelines.bundle("pocket").request(prompt="x", seed=1)]
+    loading = threading.Thread(
+        target=lambda: loaded.append(pipelines.load("pocket", requests)), daemon=True
+    )
+    closing = threading.Thread(target=workshop.close, daemon=True)
+    loading.start()
+    assert reading.wait(LONG)
+    closing.start()
+    closing.join(5)
+    was_closed = not closing.is_alive()
+    closed.set()
+    loading.join(LONG)
+    closing.join(LONG)
+    assert was_closed
+    kept = pipelines.load("pocket", requests)
+    assert loaded[0] is not kept
+    assert pipelines.load("pocket", requests) is kept
 
 
 def test_a_record_of_another_form_is_a_failed_job_and_no_error(place):
