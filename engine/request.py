@@ -1,6 +1,7 @@
 """What is asked of the engine: one frozen value with every field resolved and checked once."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -19,6 +20,7 @@ __all__ = [
     "UPSCALERS",
     "VAE_TILINGS",
     "GenerationRequest",
+    "check_unicode",
 ]
 
 SAMPLERS = (
@@ -99,6 +101,8 @@ MAX_DOWNSAMPLING = 2  # rows and columns to one: what graphs are exported for
 MAX_SCALE = 8.0  # of a second pass
 MAX_BLUR = 256  # pixels
 MAX_PROMPT = 65_536  # characters; about two hundred chunks of 75 tokens
+# A Python text can hold halves of surrogate pairs, which no encoding can write.
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +190,9 @@ class GenerationRequest:
             length = len(getattr(self, name))
             if length > MAX_PROMPT:
                 raise RequestError(f"{name} has {length} characters; at most {MAX_PROMPT}")
+        # here as well as in the tokenizer: it never sees a negative prompt that has no effect
+        check_unicode(self.prompt)
+        check_unicode(self.negative_prompt, "negative prompt")
         for name in ("width", "height"):
             side = getattr(self, name)
             if not 8 <= side <= MAX_SIDE or side % 8:
@@ -258,6 +265,15 @@ class GenerationRequest:
                 f"hires_scale is {self.hires_scale}, which makes {width}x{height} pixels;"
                 f" at most {MAX_SIDE} a side are allowed"
             )
+
+
+def check_unicode(text: str, what: str = "prompt") -> None:
+    """Refuse text that no encoding can write. Raises RequestError, which does not repeat it."""
+    if SURROGATE.search(text):
+        raise RequestError(
+            f"the {what} holds half of a surrogate pair, which is no character",
+            hint="it was damaged on its way here: read or paste it again as UTF-8",
+        )
 
 
 def _between(name: str, value: float, low: float, high: float) -> None:

@@ -17,8 +17,9 @@ from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
-from engine.errors import BundleError, RequestError
+from engine.errors import BundleError
 from engine.jsonfile import Fields, read_json
+from engine.request import check_unicode
 
 __all__ = ["Tokenizer"]
 
@@ -34,8 +35,6 @@ DEFAULTS = {
     "unk_token": "<|endoftext|>",
     "pad_token": "<|endoftext|>",
 }
-# A Python text can hold halves of surrogate pairs, which no encoding can write.
-SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Tokenizer:
@@ -73,11 +72,7 @@ class Tokenizer:
 
     def ids(self, text: str) -> list[int]:
         """Give the ids of `text` alone, however many. Raises RequestError as `encode` does."""
-        if SURROGATE.search(text):
-            raise RequestError(
-                "the prompt holds half of a surrogate pair, which is no character",
-                hint="it was damaged on its way here: read or paste it again as UTF-8",
-            )
+        check_unicode(text)
         ids = self._library.encode(text, add_special_tokens=False).ids
         return [each for number in ids for each in self._several.get(number, (number,))]
 

@@ -71,8 +71,8 @@ class Sealer:
     """Seals pictures in the order in which they come, up to 16 in one transaction.
 
     The thread starts with the first picture and ends with `finish`, after which it may start again.
-    What it could not seal is kept, tried once more by `finish`, and raised. One thread hands
-    pictures over and takes results; it never sees a result before its record is durable.
+    What it could not seal is kept, tried once more by `finish`, each alone, and raised. One thread
+    hands pictures over and takes results; it never sees a result before its record is durable.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Sealer:
     def finish(self) -> Iterator[Sealed]:
         """Seal all that was handed over, end the thread, and yield what has not been yielded.
 
-        All is sealed before the first is yielded. What failed is tried once more. Raises what
-        sealing raises then; what still is not sealed is given up.
+        All is sealed before the first is yielded. What failed is tried once more, each picture
+        alone. Raises the first error of that; what still is not sealed is given up.
         """
         if self._thread is not None:
             with self._changed:
@@ -149,9 +149,14 @@ class Sealer:
     def _try_again(self) -> None:
         left, self._finished = self._finished, deque()
         encoded, self._encoded = self._encoded, []
-        encoded += (self._encode(each) for each in left)
-        for start in range(0, len(encoded), BATCH):
-            self._commit(encoded[start : start + BATCH])
+        failed: Exception | None = None
+        for each in (*encoded, *left):  # one at a time: what cannot be sealed costs no other
+            try:
+                self._commit([each if isinstance(each, _Encoded) else self._encode(each)])
+            except Exception as error:  # noqa: BLE001 - raised once all were tried
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def _work(self) -> None:
         try:

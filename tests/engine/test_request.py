@@ -101,6 +101,8 @@ def test_limits_are_inclusive():
         ({"noise": "cuda"}, "unknown noise 'cuda'"),
         ({"prompt": "x" * (MAX_PROMPT + 1)}, "prompt has 65537 characters"),
         ({"negative_prompt": "x" * (MAX_PROMPT + 1)}, "negative_prompt has 65537"),
+        ({"prompt": "a \ud83d wish"}, "the prompt holds half of a surrogate pair"),
+        ({"negative_prompt": "\udcff", "guidance_scale": 1.0}, "the negative prompt holds half"),
     ],
 )
 def test_each_bad_value_is_named(given, says):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import safelight
 from engine import Bundle, FakeBackend, Picture, Pipeline, Step
 from safelight.sealer import BATCH, ROOM, Sealed, Sealer
 from safelight.studio import Studio
-from vault import Kind, MemoryKeyStore, StorageError, create
+from vault import BadValueError, Kind, MemoryKeyStore, StorageError, create
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 SOON = 20.0  # seconds that a busy machine may take
@@ -126,6 +127,32 @@ def test_a_full_disk_ends_the_run_with_its_own_error(bundle, vault):
     assert not [event for event in told if isinstance(event, Sealed)]
     assert told[-1].picture < 499  # and not only once everything was made
     assert "sealer" not in [thread.name for thread in threading.enumerate()]
+
+
+class Picky:
+    """A vault that takes no picture of one seed, nor what is handed over together with it."""
+
+    def __init__(self, vault, seed):
+        self._vault = vault
+        self._seed = seed
+
+    def add(self, drafts):
+        if any(draft.metadata["settings"]["seed"] == self._seed for draft in drafts):
+            raise BadValueError("a record's metadata is not plain JSON")
+        return self._vault.add(drafts)
+
+
+@pytest.mark.parametrize("bad", [0, 9, BATCH + 1])
+def test_a_picture_that_cannot_be_sealed_costs_no_other(vault, pictures, bad):
+    sealer = Sealer(Picky(vault, 5 + bad), tuple)
+    for picture in pictures[: BATCH + 4]:
+        with suppress(BadValueError):  # of an earlier one: this one is kept all the same
+            sealer.put(picture, {})
+    with pytest.raises(BadValueError):
+        list(sealer.finish())
+    good = [5 + place for place in range(BATCH + 4) if place != bad]
+    assert seeds(vault) == good
+    assert list(sealer.finish()) == []
 
 
 def test_what_was_sealed_before_the_disk_was_full_is_told(vault, pictures):
