@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.request import MAX_SIDE
 from safelight.exits import UsageError
 from safelight.picturefile import decode_picture, read_picture
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Canvas", "open_canvas", "open_picture"]
 
-UNIT = 8  # pixels; sides are multiples
+UNIT = 8  # pixels; sides are multiples, and at least one
 MODEL_UNIT = 64  # pixels; multiples of it fit every model
 _ID = re.compile(r"[0-9a-f]{4,32}")
 
@@ -41,7 +42,8 @@ class Canvas:
         """Bring the pictures to the size to draw; gives the inputs, and width and height.
 
         given: width and height where they were asked for. Without, the proportion stays and the
-        area is the model's own. Raises UsageError where the picture would be stretched.
+        area is the model's own. Raises UsageError where the picture would be stretched, or a side
+        is longer or shorter than any that can be drawn.
         """
         height, width = self.init.shape[:2]
         size = _size(width, height, given, manifest)
@@ -102,7 +104,9 @@ def _size(
     if not across and not high:
         area = manifest.default_width * manifest.default_height
         scale = (area / (width * height)) ** 0.5
-        return _near(width * scale, MODEL_UNIT), _near(height * scale, MODEL_UNIT)
+        size = _near(width * scale, MODEL_UNIT), _near(height * scale, MODEL_UNIT)
+        return _drawable(*size)
+    _drawable(across or UNIT, high or UNIT)  # the other one follows from what is given
     across = across or _near(high * width / height, UNIT)
     high = high or _near(across * height / width, UNIT)
     # Multiples of 8 pixels are as near as a proportion can be met.
@@ -111,7 +115,19 @@ def _size(
             f"the picture has {width}x{height} pixels, another proportion than {across}x{high}",
             hint="leave out --width or --height, or crop the picture",
         )
-    return across, high
+    return _drawable(across, high)
+
+
+def _drawable(width: int, height: int) -> tuple[int, int]:
+    """Give a size back. Raises UsageError for one that no request can have."""
+    for name, side in (("width", width), ("height", height)):
+        if not UNIT <= side <= MAX_SIDE:
+            raise UsageError(
+                f"the picture would have a {name} of {side} pixels; {UNIT} to {MAX_SIDE} can be"
+                " drawn",
+                hint="give another --width or --height, or crop the picture",
+            )
+    return width, height
 
 
 def _near(side: float, unit: int) -> int:

@@ -51,6 +51,27 @@ def test_nothing_is_stretched():
         canvas(128, 128).fitted(Inputs(), {"width": 256, "height": 128}, MODEL)
 
 
+@pytest.mark.parametrize(
+    ("size", "given", "message"),
+    [
+        ((64, 64), {"width": 100_000}, "a width of 100000 pixels; 8 to 8192 can be drawn"),
+        ((64, 64), {"height": 10**400}, "a height of 10"),
+        ((64, 64), {"width": -8}, "a width of -8"),
+        ((64, 640), {"width": 1024}, "a height of 10240"),
+        ((4, 20_000), {}, "a height of 36224"),
+    ],
+    ids=["wide", "huge", "negative", "follows", "own"],
+)
+def test_a_size_that_cannot_be_drawn_is_refused_before_anything_is_resized(size, given, message):
+    with pytest.raises(UsageError, match=message):
+        canvas(*size).fitted(Inputs(), given, MODEL)
+
+
+def test_the_largest_size_can_be_drawn():
+    _, found = canvas(8, 1).fitted(Inputs(), {"width": 8192, "height": None}, MODEL)
+    assert found == {"width": 8192, "height": 1024}
+
+
 def test_a_mask_is_of_the_pictures_size_and_needs_one(tmp_path):
     init = saved(tmp_path / "a.png", (64, 48))
     with pytest.raises(UsageError, match="the mask has 32x48 pixels and the picture 64x48"):
