@@ -452,8 +452,7 @@ class Pipeline:
             libraries=(*self._backend.libraries, ("numpy", np.__version__)),
             tiles=tile_count(
                 "on" if TILES_REPAIR in repairs else job.request.vae_tiling,
-                job.request.width,
-                job.request.height,
+                *job.request.final_size,
             ),
             beside=tuple((name, self._beside[name].hash) for name in names_beside(job.request)),
         )

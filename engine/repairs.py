@@ -59,18 +59,22 @@ def decode_repaired(
 
 @contextmanager
 def room_to_draw(request: "GenerationRequest") -> Generator[None]:
-    """Say of want of memory within for which picture it was, and which smaller one to ask for."""
+    """Say of want of memory within for which picture it was, and which smaller one to ask for.
+
+    Sizes are the last pass's: it takes the most.
+    """
     try:
         yield
     except (OutOfMemoryError, MemoryError) as error:
-        width, height = request.width, request.height
+        width, height = request.final_size
         fits = smaller_size(width, height)
+        enlarged = "" if request.hires_scale == 1.0 else " after hires_scale"
         # numpy names the array that it could not have
         requested = error.requested if isinstance(error, OutOfMemoryError) else 0
         what = str(error) or "none is left"
         raise OutOfMemoryError(
             f"there is no memory for a picture of {width}x{height} pixels: {what}",
-            hint=f"{fits[0]}x{fits[1]} takes at most half as much"
+            hint=f"{fits[0]}x{fits[1]}{enlarged} takes at most half as much"
             if fits != (width, height)
             else "other programs may hold what is missing; or take a smaller model",
             requested=requested,

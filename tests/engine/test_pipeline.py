@@ -415,6 +415,13 @@ def test_a_denoiser_that_does_not_fit_is_one_sentence_with_a_smaller_size(bundle
     draw(Pipeline(bundle, fake), request(bundle, width=128, height=128))  # and that one fits
 
 
+def test_of_two_passes_the_size_that_they_end_with_is_named(bundle):
+    fake = FakeBackend(unet_room=16 * 16)
+    with pytest.raises(OutOfMemoryError, match=r"a picture of 256x256 pixels: .* 32x") as raised:
+        draw(Pipeline(bundle, fake), request(bundle, width=128, height=128, hires_scale=2.0))
+    assert raised.value.hint == "128x128 after hires_scale takes at most half as much"
+
+
 def test_a_pipeline_that_ran_out_of_memory_draws_the_next_picture(bundle):
     pipeline = Pipeline(bundle, FakeBackend(unet_room=16 * 16))
     with pytest.raises(OutOfMemoryError):

@@ -210,6 +210,13 @@ def test_the_pipeline_decodes_in_tiles_where_it_is_asked_to(bundle):
     assert made["on"].request.vae_tiling == "on"
 
 
+def test_tiles_are_counted_of_what_the_last_pass_leaves(bundle):
+    backend = CountingBackend(FakeBackend())
+    asked = request(bundle, width=640, height=640, hires_scale=2.0, steps=2)
+    ((picture,), _) = draw(Pipeline(bundle, backend), asked)
+    assert backend.runs["vae_decoder"] == picture.tiles == 9  # the first pass is one tile alone
+
+
 def test_a_small_picture_is_one_tile(bundle):
     ((picture,), _) = draw(Pipeline(bundle, FakeBackend()), request(bundle, vae_tiling="on"))
     assert picture.tiles == 1
