@@ -6,6 +6,7 @@ second pass over the first one's result, enlarged. How many steps a strength lea
 rule (get_timesteps).
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -126,7 +127,7 @@ def _table(
 def _too_weak(name: str, strength: float, steps: int) -> RequestError:
     return RequestError(
         f"{name} is {strength}, which of {steps} steps leaves none to take",
-        hint=f"from {1 / steps:.2g} on it leaves one; or take more steps",
+        hint=f"from {math.ceil(1000 / steps) / 1000} on it leaves one; or take more steps",
     )
 
 

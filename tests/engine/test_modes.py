@@ -1,5 +1,6 @@
 """Modes on the shipped fake: what is refused, what stays, how passes and variations go."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import safelight
 from engine import Bundle, BundleError, FakeBackend, Picture, Pipeline, RequestError, Step
 from engine.inputs import Inputs
 from engine.manifest import TensorSpec
+from engine.modes import passes_of
 from engine.noise import noise_source, turned
 from engine.painting import latent_mask, paste
 
@@ -62,6 +64,20 @@ def drawn(bundle, inputs=Inputs(), **given):  # noqa: B008 - frozen
 def test_what_does_not_fit_is_refused_before_anything_is_loaded(bundle, inputs, given, message):
     with pytest.raises(RequestError, match=message):
         events(bundle, inputs, **given)
+
+
+def test_the_strength_that_a_refusal_names_leaves_a_step(bundle):
+    asked = {"prompt": "red apple", "seed": 9, "width": SIDE, "height": SIDE, "sampler": "euler"}
+    inputs = Inputs(init=INIT)
+    for steps in range(1, 1001):
+        weak = bundle.request(**asked, steps=steps, strength=1e-6)
+        with pytest.raises(RequestError) as refused:
+            passes_of(weak, inputs, bundle.training)
+        named = re.match(r"from ([0-9.]+) on it leaves one", refused.value.hint)
+        strength = float(named[1])
+        (only,) = passes_of(replace(weak, strength=strength), inputs, bundle.training)
+        assert len(only.table.sigmas) >= 1
+        assert strength <= 1 / steps + 0.001  # and not much more than it takes
 
 
 @pytest.mark.parametrize("strength", [0.34, 0.5, 1.0])
