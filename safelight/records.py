@@ -1,5 +1,6 @@
 """What the application keeps in a record's metadata, and the JSON lines that commands print."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 _MIB: Final = 1 << 20
+LONGEST = 1000  # characters of a refused setting; those that mean something are short
 # What `peak_memory` counts (`engine.usage`), in words for people.
 _COUNTED: Final[Mapping[str, str]] = {
     "rss": "of the process",
@@ -65,14 +67,26 @@ def attempt_metadata(request: "GenerationRequest", model: str, outcome: str) -> 
 
 
 def refused_metadata(order: Mapping[str, Any], model: str, reason: str) -> dict[str, Any]:
-    """Give the sealed metadata of a line that asked for what cannot be drawn."""
-    settings = dict(order)
+    """Give the sealed metadata of a line that asked for what cannot be drawn.
+
+    A record holds no number that is not finite, no half of a character and no text of any length:
+    the first two are put in words, texts are cut, and the outcome says which.
+    """
+    from engine.request import MAX_PROMPT
+
+    room: dict[str, int] = {"prompt": MAX_PROMPT, "negative_prompt": MAX_PROMPT}
+    settings = {name: _plain(value, room.get(name, LONGEST)) for name, value in order.items()}
+    cut = [
+        f"; '{name}' is cut, it had {len(value)} characters"
+        for name, value in order.items()
+        if isinstance(value, str) and len(value) > room.get(name, LONGEST)
+    ]
     return {
         "prompt": settings.pop("prompt"),
         "negative_prompt": settings.pop("negative_prompt", ""),
         "model": model,
         "settings": settings,
-        "outcome": f"refused: {reason}",
+        "outcome": f"refused: {_plain(reason, LONGEST)}" + "".join(cut),
         "tags": [],
     }
 
@@ -189,6 +203,12 @@ def asked_metadata(request: "GenerationRequest", model: str) -> dict[str, Any]:
         "model": model,
         "settings": settings,
     }
+
+
+def _plain(value: object, longest: int) -> object:
+    if isinstance(value, str):
+        return value[:longest].encode("utf-8", "backslashreplace").decode("utf-8")
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from safelight.studio import Made, Sealed, Studio
     from vault import Vault
 
-__all__ = ["Drawing", "Sink", "check_target", "make"]
+__all__ = ["Drawing", "Sink", "check_target", "make", "told_apart"]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def make(
         given = given | size
     parent = "" if drawing.canvas is None else drawing.canvas.parent
     if sink.keep_going:
-        orders, refused = _told_apart(bundle, orders, given, sink.vault)
+        orders, refused = told_apart(bundle, orders, given, sink.vault)
         sink.failures += refused
     ready = list(requests(bundle, orders, given))
     lines: list[Line] = []
@@ -133,16 +133,16 @@ def make(
         note('hint: safety_checker = "off" in the configuration (`safelight config`) turns it off')
 
 
-def _told_apart(
+def told_apart(
     bundle: "Bundle", orders: list[dict[str, Any]], given: dict[str, Any], vault: "Vault | None"
 ) -> "tuple[list[dict[str, Any]], list[RequestError]]":
     """Tell lines that ask for something from those that the engine refuses; the latter leave an
-    attempt record each.
+    attempt record each, where a record can hold them.
     """
     from engine import RequestError
     from safelight.orders import requests
     from safelight.records import refused_metadata
-    from vault import Draft, Kind
+    from vault import BadValueError, Draft, Kind
 
     kept: list[dict[str, Any]] = []
     refused: list[RequestError] = []
@@ -154,7 +154,10 @@ def _told_apart(
             note(f"request {number} of {len(orders)} is refused: {error}")
             if vault is not None:
                 metadata = refused_metadata(order, bundle.name, str(error))
-                vault.add([Draft(kind=Kind.ATTEMPT, metadata=metadata, blobs=())])
+                try:
+                    vault.add([Draft(kind=Kind.ATTEMPT, metadata=metadata, blobs=())])
+                except BadValueError as unfit:  # the other lines are drawn all the same
+                    note(f"request {number} of {len(orders)} leaves no record: {unfit}")
         else:
             kept.append(order)
     return kept, refused
