@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -89,11 +89,11 @@ class Studio:
         Pictures are encoded and sealed in a thread beside the work on the next ones: a Sealed may
         come among the steps of a later picture. However the run ends, finished pictures are sealed
         first, also those whose turn had not come. A request that fails or is cancelled leaves an
-        attempt record; the error is then raised again. Closing this generator ends the run without
-        an attempt: somebody means to go on later. keep_going: a request that the engine refuses, or
-        whose numbers overflow, yields Failed instead; a lost device or a full disk would fail the
-        others too and still ends the run. parts: for each request what it is a part of, which is
-        sealed with its pictures.
+        attempt record; the error is then raised again, also where the vault takes no attempt.
+        Closing this generator ends the run without an attempt: somebody means to go on later.
+        keep_going: a request that the engine refuses, or whose numbers overflow, yields Failed
+        instead; a lost device or a full disk would fail the others too and still ends the run.
+        parts: for each request what it is a part of, which is sealed with its pictures.
         """
         self._requests, self._parts = requests, parts
         self._line = InOrder()
@@ -132,7 +132,7 @@ class Studio:
                         yield from self._sealer.sealed()
             except Exception as error:
                 yield from self._flush()
-                self._keep_attempt(requests[index], f"failed: {type(error).__name__}")
+                self._keep_failure(requests[index], error)
                 raise
         yield from self._flush()
         unfinished = [number for number, count in enumerate(left) if count]
@@ -161,7 +161,7 @@ class Studio:
         if isinstance(event, Exception):
             if self._sealer is not None:
                 yield from self._sealer.finish()
-            self._keep_attempt(self._requests[place.request], f"failed: {type(event).__name__}")
+            self._keep_failure(self._requests[place.request], event)
             yield Failed(place.request, event)
         elif isinstance(event, Picture) and self._sealer is None:
             yield self._made(event)
@@ -184,6 +184,11 @@ class Studio:
         finally:  # sealing an earlier one may have failed: it is tried once more
             if self._sealer is not None:
                 yield from self._sealer.finish()
+
+    def _keep_failure(self, request: "GenerationRequest", error: Exception) -> None:
+        """Keep an attempt, where the vault takes it: what went wrong is told by the error."""
+        with suppress(Exception):
+            self._keep_attempt(request, f"failed: {type(error).__name__}")
 
     def _keep_attempt(self, request: "GenerationRequest", outcome: str) -> None:
         from vault import Draft, Kind

@@ -24,7 +24,7 @@ from safelight.sealer import BATCH
 from safelight.studio import Failed, Made, Sealed, Studio
 from tests.engine.companion_bundle import with_companions
 from tests.engine.test_replicas import Lost, Meeting, Sound
-from vault import Kind, MemoryKeyStore, create
+from vault import BadValueError, Kind, MemoryKeyStore, StorageError, create
 
 POCKET = Path(safelight.__file__).with_name("models") / "pocket"
 
@@ -182,6 +182,32 @@ def test_a_run_that_keeps_going_records_what_failed_and_makes_the_rest(bundle, v
     assert [told[0].line["seed"], told[2].line["seed"]] == [1, 2]
     (attempt,) = vault.list(kinds=(Kind.ATTEMPT,))
     assert attempt.metadata["prompt"] == "bad"
+
+
+class NoAttempts:
+    """A vault that takes pictures alone."""
+
+    def __init__(self, vault, error):
+        self._vault = vault
+        self._error = error
+
+    def add(self, drafts):
+        if any(draft.kind is Kind.ATTEMPT for draft in drafts):
+            raise self._error
+        return self._vault.add(drafts)
+
+
+@pytest.mark.parametrize("error", [BadValueError("no JSON"), StorageError("full")], ids=str)
+def test_an_attempt_that_cannot_be_kept_hides_no_error_and_costs_no_picture(bundle, vault, error):
+    bad = request(bundle, prompt="bad", sampler="lcm", steps=60)  # lcm takes at most 50
+    asked = [request(bundle, seed=1), bad, request(bundle, seed=2)]
+    studio = Studio(Pipeline(bundle, FakeBackend()), NoAttempts(vault, error))
+    events = list(studio.run(asked, lambda: False, keep_going=True))
+    told = [each for each in events if not isinstance(each, Step)]
+    assert [type(each) for each in told] == [Sealed, Failed, Sealed]
+    assert isinstance(told[1].error, RequestError)
+    with pytest.raises(RequestError):
+        list(studio.run(asked, lambda: False))
 
 
 # -- several devices ---------------------------------------------------------------------------
