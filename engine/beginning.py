@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.encoding import MEAN
+from engine.encoding import MEAN, to_sample
 from engine.loop import NoiseSource
 from engine.modes import INPAINT, TXT2IMG, Pass, mode_of
 from engine.noise import noise_source, turned
 from engine.painting import latent_mask, masked_sample
+from engine.repairs import ENCODE_REPAIR, HIRES_REPAIR, decode_fitting, whole_or_tiled
 from engine.resample import resize
 from engine.tiling import is_tiled
 
@@ -67,13 +68,10 @@ def begin(job: "Job", this: Pass, stages: "Stages", before: Float32) -> Beginnin
     mode = mode_of(inputs)
     shown = manifest.unet_channels != manifest.latent_channels  # the unet is for inpainting
     start = known = np.zeros(shape, dtype=np.float32)
-    tiled = is_tiled(request.vae_tiling, this.width, this.height)
     if before.size:
         start = _enlarged(job, this, stages, before)
     elif mode != TXT2IMG and not (shown and this.from_noise):
-        known = stages.encode(
-            inputs.init, noise=stream, tiled=tiled, progress=job.stop_if_cancelled
-        )
+        known = _encoded(job, this, stages, to_sample(inputs.init), stream)
         start = start if this.from_noise else known
     first = stream.normal(shape)
     if request.variation_strength:
@@ -83,12 +81,7 @@ def begin(job: "Job", this: Pass, stages: "Stages", before: Float32) -> Beginnin
     if mode == INPAINT:
         mask = latent_mask(inputs.mask, manifest.vae_scale_factor)
         if shown:
-            around = stages.encode_sample(
-                masked_sample(inputs.init, inputs.mask),
-                noise=stream,
-                tiled=tiled,
-                progress=job.stop_if_cancelled,
-            )
+            around = _encoded(job, this, stages, masked_sample(inputs.init, inputs.mask), stream)
             beside, mask = np.concatenate([mask, around], axis=1), NOTHING
         else:
             stream.normal(shape)  # diffusers encodes the masked picture for either
@@ -106,13 +99,30 @@ def _enlarged(job: "Job", this: Pass, stages: "Stages", latents: Float32) -> Flo
     if job.request.hires_upscaler == "latent":
         factor = stages.bundle.manifest.vae_scale_factor
         return resize(latents, this.height // factor, this.width // factor, "bilinear")
-    progress = job.stop_if_cancelled
-    sizes = job.passes[0].width, job.passes[0].height
-    tiled = is_tiled(job.request.vae_tiling, *sizes)
-    decoded = stages.decode(job.decoder, latents, tiled=tiled, progress=progress)
+    tiled = is_tiled(job.request.vae_tiling, job.passes[0].width, job.passes[0].height)
+    decoded, in_tiles = decode_fitting(
+        job.decoder, latents, stages, tiled=tiled, progress=job.stop_if_cancelled
+    )
+    if in_tiles and not tiled:
+        job.repaired(HIRES_REPAIR)
     picture = np.clip(resize(decoded, this.height, this.width, "lanczos"), -1.0, 1.0)
+    return _encoded(job, this, stages, picture, MEAN)
+
+
+def _encoded(
+    job: "Job", this: Pass, stages: "Stages", sample: Float32, noise: NoiseSource
+) -> Float32:
+    """Encode f32[1, 3, H, W] in -1..1 into latents, in tiles where the whole does not fit."""
     tiled = is_tiled(job.request.vae_tiling, this.width, this.height)
-    return stages.encode_sample(picture, noise=MEAN, tiled=tiled, progress=progress)
+    latents, in_tiles = whole_or_tiled(
+        lambda tiles: stages.encode_sample(
+            sample, noise=noise, tiled=tiles, progress=job.stop_if_cancelled
+        ),
+        tiled=tiled,
+    )
+    if in_tiles and not tiled:
+        job.repaired(ENCODE_REPAIR)
+    return latents
 
 
 class _Continued:

@@ -298,7 +298,7 @@ class Pipeline:
                     pixels, flagged, repaired = self._decoded(job, latents)
             except Cancelled:
                 return False
-            picture = self._describe(job, pixels, own, (*repairs, *redone, *repaired))
+            picture = self._describe(job, pixels, own, (*repairs, *job.repairs, *redone, *repaired))
             alone = why_alone(job.request) if job.request.batch_size > 1 else ""
             yield replace(
                 picture,

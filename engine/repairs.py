@@ -16,12 +16,24 @@ if TYPE_CHECKING:
     from engine.request import GenerationRequest
     from engine.stages import Stages
 
-__all__ = ["BATCH_REPAIR", "TILES_REPAIR", "Decoded", "decode_repaired", "room_to_draw"]
+__all__ = [
+    "BATCH_REPAIR",
+    "ENCODE_REPAIR",
+    "HIRES_REPAIR",
+    "TILES_REPAIR",
+    "Decoded",
+    "decode_fitting",
+    "decode_repaired",
+    "room_to_draw",
+    "whole_or_tiled",
+]
 
 Float32 = NDArray[np.float32]
 Decoded = tuple[Float32, tuple[str, ...]]
 BATCH_REPAIR: Final = "fewer at once"  # how a picture's record names it
 TILES_REPAIR: Final = "decode in tiles"
+HIRES_REPAIR: Final = "decode the first pass in tiles"
+ENCODE_REPAIR: Final = "encode in tiles"
 
 
 def decode_repaired(
@@ -41,20 +53,41 @@ def decode_repaired(
     as `Stages.decode` has it. Raises OutOfMemoryError where a tile does
     not fit either.
     """
-    repairs: tuple[str, ...] = ()
-    if not tiled and not stages.has_room(decoder, latents):
-        tiled, repairs = True, (TILES_REPAIR,)
+    decoded, in_tiles = decode_fitting(decoder, latents, stages, tiled=tiled, progress=progress)
+    repairs = (TILES_REPAIR,) if in_tiles and not tiled else ()
+    if not finite(decoded):
+        repairs = (*repairs, DECODE_REPAIR)
+        decoded = exact().decode(decoder, latents, tiled=in_tiles, progress=progress)
+    return decoded, repairs
+
+
+def decode_fitting(
+    decoder: "Decoder",
+    latents: Float32,
+    stages: "Stages",
+    *,
+    tiled: bool = False,
+    progress: Callable[[float], None] = lambda _: None,
+) -> tuple[Float32, bool]:
+    """Decode as `Stages.decode` does, in tiles where there is no memory for the whole; say whether
+    it was in tiles. Raises OutOfMemoryError where a tile does not fit either.
+    """
+    return whole_or_tiled(
+        lambda in_tiles: stages.decode(decoder, latents, tiled=in_tiles, progress=progress),
+        tiled=tiled or not stages.has_room(decoder, latents),
+    )
+
+
+def whole_or_tiled(run: Callable[[bool], Float32], *, tiled: bool) -> tuple[Float32, bool]:
+    """Give what `run` makes of the whole (False) or, for want of memory, of tiles (True), and
+    which of them it was. tiled: in tiles from the start.
+    """
     try:
-        decoded = stages.decode(decoder, latents, tiled=tiled, progress=progress)
+        return run(tiled), tiled
     except (OutOfMemoryError, MemoryError):
         if tiled:
             raise
-        tiled, repairs = True, (TILES_REPAIR,)
-        decoded = stages.decode(decoder, latents, tiled=True, progress=progress)
-    if not finite(decoded):
-        repairs = (*repairs, DECODE_REPAIR)
-        decoded = exact().decode(decoder, latents, tiled=tiled, progress=progress)
-    return decoded, repairs
+        return run(True), True
 
 
 @contextmanager

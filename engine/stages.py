@@ -15,7 +15,7 @@ from engine.controlnet import FITTING, Residuals, fitted
 from engine.courses import why_row_by_row
 from engine.decoders import COMPONENTS, TINY
 from engine.encoding import INPUT as ENCODER_INPUT
-from engine.encoding import MEAN, to_latents, to_sample
+from engine.encoding import MEAN, to_latents
 from engine.errors import BundleError
 from engine.guidance import guidance_embedding
 from engine.interval import GuidanceInterval, each_text, limits_guidance
@@ -291,20 +291,6 @@ class Stages:
         pixels = latents[0, 0].size * self._manifest.vae_scale_factor**2
         return free_memory() >= DECODING * pixels
 
-    def encode(
-        self,
-        pixels: NDArray[np.uint8],
-        *,
-        noise: NoiseSource = MEAN,
-        tiled: bool = False,
-        progress: Callable[[float], None] = lambda _: None,
-    ) -> Float32:
-        """Encode uint8[8 h, 8 w, 3] into latents f32[1, 4, h, w], as `engine.encoding` says.
-
-        tiled, progress: as `decode` has them.
-        """
-        return self.encode_sample(to_sample(pixels), noise=noise, tiled=tiled, progress=progress)
-
     def encode_sample(
         self,
         sample: Float32,
@@ -313,7 +299,9 @@ class Stages:
         tiled: bool = False,
         progress: Callable[[float], None] = lambda _: None,
     ) -> Float32:
-        """Encode f32[1, 3, 8 h, 8 w] in -1..1 as `encode` does."""
+        """Encode f32[1, 3, 8 h, 8 w] in -1..1 into latents f32[1, 4, h, w], as `engine.encoding`
+        says. tiled, progress: as `decode` has them.
+        """
         manifest = self._manifest
         one = self._encode_one
         if tiled:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,8 @@ class Job:
 
     refiner_texts: the same texts for its refiner, none without. preview_decoder: None makes
     previews by the bundle's linear map. clock: seconds. look: called between evaluations, outside
-    of what a Step's seconds are.
+    of what a Step's seconds are. repairs: what had to be done in another way while passes began,
+    once each; filled meanwhile.
     """
 
     request: GenerationRequest
@@ -55,11 +56,17 @@ class Job:
     preview_decoder: Decoder | None
     clock: Callable[[], float] = time.perf_counter
     look: Callable[[], None] = lambda: None
+    repairs: list[str] = field(default_factory=list[str])
 
     @property
     def is_tiled(self) -> bool:
         """Say whether the picture is decoded in tiles."""
         return is_tiled(self.request.vae_tiling, *self.request.final_size)
+
+    def repaired(self, how: str) -> None:
+        """Keep what was repaired: pictures may be begun more than once."""
+        if how not in self.repairs:
+            self.repairs.append(how)
 
     def stop_if_cancelled(self, _fraction: float = 0.0) -> None:
         """Raise Cancelled where that was asked: the `progress` of work without steps."""

@@ -14,6 +14,7 @@ from engine.manifest import TensorSpec
 from engine.modes import passes_of
 from engine.noise import noise_source, turned
 from engine.painting import latent_mask, paste
+from engine.repairs import ENCODE_REPAIR, HIRES_REPAIR, TILES_REPAIR
 
 SIDE = 64
 DRAW = np.random.default_rng(5)
@@ -131,6 +132,40 @@ def test_a_second_pass_enlarges_and_its_steps_are_counted(bundle, upscaler):
     # the second pass begins with the first one's picture: its colours are still there
     large = found[-1].pixels.astype(float)
     assert abs(large.mean() - small.astype(float).mean()) < 40.0
+
+
+@pytest.mark.parametrize("at_run", [False, True])
+def test_a_second_pass_that_does_not_fit_begins_in_tiles_and_the_picture_says_so(bundle, at_run):
+    given = {"prompt": "red apple", "seed": 9, "steps": 2, "width": 640, "height": 640}
+    asked = bundle.request(
+        **given, hires_scale=1.1, hires_upscaler="lanczos", hires_strength=0.5, sampler="euler"
+    )
+    # A tile has 64x64 latents, 512x512 pixels; the fake counts what an encoder takes in as latents.
+    small = FakeBackend(unet_room=512 * 512, decoder_room=64 * 64, fails_at_run=at_run)
+    picture = list(Pipeline(bundle, small).generate(asked))[-1]
+    assert picture.repairs == (HIRES_REPAIR, ENCODE_REPAIR, TILES_REPAIR)
+    tiled = list(Pipeline(bundle, FakeBackend()).generate(replace(asked, vae_tiling="on")))[-1]
+    assert tiled.repairs == ()
+    assert np.array_equal(picture.pixels, tiled.pixels)
+
+
+@pytest.mark.parametrize("which", ["bundle", "painter"])
+def test_an_init_picture_that_does_not_fit_is_encoded_in_tiles(request, which):
+    model = request.getfixturevalue(which)
+    init = DRAW.integers(0, 256, (512, 640, 3), np.uint8)
+    mask = np.full((512, 640), 255, np.uint8)
+    inputs = Inputs(init=init, mask=mask) if which == "painter" else Inputs(init=init)
+    given = {"prompt": "red apple", "seed": 9, "steps": 2, "width": 640, "height": 512, "count": 2}
+    asked = model.request(**given, sampler="euler_a")
+    small = Pipeline(model, FakeBackend(unet_room=512 * 512))
+    made = [e for e in small.generate(asked, inputs=inputs) if isinstance(e, Picture)]
+    assert [each.repairs for each in made] == [(ENCODE_REPAIR,)] * 2
+    enough = Pipeline(model, FakeBackend())
+    tiled = enough.generate(replace(asked, vae_tiling="on"), inputs=inputs)
+    expected = [event.pixels for event in tiled if isinstance(event, Picture)]
+    # decoding in tiles or as a whole is a rounding apart here
+    off = [np.abs(a.pixels.astype(int) - b) for a, b in zip(made, expected, strict=True)]
+    assert max(each.max() for each in off) <= 1
 
 
 def test_variations_turn_the_noise_and_nothing_else(bundle):

@@ -24,7 +24,7 @@ from engine import (
 )
 from engine.control import Control
 from engine.guard import DECODE_REPAIR, DENOISE_REPAIR
-from engine.repairs import TILES_REPAIR
+from engine.repairs import HIRES_REPAIR, TILES_REPAIR
 
 CANARY = "a canary in 'the' coal mine"
 
@@ -509,6 +509,15 @@ def test_what_the_system_would_kill_for_is_decoded_in_tiles_before(bundle, monke
     assert tiles[-1] == {"latent_sample": (1, 4, 64, 64)}
     (other,), _ = draw(Pipeline(bundle, FakeBackend()), made)
     assert other.repairs == ()  # another back end takes its memory when it loads
+
+
+def test_a_first_pass_that_the_system_would_kill_for_is_decoded_in_tiles_too(bundle, monkeypatch):
+    monkeypatch.setattr("engine.stages.free_memory", lambda: 0.0)
+    made = request(bundle, width=640, height=640, hires_scale=1.1, hires_upscaler="lanczos")
+    backend = Processor(FakeBackend())
+    (picture,), _ = draw(Pipeline(bundle, backend), made)
+    assert picture.repairs == (HIRES_REPAIR, TILES_REPAIR)
+    assert backend.runs["vae_decoder"] == 4 + picture.tiles
 
 
 def test_what_fitted_once_fits_again(bundle, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 import safelight
 from engine import Bundle, BundleError, FakeBackend, Picture, Pipeline, RequestError, choose
 from engine.decoders import VAE, find_decoder
+from engine.encoding import to_sample
 from engine.pixels import to_pixels
 from engine.stages import Stages
 from engine.tiles import blend
@@ -181,14 +182,14 @@ def scene(bundle, stages):
 
 def test_pocket_s_tiles_are_nearer_to_the_whole_than_plain_ones(bundle, stages, scene):
     decoder = find_decoder(VAE, bundle.manifest, bundle.path)
-    latents = stages.encode(scene)
+    latents = stages.encode_sample(to_sample(scene))
     whole = to_pixels(stages.decode(decoder, latents))
     even = to_pixels(stages.decode(decoder, latents, tiled=True))
     scaled = latents / np.float32(decoder.scaling_factor)
     plain = to_pixels(plain_tiles(scaled, lambda x: stages.decode(decoder, x)))
     # 35.9 and 31.6 dB; a gain of 3 is what photographs have at the least (engine/DESIGN.md).
     assert psnr(even, whole) > psnr(plain, whole) + 3.0
-    again = stages.encode(scene, tiled=True)
+    again = stages.encode_sample(to_sample(scene), tiled=True)
     # 4.5 % of what latents vary by; tiles that lie a latent off, or in disorder, give 30 and more.
     assert np.sqrt(np.mean((again - latents) ** 2)) < 0.1 * latents.std()
 
