@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from engine.inputs import Inputs
     from safelight.shelf import Shelf
 
-__all__ = ["Steering", "open_beside", "read_controls"]
+__all__ = ["Steering", "hashes_beside", "open_beside", "read_controls"]
 
 KEYS = ("scale", "start", "end")
 FORM = "NAME=FILE[,scale=0..2][,start=0..1][,end=0..1]"
@@ -49,6 +49,14 @@ def open_beside(shelf: "Shelf", requests: "Iterable[GenerationRequest]") -> "dic
 
     names = dict.fromkeys(name for request in requests for name in names_beside(request))
     return {name: shelf.open(name) for name in names}
+
+
+def hashes_beside(shelf: "Shelf", requests: "Sequence[GenerationRequest]") -> list[dict[str, str]]:
+    """Give, of each request, the bundles that it names beside its model: name to hash."""
+    from engine.beside import names_beside
+
+    opened = open_beside(shelf, requests)
+    return [{name: opened[name].hash for name in names_beside(each)} for each in requests]
 
 
 def _parsed(text: str) -> "tuple[Control, Path]":

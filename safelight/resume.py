@@ -51,25 +51,29 @@ def marks_of(
     given: Mapping[str, Any],
     model_hash: str,
     inputs: "Inputs",
+    beside: Sequence[Mapping[str, str]],
 ) -> list[int]:
     """Mark each line by what it asks for. Equal lines are told apart by their order in the file.
 
-    given: the options beside the file. inputs: pictures that go in with every line.
+    given: the options beside the file. inputs: pictures that go in with every line. beside: of each
+    line the bundles beside the model, name to hash; a line without any has the mark that it had
+    before these were looked at.
     """
     pictures = hashlib.sha256()
     for pixels in (inputs.init, inputs.mask, *inputs.controls):
         pictures.update(f"{pixels.shape}".encode() + pixels.tobytes())
-    beside = {
+    options = {
         name: _plain(value)
         for name, value in given.items()
         if value is not None and name not in LOOSE
     }
-    common = [beside, model_hash, pictures.hexdigest()]
+    common = [options, model_hash, pictures.hexdigest()]
     seen: Counter[str] = Counter()
     marks: list[int] = []
-    for order in orders:
+    for order, bundles in zip(orders, beside, strict=True):
         fields = {name: value for name, value in order.items() if name not in LOOSE}
-        text = json.dumps([fields, *common], sort_keys=True)
+        asked = [fields, *common, *([dict(bundles)] if bundles else [])]
+        text = json.dumps(asked, sort_keys=True)
         digest = hashlib.sha256(f"{seen[text]} {text}".encode()).digest()
         seen[text] += 1
         marks.append(int.from_bytes(digest[:8]) >> (64 - BITS))

@@ -99,6 +99,7 @@ def make(
     ahead: Ahead | None,
 ) -> None:
     """Draw and report. ahead: what loads the model of the one plain request, if that is all."""
+    from safelight.addons import hashes_beside
     from safelight.checkpoints import open_model
     from safelight.orders import requests
     from safelight.resume import marks_of
@@ -120,7 +121,8 @@ def make(
     ready = list(requests(bundle, orders, given))
     lines: list[Line] = []
     if sink.keep_going and sink.vault is not None:
-        marks = marks_of(orders, given, bundle.hash, inputs)
+        beside = hashes_beside(shelf, ready)
+        marks = marks_of(orders, given, bundle.hash, inputs, beside)
         ready, lines = _left(ready, marks, sink.vault, again=sink.again)
     if not ready:
         _end(sink)

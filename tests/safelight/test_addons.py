@@ -14,7 +14,7 @@ import safelight
 from engine import Bundle, FakeBackend, Picture, Pipeline, RequestError
 from engine.backends.onnxruntime import OnnxRuntimeBackend
 from engine.control import Control
-from safelight.addons import open_beside, read_controls
+from safelight.addons import hashes_beside, open_beside, read_controls
 from safelight.cli import app
 from safelight.exits import UsageError, exit_status
 from safelight.reproduce import compare, differences, open_original
@@ -193,3 +193,13 @@ def test_incognito_keeps_no_picture_that_steered(base, file):
     studio = Studio(Pipeline(base, FakeBackend(), beside=nets), None, read.inputs)
     (event,) = [each for each in studio.run([made], lambda: False) if isinstance(each, Made)]
     assert event.png.startswith(b"\x89PNG")
+
+
+def test_each_request_s_bundles_are_named_with_their_hashes(base, tmp_path):
+    (tmp_path / "mine").symlink_to(POCKET)
+    plain, up, both = (
+        base.request(prompt="red apple", seed=1, **more)
+        for more in ({}, {"upscaler": "mine"}, {"upscaler": "mine", "refiner": "pocket"})
+    )
+    found = hashes_beside(Shelf(tmp_path, tmp_path / "cache"), [plain, up, both])
+    assert found == [{}, {"mine": base.hash}, {"mine": base.hash, "pocket": base.hash}]
