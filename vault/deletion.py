@@ -41,24 +41,32 @@ class Receipt:
     remaining: tuple[str, ...]
 
 
-def delete(session: Session, ids: Sequence[str], progress: Progress) -> int:
-    """Delete records and their files; return how many. Their residue goes with the next purge.
+def delete(
+    session: Session,
+    ids: Sequence[str],
+    progress: Progress,
+    still: Callable[[int], bool] = lambda _position: True,
+) -> list[int]:
+    """Delete records and their files; return their positions. Residue goes with the next purge.
 
-    An id that no record has is passed over: somebody else was faster.
+    An id that no record has is passed over: somebody else was faster. still: asked for each
+    position inside the transaction that deletes it; what it declines stays.
     """
     session.require_writable()
     wanted = list(dict.fromkeys(map(str.lower, ids)))
-    deleted = 0
+    deleted: list[int] = []
     for start in range(0, len(wanted), _AT_ONCE):
         with session.shared():
             with session.ledger.writing() as change:
-                found, files = _found(session, wanted[start : start + _AT_ONCE])
+                positions = _positions(session, wanted[start : start + _AT_ONCE])
+                found = [position for position in positions if still(position)]
+                files = _files_at(session, found)
                 if found:
                     change.drop(found)
                     change.unlink_later(files)
             session.blobs.delete(files)
             _clear_own(session, files)
-        deleted += len(found)
+        deleted += found
         progress(min(start + _AT_ONCE, len(wanted)), len(wanted))
     session.anchor_in_time()
     return deleted
@@ -78,9 +86,8 @@ def purge(
     with session.exclusive():
         with session.ledger.reading():
             positions = _trashed(session) if ids is None else []
-            named, files = _found(session, [] if ids is None else ids)
-            files += _files_at(session, positions)
-        positions += named
+            positions += _positions(session, [] if ids is None else ids)
+            files = _files_at(session, positions)
 
         def drop(change: Change) -> None:
             change.drop(positions)
@@ -151,8 +158,8 @@ def resume(session: Session) -> str:
     )
 
 
-def _found(session: Session, ids: Iterable[str]) -> tuple[list[int], list[bytes]]:
-    """Return the positions and files of the records that are there."""
+def _positions(session: Session, ids: Iterable[str]) -> list[int]:
+    """Return the positions of the records that are there."""
     positions: list[int] = []
     for record_id in ids:
         if len(record_id) != 32 or set(record_id) - set("0123456789abcdef"):
@@ -160,7 +167,7 @@ def _found(session: Session, ids: Iterable[str]) -> tuple[list[int], list[bytes]
         position = session.ledger.position_of(bytes.fromhex(record_id))
         if position is not None:
             positions.append(position)
-    return positions, _files_at(session, positions)
+    return positions
 
 
 def _files_at(session: Session, positions: Sequence[int]) -> list[bytes]:

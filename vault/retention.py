@@ -4,7 +4,7 @@ Nothing here deletes at once: surplus goes into the trash first, and leaves that
 clock that leaps is not believed before a person says so; a machine set to 2100 deletes nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
@@ -13,10 +13,19 @@ from vault.deletion import delete
 from vault.envelope import record_of
 from vault.errors import BadValueError, DamagedError
 from vault.keytree import TRASHED
-from vault.records import Record
+from vault.records import Record, timestamp
+from vault.sealed_record import Opened
 from vault.session import Session
 
-__all__ = ["Expiry", "Retention", "believe_clock", "expire", "retention_of", "set_retention"]
+__all__ = [
+    "Expiry",
+    "Retention",
+    "believe_clock",
+    "expire",
+    "retention_of",
+    "set_retention",
+    "trash_time",
+]
 
 HOUR = 3600.0  # seconds
 DAY = 24 * HOUR
@@ -91,21 +100,37 @@ def expire(
     """Do what the policy says.
 
     keep: true exempts a record (favourites). trash: moves ids into the trash; None: nothing is
-    done, only said.
+    done, only said. A record that somebody changes meanwhile, such as takes out of the trash,
+    is not deleted.
     """
     now = session.clock()
     waiting = _suspicion(session, now)
     if waiting:
         return Expiry(waiting=waiting)
     surplus = list(_surplus(session, retention, keep, now)) if retention.limits_pictures else []
-    stale = [] if retention.trash_days is None else list(_stale(session, retention.trash_days, now))
+    days = retention.trash_days
+    stale = {} if days is None else {each.position: each for each in _stale(session, days, now)}
+    deleted = list(stale)
     if trash is not None:
         if surplus:
             trash(surplus)
         if stale:
-            delete(session, stale, lambda _done, _total: None)
+            deleted = _delete_unchanged(session, stale)
         _note_clock(session, now, unless_within=HOUR)
-    return Expiry(trashed=tuple(surplus), deleted=tuple(stale))
+    ids = (stale[position].slot.record_id.hex() for position in deleted)
+    return Expiry(trashed=tuple(surplus), deleted=tuple(ids))
+
+
+def trash_time(session: Session) -> str:
+    """Return the moment that a record which goes into the trash now is to carry.
+
+    Never before the time that the vault noted last: from a clock that is behind, a record would
+    be over its days as soon as the clock is right.
+    """
+    with session.shared(), session.ledger.reading():
+        noted = session.ledger.notes.get("clock")
+    now = session.clock()
+    return timestamp(max(now, noted) if isinstance(noted, (int, float)) else now)
 
 
 def _suspicion(session: Session, now: float) -> str:
@@ -132,14 +157,25 @@ def _note_clock(session: Session, now: float, *, unless_within: float = 0.0) -> 
             change.note("clock", int(now))
 
 
-def _stale(session: Session, days: float, now: float) -> Iterator[str]:
-    """Yield the ids of what is in the trash for longer than so many days."""
+def _delete_unchanged(session: Session, seen: Mapping[int, Opened]) -> list[int]:
+    """Delete records that are as they were seen; return their positions."""
+
+    def unchanged(position: int) -> bool:  # its word counts the revisions
+        return session.ledger.at_position(position).slot.word == seen[position].slot.word
+
+    ids = [opened.slot.record_id.hex() for opened in seen.values()]
+    return delete(session, ids, lambda _done, _total: None, unchanged)
+
+
+def _stale(session: Session, days: float, now: float) -> Iterator[Opened]:
+    """Yield what is in the trash for longer than so many days."""
     with session.shared(), session.ledger.reading():
         for position, slot in session.ledger.placed_slots():
             if slot.flags & TRASHED:
-                record = record_of(session.ledger.at_position(position))
-                if record.trashed is not None and now - _seconds(record.trashed) > days * DAY:
-                    yield record.id
+                opened = session.ledger.at_position(position)
+                trashed = record_of(opened).trashed
+                if trashed is not None and now - _seconds(trashed) > days * DAY:
+                    yield opened
 
 
 def _surplus(

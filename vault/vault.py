@@ -17,7 +17,7 @@ from vault.envelope import blob_size, open_envelope, record_of
 from vault.errors import BadValueError, DamagedError, NotFoundError, VaultError
 from vault.keys import Keys, Strict, strictly
 from vault.layout import FORMAT, Layout, read_header, refuse_network
-from vault.records import BlobSeal, Draft, Metadata, Record, timestamp
+from vault.records import BlobSeal, Draft, Metadata, Record
 from vault.retention import (
     Expiry,
     Retention,
@@ -25,6 +25,7 @@ from vault.retention import (
     expire,
     retention_of,
     set_retention,
+    trash_time,
 )
 from vault.sealed_record import Opened
 from vault.search import Query
@@ -252,7 +253,7 @@ class Vault:
 
     def trash(self, ids: Sequence[str]) -> Records:
         """Hide records, restorably; those already in the trash stay as they are."""
-        return mark(self._s, ids, timestamp(self._s.clock()))
+        return mark(self._s, ids, trash_time(self._s))
 
     def untrash(self, ids: Sequence[str]) -> Records:
         """Take records out of the trash."""
@@ -263,7 +264,7 @@ class Vault:
 
         progress(records done, in all). Ids that no record has are passed over.
         """
-        return delete(self._s, ids, progress)
+        return len(delete(self._s, ids, progress))
 
     def purge(
         self,

@@ -5,6 +5,7 @@ import pytest
 import vault
 from tests.vault.conftest import draft
 from vault.errors import BadValueError
+from vault.retention import expire
 
 DAY = 86_400
 START = 1_700_000_000.0
@@ -24,9 +25,14 @@ def clock():
 
 
 @pytest.fixture
-def opened(make, clock):
-    place = make()
-    with vault.open_vault(place.path, vault.KeyStoreUnlock(place.keystore), clock=clock) as made:
+def place(make):
+    return make()
+
+
+@pytest.fixture
+def opened(place, clock):
+    unlock = vault.KeyStoreUnlock(place.keystore)
+    with vault.open_vault(place.path, unlock, clock=clock) as made:
         yield made
 
 
@@ -101,6 +107,38 @@ def test_what_retention_trashed_is_restorable_for_its_days(opened, clock):
     clock.now += 2.9 * DAY
     assert opened.expire(nobody).deleted == ()
     clock.now += 0.2 * DAY
+    assert opened.expire(nobody).deleted == (ids[0],)
+
+
+def test_what_is_taken_out_of_the_trash_meanwhile_is_not_deleted(opened, clock, place):
+    """Another process is faster between the look and the deletion: its word counts."""
+    ids = [add(opened, clock, prompt) for prompt in "abcd"]
+    opened.trash(ids[:3])
+    clock.now += 8 * DAY
+    opened.set_retention(vault.Retention(max_count=0))
+    unlock = vault.KeyStoreUnlock(place.keystore)
+    with vault.open_vault(place.path, unlock, clock=clock) as other:
+
+        def raced(surplus):
+            other.untrash(ids[:2])
+            other.trash(ids[1:2])  # from now on it has its days again
+            return opened.trash(surplus)
+
+        answer = expire(opened._s, opened.retention, nobody, raced)
+        assert answer == vault.Expiry(trashed=(ids[3],), deleted=(ids[2],))
+        assert other.read(ids[0], "picture") == other.read(ids[1], "picture") == b"x" * 10
+    assert shown(opened) == ["a"]
+
+
+def test_what_a_clock_that_was_behind_trashed_has_its_days(opened, clock):
+    ids = [add(opened, clock, prompt) for prompt in "ab"]
+    opened.expire(nobody)
+    clock.now -= 400 * DAY
+    assert opened.trash(ids[:1])[0].trashed > "2023-11-14"
+    assert "earlier" in opened.expire(nobody).waiting
+    clock.now += 400 * DAY + 60
+    assert opened.expire(nobody) == vault.Expiry()
+    clock.now += 7 * DAY
     assert opened.expire(nobody).deleted == (ids[0],)
 
 
