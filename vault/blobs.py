@@ -211,13 +211,13 @@ class BlobStore:
             raise StorageError(f"a folder cannot be flushed: {error.strerror}") from error
 
     def size_on_disk(self) -> tuple[int, int]:
-        """Return (number, bytes) of the sealed files; walks all folders."""
+        """Return (number, bytes) of the sealed files; walks all folders that are there."""
         number = size = 0
-        for shard in os.listdir(self._folders["blobs"]):  # noqa: PTH208 - by descriptor
-            with open_folder(shard, self._folders["blobs"]) as folder, os.scandir(folder) as files:
-                for entry in files:
+        for shard in range(SHARDS):
+            with suppress(NotFoundError):
+                for found in self.listing(shard):
                     number += 1
-                    size += entry.stat(follow_symlinks=False).st_size
+                    size += found.size
         return number, size
 
 
@@ -243,8 +243,8 @@ def make_folders(root: Path) -> int:
         for folder in missing_folders(root):
             folder.mkdir(mode=0o700)
             made += 1
-        for folder in (root / "blobs", root):
-            _sync_path(folder)
+        _sync_path(root / "blobs")
+        _sync_root(root)
     except OSError as error:
         raise StorageError(f"the vault's folders cannot be made: {error.strerror}") from error
     return made
@@ -266,13 +266,18 @@ def write_beside(root: Path, name: str, data: bytes) -> None:
             raise
         finally:
             os.close(folder)
-        _sync_path(root)
+        _sync_root(root)
     except OSError as error:
         raise StorageError(f"{name} cannot be written: {error.strerror}") from error
 
 
-def _sync_path(path: Path) -> None:
-    fd = os.open(path, FOLDER)
+def _sync_root(root: Path) -> None:
+    """Flush a vault's own folder, which may be reached by a link: a person chose where it lies."""
+    _sync_path(root, FOLDER & ~os.O_NOFOLLOW)
+
+
+def _sync_path(path: Path, flags: int = FOLDER) -> None:
+    fd = os.open(path, flags)
     try:
         sync(fd)
     finally:

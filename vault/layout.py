@@ -247,7 +247,8 @@ def file_system_of(mounts: str, device: str, path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    """Flush a folder, which may be reached by a link: a person chose where the vault lies."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync(fd)
     finally:

@@ -101,6 +101,36 @@ def test_a_failed_write_leaves_nothing(store, folder):
     assert not any((folder / "incoming").iterdir())
 
 
+def test_what_a_desktop_leaves_between_the_folders_does_not_count(store, folder):
+    store.write([(NAME, b"one")])
+    (folder / "blobs" / ".DS_Store").write_bytes(b"x")
+    (folder / "blobs" / "02").rmdir()
+    assert store.size_on_disk() == (1, 3)
+
+
+def test_a_file_that_goes_during_the_walk_does_not_count(store, folder, monkeypatch):
+    store.write([(NAME, b"one"), (OTHER, b"two")])
+    walk = os.scandir
+
+    class Going:
+        """A listing, right after which another process deletes a file."""
+
+        def __init__(self, listed):
+            self.listed = walk(listed)
+
+        def __enter__(self):
+            entries = list(self.listed)
+            if OTHER.hex() in {entry.name for entry in entries}:
+                path_of(folder, OTHER).unlink()
+            return entries
+
+        def __exit__(self, *_):
+            self.listed.close()
+
+    monkeypatch.setattr(os, "scandir", Going)
+    assert store.size_on_disk() == (1, 3)
+
+
 def test_sweeping_takes_what_dead_writers_left(store, folder):
     (folder / "incoming" / "dead").write_bytes(b"half")
     assert store.sweep_incoming() == 1

@@ -57,6 +57,16 @@ def test_a_dangling_link_is_no_place_for_a_vault(folder):
     assert not os.path.lexists(folder / "nowhere")
 
 
+def test_a_vault_is_made_below_a_link_and_at_one(folder):
+    (folder / "real" / "v").mkdir(parents=True)
+    (folder / "link").symlink_to(folder / "real")
+    (folder / "v").symlink_to(folder / "real" / "v")
+    for root in (folder / "link" / "new" / "v", folder / "v"):
+        layout = Layout(root)
+        layout.claim()
+        assert layout.prepare(bytes(16)) == read_header(layout.root)
+
+
 def test_no_vault_and_a_broken_one_are_told_apart(folder):
     with pytest.raises(NotFoundError):
         read_header(folder / "nowhere")

@@ -84,6 +84,17 @@ def test_the_header_is_written_anew(place, make, folder, damage, by):
     assert read_back(place) == wanted
 
 
+def test_a_vault_that_was_moved_and_left_a_link_behind_is_mended(place, folder):
+    place.path.rename(folder / "bigger disk")
+    place.path.symlink_to(folder / "bigger disk")
+    assert mended(place).problems == ()
+    (place.path / "VAULT").unlink()
+    assert mended(place).header
+    with place.open() as opened:
+        assert opened.path == place.path
+        assert opened.status().files == 2
+
+
 def test_a_header_of_a_newer_format_is_not_overwritten(place):
     header = place.path / "VAULT"
     newer = MAGIC + b"\0\2" + header.read_bytes()[18:36]
