@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vault.change import Change, Renewal
-from vault.errors import DamagedError, KeyStoreAbsentError, KeyStoreError, StorageError
+from vault.errors import DamagedError, KeyStoreError, StorageError
 from vault.kek import keep_kek
 from vault.keystore import KeyStore, keystore_by_number, keystore_name
 from vault.keystore.entry import kek_entry
@@ -45,7 +45,8 @@ class Ending:
 def openers_of(session: Session) -> Openers:
     """Return who opens the vault now; call it inside `shared` or `exclusive`.
 
-    A key store that is not on this machine is named all the same, and refuses when it is used.
+    A key store that is not on this machine, or does not answer, is named all the same, and
+    refuses when it is used: so it can be left.
     """
     with session.ledger.reading():
         rows, keys = session.index.slots(), session.ledger.root.slot_keys
@@ -178,14 +179,14 @@ def _store(session: Session, number: int, at_hand: KeyStore | None = None) -> Ke
             return keystore
     try:
         return keystore_by_number(number)
-    except KeyStoreAbsentError as error:
-        return _AbsentKeyStore(number, str(error))
+    except KeyStoreError as error:
+        return _RefusingKeyStore(number, error)
 
 
-class _AbsentKeyStore:
-    """Stand for a key store that is not on this machine: it is named, and refuses everything."""
+class _RefusingKeyStore:
+    """Stand for a key store that is absent or broken: it is named, and refuses everything."""
 
-    def __init__(self, number: int, why: str) -> None:
+    def __init__(self, number: int, why: KeyStoreError) -> None:
         self.number = number
         self.name = keystore_name(number)
         self._why = why
@@ -200,10 +201,9 @@ class _AbsentKeyStore:
     def delete(self, entry: str) -> None:
         raise self._error(entry)
 
-    def _error(self, _entry: str) -> KeyStoreAbsentError:
-        return KeyStoreAbsentError(
-            self._why, hint="Put the key into a key store of this machine: `vault recover`."
-        )
+    def _error(self, _entry: str) -> KeyStoreError:
+        hint = "Try again when it answers, or put the key into another one: `vault recover`."
+        return type(self._why)(str(self._why), hint=hint)
 
 
 def _written(place: Place) -> list[Any]:

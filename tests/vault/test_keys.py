@@ -7,9 +7,11 @@ import pytest
 
 import vault
 from tests.vault.conftest import draft
+from vault import epoch, session
 from vault.errors import (
     BadValueError,
     DamagedError,
+    KeyStoreBrokenError,
     KeyStoreLockedError,
     LockedError,
     NoKeyError,
@@ -179,6 +181,39 @@ def test_a_vault_moves_to_a_machine_without_any_key_store(both):
     assert [slot.type for slot in vault.inspect(both.path).slots] == ["phrase", "passphrase"]
     assert opens(both, vault.PassphraseUnlock(TWO)) is True
     assert opens(both, vault.PhraseUnlock(both.phrase)) is True
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Let the key store that a slot names answer in no time, whoever asks for it."""
+
+    def hangs(_number, *, windows=True):
+        raise KeyStoreBrokenError("the memory of a test did not answer within 3 seconds")
+
+    for user in (epoch, session):
+        monkeypatch.setattr(user, "keystore_by_number", hangs)
+
+
+@pytest.mark.parametrize("retire", [None, True])
+@pytest.mark.parametrize("to", ["none", "another"])
+def test_a_broken_key_store_can_be_left(place, broken, to, retire):
+    new = MemoryKeyStore() if to == "another" else None
+    with vault.open_vault(place.path, vault.PhraseUnlock(place.phrase)) as opened:
+        if new is not None:
+            new.number = 5  # KWallet's: the broken one is not this one
+            # One that refuses as well: nothing has changed.
+            with pytest.raises(KeyStoreBrokenError, match="refused to store"):
+                opened.keys.recover(MemoryKeyStore(faults=["fail_set"]))
+        with pytest.raises(KeyStoreBrokenError, match="3 seconds") as caught:
+            opened.keys.rotate()
+        assert "vault recover" in caught.value.hint
+        assert opened.status().epoch == 1
+        receipt = opened.keys.recover(new, TWO, retire=retire)
+    assert not receipt.shredded
+    assert "is still in memory" in receipt.remaining[0]
+    assert ("3 seconds" in receipt.remaining[0]) is bool(retire)
+    unlock = vault.PassphraseUnlock(TWO) if new is None else vault.KeyStoreUnlock(new)
+    assert opens(place, unlock) is True
 
 
 def test_a_new_phrase_replaces_the_old_one(place):
