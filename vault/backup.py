@@ -31,7 +31,8 @@ _CHECK_SHARE = 0.2  # of a restore's progress
 class BackupReport:
     """What a backup holds, and what was done for it; bytes are of sealed files.
 
-    copied: files that the folder did not have. removed: files of what the vault deleted since.
+    copied: files that the folder did not have, or had damaged, which `healed` counts alone; deep:
+    every file that it had was opened for that. removed: files of what the vault deleted since.
     complete: false when it was cancelled; then an earlier backup still stands.
     """
 
@@ -43,6 +44,8 @@ class BackupReport:
     files: int
     copied: int
     copied_bytes: int
+    healed: int
+    deep: bool
     removed: int
 
 
@@ -69,15 +72,18 @@ def back_up(
     target: Path,
     *,
     index_only: bool = False,
+    deep: bool = False,
     progress: Stage = unseen,
     cancelled: Cancelled = never,
 ) -> BackupReport:
     """Copy the vault to a new or empty folder, or bring an earlier backup of it up to date.
 
-    index_only: the index alone, which holds all keys. Raises BadValueError for a folder inside
-    the vault, with other files, of another vault, or that went on by itself: then nothing is
-    written. Raises DamagedError when something of the vault does not open, or StorageError: then
-    an earlier backup is as it was.
+    index_only: the index alone, which holds all keys. deep: open every file that an earlier
+    backup holds, and copy again what is damaged; else only sizes and heads are looked at.
+
+    Raises BadValueError for a folder inside the vault, with other files, of another vault, or that
+    went on by itself: then nothing is written. Raises DamagedError when something of
+    the vault does not open, or StorageError: then an earlier backup is as it was.
     """
     root = _outside(session.layout.root, target)
     _check_target(session, root)
@@ -86,6 +92,7 @@ def back_up(
         root=root,
         check=lambda: _check_target(session, root),
         index_only=index_only,
+        deep=deep,
         progress=progress,
         cancelled=cancelled,
     )
@@ -107,6 +114,8 @@ def back_up(
         files=copying.files,
         copied=copying.copied,
         copied_bytes=copying.copied_bytes,
+        healed=copying.healed,
+        deep=deep,
         removed=copying.removed,
     )
 

@@ -27,17 +27,24 @@ class Care:
         target: Path,
         *,
         index_only: bool = False,
+        deep: bool = False,
         progress: Stage = lambda _stage, _fraction: None,
         cancelled: Callable[[], bool] = lambda: False,
     ) -> "BackupReport":
         """Copy the vault, consistent while others use it; again into the same folder: the news.
 
-        progress(what, fraction 0 to 1). See `vault.backup.back_up`.
+        deep: open every file that lies there already. progress(what, fraction 0 to 1).
+        See `vault.backup.back_up`.
         """
         from vault.backup import back_up
 
         return back_up(
-            self._session, target, index_only=index_only, progress=progress, cancelled=cancelled
+            self._session,
+            target,
+            index_only=index_only,
+            deep=deep,
+            progress=progress,
+            cancelled=cancelled,
         )
 
     def verify(

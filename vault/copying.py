@@ -5,6 +5,7 @@ one rename, which is the moment when the new copy takes the old one's place; the
 files go that the new index does not name. Whoever is killed leaves the old copy or the new one.
 """
 
+import hmac
 import os
 from collections.abc import Callable, Generator
 from contextlib import closing, contextmanager, suppress
@@ -24,6 +25,7 @@ from vault.ledger import Ledger
 from vault.lock import VaultLock
 from vault.page import UNREADABLE, Held, Problem, read_page
 from vault.records import BlobSeal
+from vault.sealing import PREFIX_BYTES
 from vault.session import Session
 
 __all__ = ["Copying"]
@@ -44,6 +46,7 @@ class Copying:
 
     root: the folder that is written. check: raises when it may not be, called once nobody else
     can write there. partial: pass over what does not open, instead of raising DamagedError.
+    deep: open what the copy holds already, instead of looking at its size and head.
     """
 
     session: Session
@@ -51,18 +54,21 @@ class Copying:
     check: Callable[[], None]
     index_only: bool = False
     partial: bool = False
+    deep: bool = False
     progress: Stage = unseen
     cancelled: Cancelled = never
     records: int = 0
     files: int = 0  # that the copy holds
     copied: int = 0
     copied_bytes: int = 0
+    healed: int = 0  # of those copied: what lay there under their names was damaged
     removed: int = 0
     at: tuple[int, int] = (0, 0)  # epoch and generation of the copy
     root_tag: bytes = b""
     problems: list[Problem] = field(default_factory=list[Problem])  # what was passed over
     _names: FileNames = field(default_factory=FileNames)
     _skipped: set[bytes] = field(default_factory=set[bytes])
+    _spoiled: set[bytes] = field(default_factory=set[bytes])
 
     def run(self) -> bool:
         """Copy; return whether it was finished, rather than cancelled.
@@ -148,7 +154,7 @@ class Copying:
             held = self._page(ledger, number)
             for done, record in enumerate(held):
                 for seal in record.seals:
-                    if self._is_there(store, seal):
+                    if self._is_there(store, record.slot, seal):
                         continue
                     waiting.append((record.slot, seal))
                     size += blob_size(seal)
@@ -168,14 +174,26 @@ class Copying:
         self.records += len(held)
         return held
 
-    def _is_there(self, store: BlobStore, seal: BlobSeal) -> bool:
+    def _is_there(self, store: BlobStore, slot: RecordSlot, seal: BlobSeal) -> bool:
         """Say whether there is nothing to do for a file: each name is given once, to one file."""
         if self.index_only:
             return True
         size = blob_size(seal)
         self._names.add(seal.file, size)
         self.files += 1
-        return store.size(seal.file) == size
+        try:
+            found = store.read(seal.file, size, None if self.deep else PREFIX_BYTES)
+            if self.deep:
+                open_envelope(self.session.ledger.vault_id, slot, seal, found)
+        except NotFoundError:
+            return False
+        except UNREADABLE:
+            self._spoiled.add(seal.file)
+            return False
+        if not hmac.compare_digest(found[:PREFIX_BYTES], seal.prefix):
+            self._spoiled.add(seal.file)
+            return False
+        return True
 
     def _copy_batch(self, batch: list[tuple[RecordSlot, BlobSeal]], store: BlobStore) -> set[bytes]:
         gone: set[bytes] = set()
@@ -199,6 +217,7 @@ class Copying:
         if found:
             store.write(found)
         self.copied += len(found)
+        self.healed += sum(name in self._spoiled for name, _ in found)
         self.copied_bytes += sum(len(sealed) for _, sealed in found)
         return gone
 

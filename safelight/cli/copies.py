@@ -32,13 +32,19 @@ def backup(
     index: Annotated[
         bool, typer.Option("--index", help="Only the index, which holds all keys.")
     ] = False,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Open every file that the backup has, and copy again what is damaged."
+        ),
+    ] = False,
     phrase: AskPhrase = False,
     phrase_file: PhraseFile = None,
     json: Json = False,
 ) -> None:
     """Copy the vault, sealed as it is, while it may be in use.
 
-    Again later copies only what is new.
+    Again later copies only what is new; of what is there it looks at sizes and heads.
     A backup is a vault itself: it opens with the recovery phrase or the passphrase on any machine.
     What the vault deleted goes from the backup, too.
     """
@@ -51,7 +57,7 @@ def backup(
         StageProgress() as bar,
     ):
         report = vault.care.backup(
-            target, index_only=index, progress=bar.stage, cancelled=interrupted
+            target, index_only=index, deep=deep, progress=bar.stage, cancelled=interrupted
         )
     if not report.complete:
         note("stopped: an earlier backup stands as it was, and the next one goes on from here")
@@ -66,6 +72,8 @@ def backup(
                 "files": report.files,
                 "copied": report.copied,
                 "copied_bytes": report.copied_bytes,
+                "healed": report.healed,
+                "deep": report.deep,
                 "removed": report.removed,
             }
         )
@@ -76,10 +84,12 @@ def backup(
         )
         return
     note(
-        f"{report.records} records are in {report.target}: {report.copied} new files "
-        f"({report.copied_bytes / MB:.1f} MB), {report.files - report.copied} there already, "
-        f"{report.removed} gone with what was deleted."
+        f"{report.records} records are in {report.target}: {report.copied - report.healed} new "
+        f"files ({report.copied_bytes / MB:.1f} MB copied), {report.files - report.copied} there "
+        f"already, {report.removed} gone with what was deleted."
     )
+    if report.healed:
+        note(f"{report.healed} files of the earlier backup were damaged and are copied again.")
 
 
 @with_access

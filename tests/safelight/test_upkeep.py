@@ -111,6 +111,20 @@ def test_backup_and_restore_are_lines_of_json(home, tmp_path):
     assert home.prompts(new) == [PROMPT, PROMPT]
 
 
+def test_a_deep_backup_says_what_it_copied_again(home, tmp_path):
+    good(home.run("backup", tmp_path / "b"))
+    path = next((tmp_path / "b" / "blobs").glob("*/*"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    (made,) = good(home.run("backup", tmp_path / "b", "--json"))
+    assert (made["deep"], made["copied"], made["healed"]) == (False, 0, 0)
+    done = home.run("backup", tmp_path / "b", "--deep")
+    assert "1 files of the earlier backup were damaged and are copied again" in done.stderr
+    (made,) = good(home.run("backup", tmp_path / "b", "--deep", "--json"))
+    assert (made["deep"], made["copied"], made["healed"]) == (True, 0, 0)
+
+
 def test_for_people_a_backup_is_a_sentence_and_nothing_is_on_standard_output(home, tmp_path):
     done = home.run("backup", tmp_path / "b")
     assert done.stdout == ""

@@ -38,6 +38,10 @@ def files_in(path):
     return {each.name for each in (path / "blobs").glob("*/*")}
 
 
+def _by_name(path):
+    return [(each.name, each) for each in (path / "blobs").glob("*/*")]
+
+
 def backed_up(place, target, **given):
     with place.open() as opened:
         return back_up(opened._s, target, **given)
@@ -143,6 +147,22 @@ def test_a_damaged_file_of_a_backup_is_copied_again(place, folder):
     assert not (folder / "elsewhere").exists()
     with open_copy(place, folder / "b") as copy:
         assert verify(copy._s, deep=True).problems == ()
+
+
+def test_a_deep_backup_heals_what_a_plain_one_does_not_look_at(place, folder):
+    """A head that was flipped is seen by every backup, a byte in the middle by a deep one."""
+    backed_up(place, folder / "b")
+    wanted = {name: path.read_bytes() for name, path in _by_name(folder / "b")}
+    for at, deep, healed in ((30, False, 1), (60, False, 0), (60, True, 1)):
+        for name, path in _by_name(folder / "b"):
+            data = bytearray(wanted[name])
+            data[at] ^= name == min(wanted)
+            path.write_bytes(data)
+        report = backed_up(place, folder / "b", deep=deep)
+        assert (report.complete, report.deep) == (True, deep)
+        assert (report.copied, report.healed) == (healed, healed)
+        same = {name: path.read_bytes() for name, path in _by_name(folder / "b")} == wanted
+        assert same is bool(healed)
 
 
 def test_the_vault_notes_when_it_was_backed_up(place, folder):
