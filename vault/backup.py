@@ -6,6 +6,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vault.blobs import stranger_in
 from vault.copying import Copying
 from vault.errors import BadValueError, DamagedError, KeyStoreError, StorageError
 from vault.examination import FOLDER_NAMES, Cancelled, Stage, examine, never, unseen
@@ -234,12 +235,24 @@ def _check_free(root: Path) -> None:
         )
     if not names <= _HALF_MADE:
         raise BadValueError(f"{root} holds other files", hint="Choose a new or an empty folder.")
+    _refuse_stranger(root)
+
+
+def _refuse_stranger(root: Path) -> None:
+    """Raise BadValueError where `blobs` or `incoming` hold what no copy of ours left there."""
+    strange = stranger_in(root)
+    if strange is not None:
+        raise BadValueError(
+            f"{root} holds other files, such as {strange!a}",
+            hint="Choose a new or an empty folder.",
+        )
 
 
 def _check_target(session: Session, root: Path) -> None:
     """Raise BadValueError unless the folder is new, empty, or an older backup of this vault."""
     names = _names_in(root)
     if names <= _HALF_MADE:
+        _refuse_stranger(root)
         return
     if "VAULT" not in names or not names <= FOLDER_NAMES:
         raise BadValueError(

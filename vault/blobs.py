@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from vault.errors import DamagedError, NotFoundError, StorageError
-from vault.files import FOLDER, NAME_BYTES, fill_file, make_file, open_folder, sync, unlink
+from vault.files import (
+    FIXED_MTIME_NS,
+    FOLDER,
+    NAME_BYTES,
+    fill_file,
+    make_file,
+    open_folder,
+    sync,
+    unlink,
+)
 
 if TYPE_CHECKING:
     from vault.writing import Threads, Writing
@@ -26,10 +35,13 @@ __all__ = [
     "is_file_name",
     "make_folders",
     "missing_folders",
+    "stranger_in",
     "write_beside",
 ]
 
 SHARDS = 256  # folders in `blobs`: one for each first byte of a name
+_SHARD_NAMES = frozenset(f"{number:02x}" for number in range(SHARDS))
+_MTIME_SLACK_NS = 26 * 3600 * 10**9  # FAT keeps local time, of the time zone that it is read in
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
 
@@ -160,11 +172,14 @@ class BlobStore:
             ) from error
 
     def sweep_incoming(self) -> int:
-        """Remove what dead writers left in `incoming`; call it under the exclusive lock only."""
+        """Remove what dead writers left in `incoming`; call it under the exclusive lock only.
+
+        What has another name than ours is somebody else's, and stays.
+        """
         swept = 0
         try:
             for name in os.listdir(self._folders["incoming"]):  # noqa: PTH208 - by descriptor
-                swept += unlink(name, self._folders["incoming"])
+                swept += is_file_name(name) and unlink(name, self._folders["incoming"])
         except OSError:  # a read-only disk: sweeping can wait
             return swept
         return swept
@@ -224,6 +239,46 @@ class BlobStore:
 def is_file_name(name: str) -> bool:
     """Say whether a file of `blobs` or `incoming` can have this name: 32 hex digits."""
     return len(name) == 2 * NAME_BYTES and set(name) <= _HEX_DIGITS
+
+
+def stranger_in(root: Path) -> str | None:
+    """Name something in `blobs` or `incoming` that no program of ours left there, if any is.
+
+    For a folder without VAULT, in which a killed first copy may have left sealed files. Others'
+    files may be named alike, as by their MD5 sums; the fixed time is ours. Raises StorageError.
+    """
+    try:
+        for name in ("blobs", "incoming"):
+            if os.path.lexists(root / name) and not stat.S_ISDIR((root / name).lstat().st_mode):
+                return name
+        for entry in _entries(root / "incoming"):
+            if not (is_file_name(entry.name) and entry.is_file(follow_symlinks=False)):
+                return f"incoming/{entry.name}"
+        for shard in _entries(root / "blobs"):
+            if shard.name not in _SHARD_NAMES or not shard.is_dir(follow_symlinks=False):
+                return f"blobs/{shard.name}"
+            for entry in _entries(Path(shard.path)):
+                if not _is_sealed_file(entry, shard.name):
+                    return f"blobs/{shard.name}/{entry.name}"
+    except OSError as error:
+        raise StorageError(f"{root} cannot be looked at: {error.strerror}") from error
+    return None
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []
+
+
+def _is_sealed_file(entry: os.DirEntry[str], shard: str) -> bool:
+    if not is_file_name(entry.name) or not entry.name.startswith(shard):
+        return False
+    status = entry.stat(follow_symlinks=False)
+    fixed = abs(status.st_mtime_ns - FIXED_MTIME_NS) <= _MTIME_SLACK_NS
+    return stat.S_ISREG(status.st_mode) and fixed
 
 
 def missing_folders(root: Path) -> list[Path]:

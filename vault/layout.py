@@ -13,6 +13,7 @@ import struct
 import sys
 from pathlib import Path
 
+from vault.blobs import stranger_in
 from vault.errors import (
     BadValueError,
     DamagedError,
@@ -67,14 +68,18 @@ class Layout:
             # The names of all that was made, and of the folder itself, which may be another's.
             for each in (*made, self.root):
                 _sync_folder(each.absolute().parent)
-            foreign = {path.name for path in self.root.iterdir()} - _OURS
+            names = {path.name for path in self.root.iterdir()}
         except FileExistsError:
             raise BadValueError(f"{self.root} is a file, not a folder") from None
         except OSError as error:
             raise StorageError(f"the folder cannot be made: {error.strerror}") from error
-        if foreign:
+        strange = min(names - _OURS, default=None)
+        if strange is None and not names & {"VAULT", "index.sqlite"}:
+            strange = stranger_in(self.root)
+        if strange is not None:
             raise BadValueError(
-                f"{self.root} holds other files", hint="Choose a new or an empty folder."
+                f"{self.root} holds other files, such as {strange!a}",
+                hint="Choose a new or an empty folder.",
             )
 
     def prepare(self, vault_id: bytes) -> bytes:

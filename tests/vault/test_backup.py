@@ -9,7 +9,8 @@ import pytest
 
 import vault
 from tests.vault.conftest import draft
-from vault.backup import back_up
+from tests.vault.test_layout import STRANGE
+from vault.backup import back_up, restore
 from vault.errors import (
     BadValueError,
     DamagedError,
@@ -248,6 +249,29 @@ def test_a_wrong_target_is_refused_and_nothing_is_written(place, folder, where):
     with pytest.raises(BadValueError):
         backed_up(place, target)
     assert tree(folder) == before
+
+
+@pytest.mark.parametrize("strange", [*STRANGE, f"blobs/ab/ab{'cd' * 15}"])
+def test_somebody_elses_blobs_or_incoming_are_no_target(place, folder, strange):
+    """Not even where they are named as ours are, such as by their MD5 sums."""
+    path = folder / "used" / strange
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    before = tree(folder)
+    with pytest.raises(BadValueError, match="such as"):
+        backed_up(place, folder / "used")
+    with pytest.raises(BadValueError, match="such as"):
+        restore(place.path, folder / "used", vault.KeyStoreUnlock(place.keystore))
+    assert tree(folder) == before
+
+
+def test_what_is_ours_of_a_half_made_copy_is_taken_up(place, folder):
+    backed_up(place, folder / "b")
+    for name in ("VAULT", "index.sqlite"):
+        (folder / "b" / name).unlink()
+    (folder / "b" / "incoming" / ("0d" * 16)).write_bytes(b"half")
+    assert backed_up(place, folder / "b").copied == 0
+    assert not any((folder / "b" / "incoming").iterdir())
 
 
 def test_the_vault_by_another_way_is_still_the_vault(place, tmp_path):

@@ -132,9 +132,10 @@ def test_a_file_that_goes_during_the_walk_does_not_count(store, folder, monkeypa
 
 
 def test_sweeping_takes_what_dead_writers_left(store, folder):
-    (folder / "incoming" / "dead").write_bytes(b"half")
+    (folder / "incoming" / ("0d" * 16)).write_bytes(b"half")
+    (folder / "incoming" / "thesis.odt").write_bytes(b"somebody's")
     assert store.sweep_incoming() == 1
-    assert not any((folder / "incoming").iterdir())
+    assert [each.name for each in (folder / "incoming").iterdir()] == ["thesis.odt"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")

@@ -50,6 +50,20 @@ def test_the_layout_is_private_whole_and_made_once(folder):
     assert not any((layout.root / "incoming").iterdir())
 
 
+STRANGE = ["incoming/thesis.odt", "blobs/letter", "blobs/ab/letter", f"blobs/ab/{'cd' * 16}"]
+
+
+@pytest.mark.parametrize("strange", [*STRANGE, f"blobs/ab/ab{'cd' * 15}", "blobs", "incoming"])
+def test_somebody_elses_blobs_or_incoming_are_no_place_for_a_vault(folder, strange):
+    path = folder / strange
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("mine")
+    with pytest.raises(BadValueError, match=f"such as '{strange}'"):
+        Layout(folder).claim()
+    assert [each for each in folder.rglob("*") if each.is_file()] == [path]
+    assert path.read_text() == "mine"
+
+
 def test_a_dangling_link_is_no_place_for_a_vault(folder):
     (folder / "link").symlink_to(folder / "nowhere")
     with pytest.raises(BadValueError):

@@ -264,9 +264,10 @@ def test_planted_files_are_foreign_and_orphans_are_counted(three):
         (place.path / "incoming" / "folder").mkdir()
         report = verify(opened._s)
     texts = "\n".join(problem.text for problem in report.problems)
-    assert found(report) == [("foreign", None)] * 7  # incoming/notes.txt was swept at open
+    assert found(report) == [("foreign", None)] * 8
     assert report.orphans == 1
     assert "\x1b" not in texts
+    assert (place.path / "incoming" / "notes.txt").exists()  # not named as ours: not swept
     for name in ("notes.txt", "blobs/00/notes.txt", "blobs/02/" + "02" * 16, "incoming/folder"):
         assert f"'{name}'" in texts
 
