@@ -36,10 +36,11 @@ class Address:
 
 
 def random_loopback() -> str:
-    """Return an address of this machine that no other program is likely to use.
+    """Return an address of this machine that no other program uses by chance.
 
     Cookies know no ports: under 127.0.0.1 the browser would show ours to every other program that
-    it opens there. Linux has all of 127.0.0.0/8, other systems 127.0.0.1 only.
+    it opens there. It is no secret: other users can look it up, and listen there on another port.
+    What keeps them out is `peers`. Linux has all of 127.0.0.0/8, other systems 127.0.0.1 only.
     """
     if sys.platform != "linux":
         return "127.0.0.1"

@@ -1,12 +1,15 @@
-"""HTTP/1.1 by llhttp, with a bound on what a request may say before its body.
+"""HTTP/1.1 by llhttp, for this user alone, with a bound on what a request may say before its body.
 
 uvicorn's own class reads heads of any length into memory; of its other parser, which bounds them,
 a screen of thumbnails pays for every line in Python.
 """
 
+from asyncio import Transport
 from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from safelight.gallery.peers import is_stranger
 
 __all__ = ["HEAD_BYTES", "BoundedProtocol"]
 
@@ -14,10 +17,17 @@ HEAD_BYTES: Final = 16 * 1024
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Answers 400 to a head of more than `HEAD_BYTES`, and hangs up."""
+    """Hangs up on other users of this machine; answers 400 to a head of more than `HEAD_BYTES`."""
 
     _head = 0  # bytes of the head that is being read, of names and values
     _unread = 0  # bytes that came since it began; the parser keeps a line until it is whole
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        """Take a connection, or hang up before anything is read."""
+        super().connection_made(transport)
+        own, peer = (transport.get_extra_info(name) for name in ("sockname", "peername"))
+        if own and peer and is_stranger(own[:2], peer[:2]):
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take what came in."""

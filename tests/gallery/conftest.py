@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import subprocess
 import threading
 import time
 from collections import deque
@@ -162,6 +163,32 @@ def served(state):
         server.should_exit = True
         thread.join(30)
         assert not thread.is_alive()
+
+
+@pytest.fixture
+def as_another_user(monkeypatch):
+    """Give a function that sends bytes to a host and port as another user, and gives what comes.
+
+    Only root can be somebody else: for any other user this one is taken for another than ours.
+    """
+    from safelight.gallery import peers
+
+    is_root = os.geteuid() == 0
+    script = 'exec 3<>"/dev/tcp/$0/$1" && cat >&3 && cat <&3'
+
+    def ask(host, port, data):
+        user = {"user": 65534, "group": 65534, "extra_groups": []} if is_root else {}
+        words = ["/bin/bash", "-c", script, host, str(port)]
+        with monkeypatch.context() as patch:
+            if not is_root:
+                patch.setattr(peers, "trusted_uids", lambda: frozenset({0}))
+            done = subprocess.run(
+                words, check=False, input=data, capture_output=True, timeout=30, cwd="/", **user
+            )
+        assert b"refused" not in done.stderr  # it was there, and hung up
+        return done.stdout
+
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A hostile page in the same browser, on another site and on the same address's other port."""
 
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -76,10 +77,14 @@ POST_FORM = """
 
 @pytest.fixture
 def hostile():
-    """Serve an empty page at a host of choice; gives a function from host to address."""
+    """Serve an empty page at a host of choice; gives a function from host to address.
+
+    `cookies` of it has what browsers showed there.
+    """
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self):
+            serve.cookies.append(self.headers.get("cookie", ""))
             self.send_response(200)
             self.send_header("content-type", "text/html")
             self.end_headers()
@@ -96,6 +101,7 @@ def hostile():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         return f"http://{host}:{server.server_port}/"
 
+    serve.cookies = []
     yield serve
     for server in servers:
         server.shutdown()
@@ -135,3 +141,23 @@ def test_a_page_that_opens_the_gallery_holds_no_handle_on_it(gallery, state, hos
         page.evaluate("(address) => { window.other = open(address) }", state.origin)
     opened.value.wait_for_load_state()
     assert page.evaluate("window.other.closed") is True  # severed by COOP
+
+
+def test_a_cookie_that_another_port_was_shown_opens_nothing_for_another_user(
+    gallery, state, hostile, as_another_user
+):
+    place = urlsplit(state.origin)
+    page = gallery.context.new_page()
+    page.goto(hostile(place.hostname))
+    with page.expect_navigation():
+        page.evaluate("() => { location.href = '/again' }")
+    cookie = hostile.cookies[-1]
+    # What no browser prevents: cookies know no ports, and to SameSite the other port is our site.
+    assert state.sessions.find(cookie.partition("=")[2]) is not None
+    record_id = next(state.vault.list(limit=1)).id
+    head = f"GET /picture/{record_id} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookie}\r\n"
+    asked = f"{head}Connection: close\r\n\r\n".encode()
+    with socket.create_connection((place.hostname, place.port), 20) as line:
+        line.sendall(asked)
+        assert line.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")  # for us it does
+    assert as_another_user(place.hostname, place.port, asked) == b""
