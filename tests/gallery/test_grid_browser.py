@@ -73,6 +73,46 @@ def test_search_by_key_open_and_come_back_to_the_same_place(gallery, state):
     assert gallery.locator("#search").get_attribute("aria-invalid") == "true"
 
 
+def look_for(page, words, count):
+    press(page, "/")
+    page.keyboard.type(words)
+    press(page, "Enter")
+    page.get_by_text(f"{count} picture{'s' * (count > 1)}", exact=True).wait_for()
+
+
+def test_everything_is_what_this_tab_shows_whatever_another_tab_looks_for(gallery, state):
+    look_for(gallery, "seed:4", 1)
+    press(gallery, "A")
+    gallery.get_by_text("All 1 selected").wait_for()
+    other = gallery.context.new_page()
+    other.goto(state.origin)
+    other.get_by_text("1 picture", exact=True).wait_for()
+    look_for(other, "apple", 8)
+    with gallery.expect_request("**/labels/tag") as asked:
+        press(gallery, "t")
+        gallery.get_by_label("Tags, with commas between").fill("one")
+        press(gallery, "Enter")
+    gallery.get_by_text("1 picture: tagged one").wait_for()
+    assert "seed" not in asked.value.url
+    press(gallery, "Delete")
+    gallery.get_by_text("1 picture in the trash").wait_for()
+    assert [row.tags for row in state.catalogue.window("is:trashed", 0, 9)] == [("even", "one")]
+    assert state.catalogue.count("apple") == 8
+
+
+def test_a_picture_that_came_unseen_is_not_among_everything(gallery, state):
+    from tests.gallery.conftest import picture_draft_of
+
+    gallery.route("**/api/version", lambda _: None)  # the grid hears of nothing
+    look_for(gallery, "apple", 8)
+    press(gallery, "A")
+    state.vault.add([picture_draft_of(24)])
+    assert state.catalogue.refresh(30)
+    press(gallery, "Delete")
+    gallery.get_by_text("The pictures have changed since: look again.").wait_for()
+    assert state.catalogue.count("is:trashed") == 0
+
+
 def late(route):
     """Answer as a busy machine does."""
     time.sleep(0.7)

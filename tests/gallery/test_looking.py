@@ -131,17 +131,37 @@ def test_labels_are_sealed_found_and_taken_back(client, state, ids):
         assert (again.status_code, again.text) == (422, "this cannot be undone any more")
 
 
-def test_all_that_the_search_finds_is_labelled_at_once(client, state, ids):
-    post(client, "/api/search", query="house")
-    answer = post(client, "/labels/tag", all="1", value="snow").json()
+def test_all_that_a_search_finds_is_labelled_at_once(client, state, ids):
+    chosen = {"all": "1", "query": "house", "count": "8"}
+    answer = post(client, "/labels/tag", **chosen, value="snow").json()
     assert (answer["done"], state.catalogue.count("tag:snow")) == (8, 8)
-    post(client, "/labels/untag", all="1", value="SNOW")
+    post(client, "/labels/untag", **chosen, value="SNOW")
     assert state.catalogue.count("tag:snow") == 0
     names = dict(client.get("/api/names/tags").json())
     assert names == {"even": 12}
 
 
+def test_all_is_of_the_search_that_shows_not_of_another_tab_of_the_browser(client, state, ids):
+    assert post(client, "/api/search", query="seed:3").json()["count"] == 1
+    assert post(client, "/api/search", query="apple").json()["count"] == 8  # the other tab
+    chosen = {"all": "1", "query": "seed:3", "count": "1"}
+    assert post(client, "/labels/trash", **chosen).json()["done"] == 1
+    assert (state.catalogue.count("apple"), state.catalogue.count()) == (7, 23)
+
+
+@pytest.mark.parametrize("count", ["7", "9", "", "eight"])
+def test_all_of_another_number_than_shows_changes_nothing(client, state, ids, count):
+    before = state.vault.status().generation
+    answer = post(client, "/labels/trash", all="1", query="apple", count=count)
+    assert (answer.status_code, "look again" in answer.text) == (409, True)
+    assert state.vault.status().generation == before
+
+
 WRONG = [
+    ("trash", {"all": "1"}),
+    ("trash", {"all": "1", "query": "apple"}),
+    ("trash", {"all": "1", "count": "24"}),
+    ("trash", {"all": "1", "query": "rating:many", "count": "24"}),
     ("tag", {"value": ""}),
     ("tag", {"value": "x" * 65}),
     ("rating", {"value": "6"}),

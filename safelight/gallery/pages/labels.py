@@ -1,7 +1,8 @@
 """Label pictures, trash them and bring them back, one or many at once; and take a change back.
 
-`POST /labels/WHAT` takes `ids` (joined by commas), or `all=1` for what the search finds, and
-`value`; it answers `{"done": how many, "text": what happened, "undo": for POST /labels/undo}`.
+`POST /labels/WHAT` takes `ids` (joined by commas), or `all=1` for the `count` pictures that `query`
+finds, and `value`; it answers `{"done": how many, "text": what happened, "undo": for POST
+/labels/undo}`.
 
 | what | value |
 |---|---|

@@ -7,11 +7,11 @@ export function named(text) {
 }
 
 /** Change pictures: tag, untag, album, unalbum, rating, favourite, note, trash, restore.
- *  Says what was done, with a way back; gives success. ids: a list, or "all" for what the search
- *  finds. changed(undone): called after the change, and after it was taken back. */
+ *  Says what was done, with a way back; gives success. ids: a list, or { query, count } for all
+ *  that a search found. changed(undone): called after the change, and after it was taken back. */
 export async function label(what, ids, value = "", changed = () => {}) {
-  if (!ids.length) return false;
-  const chosen = ids === "all" ? { all: "1" } : { ids: ids.join(",") };
+  if (ids.length === 0) return false;
+  const chosen = Array.isArray(ids) ? { ids: ids.join(",") } : { all: "1", ...ids };
   const answer = await send(`/labels/${what}`, { ...chosen, value: String(value) });
   if (!answer.ok) {
     notice(await answer.text());
@@ -52,7 +52,7 @@ function element(name, properties, ...children) {
 /** Ask for tags ("tag") or albums ("album") of pictures, to add or to remove. */
 export function askNames(kind, ids, changed = () => {}) {
   const isTag = kind === "tag";
-  const many = ids === "all" ? "all that is found" : `${ids.length} picture${ids.length === 1 ? "" : "s"}`;
+  const many = !Array.isArray(ids) ? "all that is found" : `${ids.length} picture${ids.length === 1 ? "" : "s"}`;
   const list = element("datalist", { id: "asked-names" });
   const field = element("input", { autocomplete: "off", spellcheck: false, maxLength: 400 });
   field.setAttribute("list", list.id);

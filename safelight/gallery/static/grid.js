@@ -27,6 +27,7 @@ let activeId = main.dataset.place;
 let anchor = 0;
 const selected = new Map(); // id -> row
 let isAll = false; // everything that is found is chosen, seen or not
+let allOf = ""; // the search of which it is everything
 const shown = new Map(); // place -> element
 let isMoving = false;
 
@@ -287,6 +288,7 @@ function selectAll() {
   if (!found.count) return;
   selected.clear();
   isAll = true;
+  allOf = rows.query;
   mark();
 }
 
@@ -296,7 +298,8 @@ function chosen() {
   return row ? [row] : [];
 }
 
-const ids = () => (isAll ? "all" : chosen().map((row) => row.id));
+/** Another tab may search too: all of what is found goes with its search, and the number shown. */
+const ids = () => (isAll ? { query: allOf, count: String(found.count) } : chosen().map((row) => row.id));
 const changed = () => look({ quiet: true });
 
 function favour() {
@@ -311,8 +314,8 @@ function trash() {
   });
 }
 
-const tag = () => ids().length && askNames("tag", ids(), changed);
-const album = () => ids().length && askNames("album", ids(), changed);
+const tag = () => ids().length !== 0 && askNames("tag", ids(), changed);
+const album = () => ids().length !== 0 && askNames("album", ids(), changed);
 
 function share() {
   const some = isAll ? [] : ids();
