@@ -285,7 +285,10 @@ class Copying:
 def _alone(root: Path) -> Generator[None]:
     """Make the folder if need be, and keep every other program of ours out of it."""
     with translated():
+        made = [each for each in (root, *root.parents) if not each.exists()]
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in made:  # their names must outlast a power cut, as what is in them does
+            _flush(each.parent)
     lock = VaultLock(root / "lock")
     try:
         with lock.exclusive():
