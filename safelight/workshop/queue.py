@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from safelight.exits import UsageError
+from safelight.workshop.claim import Claim
 from safelight.workshop.feed import Feed
 from safelight.workshop.job import Job, State, read_job
 from safelight.workshop.order import Order, job_of
@@ -31,9 +32,10 @@ class Workshop:
     """Makes what is submitted, one job after another, and seals it in an open vault.
 
     Safe to use from several threads. `feed` tells what happens. Jobs that wait are sealed records:
-    those found at the start are offered again. `close` ends the work after the step in hand, and
-    what was not made waits sealed. Of incognito jobs nothing is written; `unsealed` has their
-    pictures until then.
+    those found at the start are offered again, and changed here only while no other process has a
+    workshop open in the vault: it may be at work on them. `close` ends the work after the step in
+    hand, and what was not made waits sealed. Of incognito jobs nothing is written; `unsealed` has
+    their pictures until then.
     """
 
     def __init__(
@@ -61,6 +63,8 @@ class Workshop:
         self._preview: tuple[int, bytes] = (0, b"")
         for job in sorted(_sealed_jobs(vault), key=lambda each: each[0]):
             self._jobs[job[1].id] = job[1]
+        self._found = set(self._jobs)  # jobs that another process may be at work on
+        self._claim = Claim(vault.path)
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -155,8 +159,12 @@ class Workshop:
                         jobs[job.id] = replace(job, made=tuple(each for each in made if each))
 
     def cancel(self, job_id: str) -> None:
-        """Take a job out of the queue; one that runs ends after its step and keeps its pictures."""
+        """Take a job out of the queue; one that runs ends after its step and keeps its pictures.
+
+        Raises UsageError for a found one while another process has the queue open.
+        """
         with self._changed:
+            self._take_over(job_id)
             job = self._jobs.get(job_id)
             if job is None:
                 return
@@ -170,13 +178,23 @@ class Workshop:
         self.tell()
 
     def cancel_all(self) -> None:
-        """Cancel every job."""
+        """Cancel every job that `cancel` may; raises what it says of others."""
+        refusal: UsageError | None = None
         for job in self.jobs:
-            self.cancel(job.id)
+            try:
+                self.cancel(job.id)
+            except UsageError as error:
+                refusal = error
+        if refusal is not None:
+            raise refusal
 
     def resume(self, job_id: str) -> None:
-        """Let a job that is offered, or that failed, wait for its turn (again)."""
+        """Let a job that is offered, or that failed, wait for its turn (again).
+
+        Raises UsageError for a found one while another process has the queue open.
+        """
         with self._changed:
+            self._take_over(job_id)
             job = self._jobs.get(job_id)
             if job is None or job.state not in {State.OFFERED, State.FAILED}:
                 return
@@ -186,6 +204,20 @@ class Workshop:
             self._jobs[job_id] = replace(job, state=State.WAITING, reason="")
             self._start()
         self.tell()
+
+    def _take_over(self, job_id: str) -> None:
+        """Make a found job this process's own, or drop it where another has done it meanwhile."""
+        from vault import NotFoundError
+
+        if job_id not in self._found:
+            return
+        with self._claim.alone():
+            try:
+                self._vault.get(job_id)
+            except NotFoundError:
+                self._jobs.pop(job_id, None)
+                self.tell()
+            self._found.discard(job_id)
 
     def resume_all(self) -> None:
         """Let every job that is offered go on."""
@@ -228,6 +260,8 @@ class Workshop:
             self._jobs.clear()
             self._ended.clear()
             self._preview = (0, b"")
+        if thread is None or not thread.is_alive():  # else the thread closes it at its end
+            self._claim.close()
         self.unsealed.close()
         self.pipelines.forget()
         self.feed.tell("closed")
@@ -270,6 +304,7 @@ class Workshop:
             self.tell()
             runner = Runner(job, self._vault, self.pipelines, self, self._clock)
             self._finish(job.id, runner.run())
+        self._claim.close()
 
     def _next(self) -> Job | None:
         """Wait for a job whose turn it is; None when the workshop closes."""

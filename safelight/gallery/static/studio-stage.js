@@ -197,7 +197,8 @@ queue.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   const job = button.closest(".job")?.dataset.job;
-  await send(job ? `/studio/job/${job}/${button.dataset.verb}` : `/studio/queue/${button.dataset.queue}`);
+  const answer = await send(job ? `/studio/job/${job}/${button.dataset.verb}` : `/studio/queue/${button.dataset.queue}`);
+  if (!answer.ok) notice(await answer.text());
 });
 
 queue.addEventListener("change", (event) => {
