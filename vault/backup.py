@@ -10,7 +10,6 @@ from vault.blobs import stranger_in
 from vault.copying import Copying
 from vault.errors import BadValueError, DamagedError, KeyStoreError, StorageError
 from vault.examination import FOLDER_NAMES, Cancelled, Stage, examine, never, unseen
-from vault.files import FIXED_MTIME_NS
 from vault.index import Index, RecordRow
 from vault.keytree import read_slot, root_tag
 from vault.layout import Layout, read_header
@@ -94,6 +93,7 @@ def back_up(
         check=lambda: _check_target(session, root),
         index_only=index_only,
         deep=deep,
+        as_backup=True,
         progress=progress,
         cancelled=cancelled,
     )
@@ -265,10 +265,10 @@ def _check_target(session: Session, root: Path) -> None:
             hint="Choose a new or an empty folder.",
         )
     if "index.sqlite" in names:
-        _refuse_parted(session, Layout(root).index)
+        _refuse_parted(session, Layout(root))
 
 
-def _refuse_parted(session: Session, path: Path) -> None:
+def _refuse_parted(session: Session, copy: Layout) -> None:
     """Raise BadValueError when the target has what the vault does not: it would be lost.
 
     Opening the target's index also rolls back a journal, which the new index must not inherit.
@@ -276,8 +276,8 @@ def _refuse_parted(session: Session, path: Path) -> None:
     with session.shared(), session.ledger.reading():
         end = session.ledger.root.next_position
     try:
-        untouched = path.lstat().st_mtime_ns == FIXED_MTIME_NS  # before SQLite rolls anything back
-        with closing(Index(path)) as index, index.reading():
+        untouched = copy.is_untouched_backup()  # before SQLite rolls anything back
+        with closing(Index(copy.index)) as index, index.reading():
             state, tag = index.state(), root_tag(index.root())
             newer = index.meta_bytes(end, _LAST) > 0
             newest = _newest_rows(index, end)
@@ -287,7 +287,7 @@ def _refuse_parted(session: Session, path: Path) -> None:
             hint="Move it away, or choose another folder.",
         ) from error
     if state is None or state.vault_id != session.ledger.vault_id:
-        raise BadValueError(f"{path.parent} belongs to another vault")
+        raise BadValueError(f"{copy.root} belongs to another vault")
     at = (state.epoch, state.generation)
     with session.shared(), session.ledger.reading():
         ledger = session.ledger
@@ -295,7 +295,7 @@ def _refuse_parted(session: Session, path: Path) -> None:
         newer = newer or any(_is_another(ledger, row, untouched=untouched) for row in newest)
     if newer or not older:
         raise BadValueError(
-            f"{path.parent} went on by itself: it is newer than the vault, or was used as one",
+            f"{copy.root} went on by itself: it is newer than the vault, or was used as one",
             hint="Choose a new folder, so that nothing of it is lost.",
         )
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vault.errors import DamagedError, NotFoundError, StorageError
 from vault.files import (
-    FIXED_MTIME_NS,
     FOLDER,
     NAME_BYTES,
     fill_file,
+    has_fixed_time,
     make_file,
     open_folder,
     sync,
@@ -41,7 +41,6 @@ __all__ = [
 
 SHARDS = 256  # folders in `blobs`: one for each first byte of a name
 _SHARD_NAMES = frozenset(f"{number:02x}" for number in range(SHARDS))
-_MTIME_SLACK_NS = 26 * 3600 * 10**9  # FAT keeps local time, of the time zone that it is read in
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _OLD_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # a FIFO must not hang us
 
@@ -184,15 +183,6 @@ class BlobStore:
             return swept
         return swept
 
-    def size(self, name: bytes) -> int | None:
-        """Return the size of a sealed file, or None where no regular file has that name."""
-        try:
-            with open_folder(name[:1].hex(), self._folders["blobs"]) as folder:
-                status = os.stat(name.hex(), dir_fd=folder, follow_symlinks=False)
-        except OSError:  # a reader gets to know why; here it is only not there
-            return None
-        return status.st_size if stat.S_ISREG(status.st_mode) else None
-
     def listing(self, shard: int) -> list[Found]:
         """Return all that lies in one folder of `blobs`; nothing is followed or opened.
 
@@ -277,8 +267,7 @@ def _is_sealed_file(entry: os.DirEntry[str], shard: str) -> bool:
     if not is_file_name(entry.name) or not entry.name.startswith(shard):
         return False
     status = entry.stat(follow_symlinks=False)
-    fixed = abs(status.st_mtime_ns - FIXED_MTIME_NS) <= _MTIME_SLACK_NS
-    return stat.S_ISREG(status.st_mode) and fixed
+    return stat.S_ISREG(status.st_mode) and has_fixed_time(status)
 
 
 def missing_folders(root: Path) -> list[Path]:

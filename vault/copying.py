@@ -46,7 +46,8 @@ class Copying:
 
     root: the folder that is written. check: raises when it may not be, called once nobody else
     can write there. partial: pass over what does not open, instead of raising DamagedError.
-    deep: open what the copy holds already, instead of looking at its size and head.
+    deep: open what the copy holds already, instead of looking at its size and head. as_backup:
+    give its index a fixed time, by which the next run knows that nobody wrote to it since.
     """
 
     session: Session
@@ -55,6 +56,7 @@ class Copying:
     index_only: bool = False
     partial: bool = False
     deep: bool = False
+    as_backup: bool = False
     progress: Stage = unseen
     cancelled: Cancelled = never
     records: int = 0
@@ -153,6 +155,8 @@ class Copying:
         for number in range(pages):
             held = self._page(ledger, number)
             for done, record in enumerate(held):
+                if self.deep:  # a page of pictures takes seconds
+                    self._files_copied(number + done / len(held), pages)
                 for seal in record.seals:
                     if self._is_there(store, record.slot, seal):
                         continue
@@ -246,10 +250,7 @@ class Copying:
             store.sync_shard(shard)
 
     def _commit(self, snapshot: Path) -> None:
-        """Give the index its name: before, the old copy stands, and after it the new one.
-
-        Its fixed time is how the next backup knows that nobody wrote to the copy since.
-        """
+        """Give the index its name: before, the old copy stands, and after it the new one."""
         layout = Layout(self.root)
         try:
             read_header(self.root)
@@ -257,7 +258,8 @@ class Copying:
             header = encode_header(self.session.ledger.vault_id)
             write_beside(self.root, layout.header.name, header)
         with translated():
-            os.utime(snapshot, ns=(FIXED_MTIME_NS, FIXED_MTIME_NS))
+            if self.as_backup:
+                os.utime(snapshot, ns=(FIXED_MTIME_NS, FIXED_MTIME_NS))
             _flush(snapshot)
             snapshot.rename(layout.index)
             for folder in (self.root, snapshot.parent):

@@ -10,6 +10,7 @@ __all__ = [
     "FOLDER",
     "NAME_BYTES",
     "fill_file",
+    "has_fixed_time",
     "make_file",
     "open_folder",
     "sync",
@@ -19,6 +20,7 @@ __all__ = [
 NAME_BYTES = 16  # a file's name is 128 random bits in hex
 # 2000-01-01T00:00:00Z: modification times tell nothing (ctime still does).
 FIXED_MTIME_NS = 946_684_800 * 10**9
+_MTIME_SLACK_NS = 26 * 3600 * 10**9  # FAT keeps local time, of the time zone that it is read in
 FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -41,6 +43,11 @@ def open_folder(name: str, parent: int) -> Generator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def has_fixed_time(status: os.stat_result) -> bool:
+    """Say whether a file carries the time that this program gives to files."""
+    return abs(status.st_mtime_ns - FIXED_MTIME_NS) <= _MTIME_SLACK_NS
 
 
 def make_file(name: str, folder: int) -> int:

@@ -21,7 +21,7 @@ from vault.errors import (
     StorageError,
     UnsupportedFormatError,
 )
-from vault.files import FIXED_MTIME_NS, sync
+from vault.files import FIXED_MTIME_NS, has_fixed_time, sync
 
 __all__ = [
     "FORMAT",
@@ -113,6 +113,13 @@ class Layout:
         if self._lacks_index():
             self.refuse_lost_index()
             raise unfinished()
+
+    def is_untouched_backup(self) -> bool:
+        """Say whether nobody wrote to the index since a backup made it (FORMAT.md, section 1)."""
+        try:
+            return has_fixed_time(self.index.lstat())
+        except OSError:
+            return False
 
     def _lacks_index(self) -> bool:
         try:

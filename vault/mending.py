@@ -71,8 +71,12 @@ def repair(
             return _report(Examination(), (header, folders), kept=kept, dry_run=True)
         make_folders(layout.root)
     with closing(Session(layout, vault_id, opener, time)) as session, _held(session, dry_run):
-        if foreign:
-            _require_files(session, progress, cancelled)
+        if foreign:  # VAULT denies the index: does it name the files that are here?
+            seen = examine(session, hold=nullcontext, progress=progress, cancelled=cancelled)
+            _require_files(seen)
+            if not seen.complete:
+                kept = _why_kept(seen, foreign=foreign, old=session.anchor.is_old_copy)
+                return _report(seen, (False, 0), kept=kept, dry_run=dry_run)
         if not dry_run:
             if header:
                 write_beside(layout.root, layout.header.name, encode_header(vault_id))
@@ -121,13 +125,11 @@ def _named_by_header(root: Path) -> bytes | None:
         return None
 
 
-def _require_files(session: Session, progress: Stage, cancelled: Cancelled) -> None:
-    """Raise DamagedError unless the files that the index names are here: VAULT denies it."""
-    seen = examine(session, hold=nullcontext, progress=progress, cancelled=cancelled)
+def _require_files(seen: Examination) -> None:
     if any(problem.kind == "missing" for problem in seen.problems):
         raise DamagedError(
             "VAULT and index.sqlite are of two vaults, and files that this index names are missing",
-            hint="Put back this vault's own index.sqlite, from a backup. Nothing was changed.",
+            hint="Put back this vault's own index.sqlite, from a backup. No file was changed.",
         )
 
 

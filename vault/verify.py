@@ -42,12 +42,14 @@ def verify(
 ) -> VerifyReport:
     """Check the whole vault while others use it; deep: open every sealed file, not only its head.
 
-    Raises DamagedError only when the root itself does not open. The vault notes that it was done.
+    Raises DamagedError only when the root itself does not open. The vault notes that it was done;
+    a backup stays as it is, so that the next one does not take it for a vault that went on.
     """
+    noting = not session.read_only and not session.layout.is_untouched_backup()
     seen = examine(session, deep=deep, hold=session.shared, progress=progress, cancelled=cancelled)
     problems = (*seen.problems, *seen.beside)
     checked = timestamp(session.clock())
-    if seen.complete and seen.whole and not session.read_only:
+    if seen.complete and seen.whole and noting:
         note = {"when": checked, "deep": deep, "problems": len(problems)}
         with suppress(StorageError):  # a full disk must not cost the person the report
             with session.shared(), session.ledger.writing() as change:

@@ -1,12 +1,15 @@
-"""Which process may go on with a vault's jobs: one that is alone with them."""
+"""Which process may go on with the jobs that lie in a vault: one that is alone with them."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safelight.exits import UsageError
+
+if TYPE_CHECKING:
+    from vault import Vault
 
 __all__ = ["Claim"]
 
@@ -20,16 +23,35 @@ class Claim:
     is locked on Windows, and on file systems that lock no folders.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Share the lock; waits for as long as another takes over a job."""
+    def __init__(self, vault: "Vault", found: Iterable[str]) -> None:
+        """Share the lock; waits for as long as another takes over a job. found: ids of jobs."""
+        self._vault = vault
+        self._found = set(found)
         self._handle = -1
         if sys.platform != "win32":
-            self._handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            self._handle = os.open(vault.path, os.O_RDONLY | os.O_DIRECTORY)
             self._lock(alone=False)
 
+    def take_over(self, job_id: str) -> bool:
+        """Make a found job this process's own; false where another one has done it meanwhile.
+
+        Raises UsageError while another process may be at work on it. Other jobs are own anyway.
+        """
+        from vault import NotFoundError
+
+        if job_id not in self._found:
+            return True
+        with self._alone():
+            try:
+                self._vault.get(job_id)
+                is_there = True
+            except NotFoundError:
+                is_there = False
+            self._found.discard(job_id)
+        return is_there
+
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the lock alone; raises UsageError where another process shares it."""
+    def _alone(self) -> Iterator[None]:
         if not self._lock(alone=True):
             self._lock(alone=False)  # the kernel drops the shared lock before it tries
             raise UsageError(

@@ -63,8 +63,7 @@ class Workshop:
         self._preview: tuple[int, bytes] = (0, b"")
         for job in sorted(_sealed_jobs(vault), key=lambda each: each[0]):
             self._jobs[job[1].id] = job[1]
-        self._found = set(self._jobs)  # jobs that another process may be at work on
-        self._claim = Claim(vault.path)
+        self._claim = Claim(vault, self._jobs)  # another process may be at work on these
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -164,8 +163,7 @@ class Workshop:
         Raises UsageError for a found one while another process has the queue open.
         """
         with self._changed:
-            self._take_over(job_id)
-            job = self._jobs.get(job_id)
+            job = self._taken_over(job_id)
             if job is None:
                 return
             if job.state is State.RUNNING:
@@ -194,8 +192,7 @@ class Workshop:
         Raises UsageError for a found one while another process has the queue open.
         """
         with self._changed:
-            self._take_over(job_id)
-            job = self._jobs.get(job_id)
+            job = self._taken_over(job_id)
             if job is None or job.state not in {State.OFFERED, State.FAILED}:
                 return
             if job.state is State.FAILED:
@@ -204,20 +201,6 @@ class Workshop:
             self._jobs[job_id] = replace(job, state=State.WAITING, reason="")
             self._start()
         self.tell()
-
-    def _take_over(self, job_id: str) -> None:
-        """Make a found job this process's own, or drop it where another has done it meanwhile."""
-        from vault import NotFoundError
-
-        if job_id not in self._found:
-            return
-        with self._claim.alone():
-            try:
-                self._vault.get(job_id)
-            except NotFoundError:
-                self._jobs.pop(job_id, None)
-                self.tell()
-            self._found.discard(job_id)
 
     def resume_all(self) -> None:
         """Let every job that is offered go on."""
@@ -269,6 +252,12 @@ class Workshop:
     def tell(self) -> None:
         """Tell all who listen that the queue has changed."""
         self.feed.tell("queue")
+
+    def _taken_over(self, job_id: str) -> Job | None:
+        if not self._claim.take_over(job_id):
+            self._jobs.pop(job_id, None)  # another process has done it
+            self.tell()
+        return self._jobs.get(job_id)
 
     def _enter(self, job: Job) -> Job:
         with self._changed:

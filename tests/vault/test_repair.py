@@ -305,3 +305,13 @@ def test_an_older_index_costs_no_file_while_the_key_store_knows_better(place):
     assert files_in(place.path) == before
     with_index_of(place, newest)
     assert len(read_back(place)) == 3
+
+
+def test_cancelled_before_the_index_was_looked_at_the_header_stays(place, make):
+    """VAULT denies the index, and nobody has seen yet which of them is right."""
+    header = place.path / "VAULT"
+    shutil.copy(make().path / "VAULT", header)
+    before = tree(place.path)
+    report = mended(place, cancelled=lambda: True)
+    assert (report.complete, report.header) == (False, False)
+    assert tree(place.path) == before
