@@ -166,7 +166,7 @@ class Copying:
                         self._files_copied(number + done / len(held), pages)
                         gone |= self._copy_batch(waiting, store)
                         waiting, size = [], 0
-            self._files_copied(number, pages)
+            self._files_copied(number + 1, pages)
         return gone | self._copy_batch(waiting, store)
 
     def _page(self, ledger: Ledger, number: int) -> list[Held]:
