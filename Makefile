@@ -22,7 +22,8 @@ $(VENV)/dev: pyproject.toml
 	@# Hundreds of short programs run in the tests: what they import is compiled once, also where
 	@# PYTHONDONTWRITEBYTECODE is set, and by all cores, which pip does
 	@# not. -qq: a file of torch is written for Python 3.12, and is no error here.
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib engine export vault safelight benchmarks || true
+	$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing|transformers/models|diffusers/pipelines)/' \
+	  $(VENV)/lib engine export vault safelight benchmarks || true
 	touch $(VENV)/runtime $@
 
 demo: $(VENV)/runtime

@@ -39,10 +39,11 @@ def found_in(data: bytes, needle: bytes) -> list[str]:
 
 def inflated(data: bytes) -> Iterator[bytes]:
     """Yield what every zlib and gzip stream in the data unpacks to, PNG pixels among them."""
+    view = memoryview(data)  # whose rest is no copy: random bytes have a head in each 64 KiB
     for head, bits in [*((head, 15) for head in ZLIB_HEADS), (GZIP_HEAD, 31)]:
         start = data.find(head)
         while start >= 0:
-            if (out := _unpack(data[start:], bits)) is not None:
+            if (out := _unpack(view[start:], bits)) is not None:
                 yield out
             start = data.find(head, start + 1)
     start = data.find(PNG_HEAD)
@@ -62,7 +63,7 @@ def _image_data(data: bytes, start: int) -> bytes:
     return b"".join(parts)
 
 
-def _unpack(data: bytes, bits: int) -> bytes | None:
+def _unpack(data: bytes | memoryview, bits: int) -> bytes | None:
     machine = zlib.decompressobj(bits)
     try:
         out = machine.decompress(data, MAX_INFLATED)

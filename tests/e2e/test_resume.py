@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.e2e.command import make_home
+from vault import Kind
 
 PROMPTS = ("red apple", "snail", "red apple", "blue bird")  # an equal line is a line of its own
 EACH = 3
@@ -25,7 +26,8 @@ def words(home):
 
 def kinds(home):
     """Count the pictures by prompt, and look whether any two are of one place of a line."""
-    shown = [home.lines("show", each["id"])[0] for each in home.lines("ls", "--limit", "1000")]
+    with home.opened() as vault:
+        shown = [dict(record.metadata) for record in vault.list() if record.kind is Kind.PICTURE]
     places = Counter((each["line"]["mark"], each["line"]["index"]) for each in shown)
     assert set(places.values()) <= {1}
     return Counter(each["prompt"] for each in shown), shown

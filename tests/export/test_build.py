@@ -178,6 +178,7 @@ def test_the_text_and_the_tokenizer_fit(tiny_bundle, reference):
     assert ours[0].tolist() == theirs.input_ids
 
 
+@pytest.mark.slow  # the judge has its own tests, and so has what an interrupt leaves
 def test_parity_failure_leaves_nothing_behind(tmp_path):
     # A ControlNet: one graph to trace, where a whole checkpoint has four.
     source = write_controlnet(tmp_path / "source", CONTROL_CONFIGS["sd1"])

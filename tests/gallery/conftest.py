@@ -23,7 +23,7 @@ from safelight.gallery.gallery import Gallery
 from safelight.gallery.server import address_of, make_server
 from safelight.records import asked_metadata
 from safelight.settings import load_settings
-from vault import Draft, Kind, PassphraseUnlock, create, open_vault, passphrase_secret
+from vault import Draft, Kind, PhraseUnlock, create, open_vault, passphrase_secret
 
 PASSPHRASE = "correct horse battery staple"
 HOST = "127.3.2.1:4455"
@@ -73,20 +73,24 @@ def picture_draft_of(number: int) -> Draft:
 
 
 @pytest.fixture(scope="session")
-def sealed_vault(tmp_path_factory) -> Path:
-    """Seal 24 pictures once; tests get copies."""
-    path = tmp_path_factory.mktemp("sealed") / "vault"
+def sealed(tmp_path_factory) -> tuple[Path, str]:
+    """Seal 24 pictures once, tests get copies; and give the phrase."""
+    path, phrases = tmp_path_factory.mktemp("sealed") / "vault", list[str]()
     secret = passphrase_secret(PASSPHRASE)
-    with create(path, keystore=None, passphrase=secret, confirm=lambda _: None) as vault:
+
+    def confirm(phrase):
+        phrases.append(phrase.text())
+
+    with create(path, keystore=None, passphrase=secret, confirm=confirm) as vault:
         for first in range(0, COUNT, 12):
             vault.add([picture_draft_of(number) for number in range(first, first + 12)])
-    return path
+    return path, phrases[0]
 
 
 @pytest.fixture
-def settings(tmp_path, sealed_vault):
+def settings(tmp_path, sealed):
     """Give the settings of a fresh home whose vault is a copy of the sealed one."""
-    shutil.copytree(sealed_vault, tmp_path / "home" / "vault")
+    shutil.copytree(sealed[0], tmp_path / "home" / "vault")
     return load_settings({"home": str(tmp_path / "home")}, {})
 
 
@@ -122,9 +126,9 @@ def browser_session(state, visitor):
 
 
 @pytest.fixture
-def client(state, browser_session):
-    """Give a browser with a session and the vault open."""
-    state.adopt(open_vault(state.settings.vault, PassphraseUnlock(passphrase_secret(PASSPHRASE))))
+def client(state, browser_session, sealed):
+    """Give a browser with a session and the vault open, by the phrase, which is quick."""
+    state.adopt(open_vault(state.settings.vault, PhraseUnlock(sealed[1])))
     return browser_session
 
 

@@ -17,7 +17,6 @@ from vault import (
     Kind,
     LockedError,
     NotFoundError,
-    PassphraseUnlock,
     PhraseUnlock,
     create,
     open_vault,
@@ -58,7 +57,7 @@ class Home:
         (path / "wrong").write_text("wrong horse")
         self.phrase = phrases[0]
 
-    def run(self, verb: str, *words: object, vault: Path | None = None, opener: str = "secret"):
+    def run(self, verb: str, *words: object, vault: Path | None = None, opener: str = "phrase"):
         """Run a verb in this process, without a terminal; errors come back in the result."""
         option = "--phrase-file" if opener == "phrase" else "--passphrase-file"
         unlock = ["--vault", str(vault or self.vault), option, str(self.path / opener)]
@@ -66,8 +65,8 @@ class Home:
         return CliRunner(env=env).invoke(commands(), [verb, *map(str, words), *unlock])
 
     def prompts(self, path: Path) -> list[str]:
-        """Open a vault with the passphrase, read its pictures, and return their prompts."""
-        with open_vault(path, PassphraseUnlock(passphrase_secret(PASSPHRASE))) as opened:
+        """Open a vault with the phrase, read its pictures, and return their prompts."""
+        with open_vault(path, PhraseUnlock(self.phrase)) as opened:
             for record in opened.list():
                 assert opened.read(record.id, "picture")
             return [record.metadata["prompt"] for record in opened.list()]

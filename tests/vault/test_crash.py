@@ -80,8 +80,8 @@ def test_purges_saves_and_scans_at_once(folder):
     assert len(list(keys.glob("*.kek.*"))) == 1
 
 
-def test_two_hundred_kills_lose_nothing_that_was_acknowledged(folder):
-    kill_loop(folder, 200)
+def test_a_hundred_kills_lose_nothing_that_was_acknowledged(folder):
+    kill_loop(folder, 100)
 
 
 def test_ten_interrupts_lose_nothing_either(folder):
