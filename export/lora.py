@@ -1,8 +1,8 @@
 """Reads a LoRA: what it adds to which weight of a checkpoint, to be merged while exporting.
 
-A LoRA adds `scale * alpha / rank * up @ down` to a weight (Hu et al., arXiv 2106.09685, section
-4.1); LoCon does the same for convolutions, with a third factor in Tucker's form (Yeh et al., arXiv
-2309.14859). Key styles: kohya-ss/sd-scripts, LyCORIS, diffusers (four ages of it), PEFT, ComfyUI.
+A LoRA adds `scale * alpha / rank` times a product of small factors to a weight (Hu et al., arXiv
+2106.09685, section 4.1); which products there are is in `export.products`. Key styles:
+kohya-ss/sd-scripts, LyCORIS, diffusers (four ages of it), PEFT, ComfyUI.
 """
 
 import math
@@ -11,18 +11,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from export.dora import Decomposed, axis_of
 from export.errors import SourceError
-from export.lora_alpha import Alphas, read_alphas
+from export.lora_alpha import MERGED, Alphas, read_alphas
 from export.lora_names import addresses, locate
+from export.products import Product, Shape, kind_of
 from export.tensor_file import TensorFile, open_tensors, shown
+from export.weightfiles import Addition
 
-__all__ = ["SCALE_LIMIT", "LowRank", "combine", "read_lora"]
+__all__ = ["SCALE_LIMIT", "combine", "read_lora"]
 
 SCALE_LIMIT = 10.0  # sliders go to about 5 either way; far beyond there is only noise
-Shape = tuple[int, ...]
 Weights = Mapping[str, Mapping[str, Shape]]
 
 ROLES = re.compile(
@@ -30,14 +29,15 @@ ROLES = re.compile(
     r"|\.lora_(?P<peft>[AB])(?:\.[^.]+)?\.weight$"
     r"|[._]lora\.(?P<processor>down|up)\.weight$"
     r"|\.lora_linear_layer\.(?P<linear>down|up)\.weight$"
+    r"|\.(?P<hadamard>hada_(?:w[12]_[ab]|t[12]))$"
+    r"|\.(?P<kronecker>lokr_(?:w[12](?:_[ab])?|t2))$"
+    r"|\.(?P<scale>dora_scale)$|\.lora_(?P<peft_scale>magnitude)_vector(?:\.[^.]+)?(?:\.weight)?$"
     r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)$"
 )
+MAGNITUDES = ("dora_scale", "magnitude")
 PEFT_ROLES = {"A": "down", "B": "up"}
 # What keys of other additions have in them: LyCORIS' modules, and what PEFT and ComfyUI add.
 OTHERS = {
-    "DoRA": r"\.dora_scale$|\.lora_magnitude_vector\b",
-    "LoHa": r"\.hada_[wt][12]",
-    "LoKr": r"\.lokr_[wt][12]",
     "OFT": r"\.b?oft_",
     "IA3": r"\.on_input$|\.ia3_l\b",
     "GLora": r"\.[ab][12]\.weight$",
@@ -51,37 +51,28 @@ TEXT_KEY = re.compile(r"attn2[._](?:processor[._])?to_[kv]$")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LowRank:
-    """One addition to one weight of `shape`: the factors' keys in `source`, left to right."""
+class Layer:
+    """What a file has for one layer. factors: role -> key. alpha: the key of a number, or None.
+    magnitude: role and key of DoRA's, or nothing.
+    """
 
-    source: TensorFile
-    factors: tuple[str, ...]
-    scale: float
-    shape: Shape
+    kind: type[Product]
+    factors: Mapping[str, str]
+    alpha: str | None
+    magnitude: tuple[str, str] | None
 
-    def delta(self) -> NDArray[np.float32]:
-        """Read the factors and multiply them: f32 in the weight's shape, to be added to it.
+    @property
+    def keys(self) -> list[str]:
+        """Return all its keys."""
+        more = [self.alpha] if self.alpha else []
+        return [*self.factors.values(), *more, *(self.magnitude or ())[1:]]
 
-        Raises SourceError when the file cannot be read or the product is not finite.
-        """
-        up, *core, down = (self.source.read(key) for key in self.factors)
-        left = up.reshape(len(up), -1)  # (out, p)
-        right = down.reshape(len(down), -1)  # (rank, in * kernel), or (rank, in) beside a core
-        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
-            if core:
-                whole = np.einsum("op,pqhw,qi->oihw", left, core[0], right, optimize=True)
-            else:
-                whole = left @ right
-            whole = whole.reshape(self.shape) * np.float32(self.scale)
-        if not np.isfinite(whole).all():
-            raise SourceError(
-                f"the factors of '{shown(self.factors[0])}' in {self.source.file.name}"
-                " multiply to NaN or Inf"
-            )
-        return whole
+    def shapes(self, source: TensorFile) -> dict[str, Shape]:
+        """Give role -> shape."""
+        return {role: source.shapes[key] for role, key in self.factors.items()}
 
 
-def read_lora(file: Path, scale: float, weights: Weights) -> dict[str, dict[str, LowRank]]:
+def read_lora(file: Path, scale: float, weights: Weights) -> dict[str, dict[str, Addition]]:
     """Find what `file` adds, `scale` times: component -> parameter -> addition.
 
     weights: component (`unet`, `text_encoder`, `text_encoder_2`) -> parameter -> shape. Every key
@@ -97,39 +88,32 @@ def read_lora(file: Path, scale: float, weights: Weights) -> dict[str, dict[str,
     layers = _layers(source)
     _compare_families(source, layers, weights)
     alphas = read_alphas(source)
-    found: dict[str, dict[str, LowRank]] = {component: {} for component in weights}
+    found: dict[str, dict[str, Addition]] = {component: {} for component in weights}
     misfits: list[str] = []
     places = addresses(weights)
-    for layer, keys in layers.items():
-        factors = tuple(keys[role] for role in ("up", "mid", "down") if role in keys)
-        homes = locate(layer, places)
-        reason = _misfit([source.shapes[key] for key in factors], homes, weights)
-        if reason:
-            misfits.append(f"'{shown(factors[0])}' ({reason})")
+    for label, layer in layers.items():
+        first = shown(next(iter(layer.factors.values())))
+        homes = locate(label, places)
+        if reason := _misfit(layer, source, homes, weights):
+            misfits.append(f"'{first}' ({reason})")
             continue
         component, name = homes[0]
         if name in found[component]:
             raise SourceError(
-                f"{file.name} has two layers for {component}'s '{name}', the second is"
-                f" '{shown(factors[0])}'"
+                f"{file.name} has two layers for {component}'s '{name}', the second is '{first}'"
             )
-        rank = source.shapes[factors[-1]][0]
-        found[component][name] = LowRank(
-            source=source,
-            factors=factors,
-            scale=scale * _strength(alphas, source, keys, (component, name), rank),
-            shape=weights[component][name],
-        )
+        strength = _strength(alphas, source, layer, (component, name))
+        found[component][name] = _addition(layer, source, strength, scale, weights[component][name])
     _refuse_misfits(source, misfits, len(layers))
-    source.check_finite(key for keys in layers.values() for key in keys.values())
+    source.check_finite(key for layer in layers.values() for key in layer.keys)
     return {component: additions for component, additions in found.items() if additions}
 
 
 def combine(
-    additions: Sequence[Mapping[str, Mapping[str, LowRank]]],
-) -> dict[str, dict[str, tuple[LowRank, ...]]]:
+    additions: Sequence[Mapping[str, Mapping[str, Addition]]],
+) -> dict[str, dict[str, tuple[Addition, ...]]]:
     """Put several LoRAs together: component -> parameter -> its additions, which add up."""
-    found: dict[str, dict[str, tuple[LowRank, ...]]] = {}
+    found: dict[str, dict[str, tuple[Addition, ...]]] = {}
     for one in additions:
         for component, parameters in one.items():
             mine = found.setdefault(component, {})
@@ -143,12 +127,12 @@ def _refuse_others(source: TensorFile) -> None:
         if any(re.search(pattern, key) for key in source.shapes):
             article = "an" if kind[0] in "IO" else "a"
             raise SourceError(
-                f"{source.file.name} is {article} {kind}; only LoRA and LoCon can be merged"
+                f"{source.file.name} is {article} {kind}; only {MERGED} can be merged"
             )
 
 
-def _layers(source: TensorFile) -> dict[str, dict[str, str]]:
-    """Sort the keys: layer as the file names it -> role (up, mid, down, alpha) -> key."""
+def _layers(source: TensorFile) -> dict[str, Layer]:
+    """Sort the keys: layer as the file names it -> its factors."""
     found: dict[str, dict[str, str]] = {}
     strange: list[str] = []
     for key in source.shapes:
@@ -167,24 +151,37 @@ def _layers(source: TensorFile) -> dict[str, dict[str, str]]:
             f"{source.file.name} has {len(strange)} of {len(source.shapes)} keys that are no part"
             f" of a LoRA, the first is '{shown(strange[0])}'"
         )
-    for roles in found.values():
-        for role in ("up", "down"):
-            if role not in roles:
-                raise SourceError(
-                    f"'{shown(next(iter(roles.values())))}' in {source.file.name} has no"
-                    f" '{role}' factor beside it",
-                    hint="the file is incomplete: fetch it again",
-                )
-    return found
+    return {layer: _layer(source, roles) for layer, roles in found.items()}
 
 
-def _compare_families(
-    source: TensorFile, layers: Mapping[str, Mapping[str, str]], weights: Weights
-) -> None:
+def _layer(source: TensorFile, roles: Mapping[str, str]) -> Layer:
+    first = shown(next(iter(roles.values())))
+    factors = {role: key for role, key in roles.items() if role not in {"alpha", *MAGNITUDES}}
+    kind = kind_of(factors)
+    if kind is None:
+        raise SourceError(f"'{first}' in {source.file.name} stands beside factors of another kind")
+    if lacking := kind.lacking(factors):
+        raise SourceError(
+            f"'{first}' in {source.file.name} has no '{lacking}' factor beside it",
+            hint="the file is incomplete: fetch it again",
+        )
+    ordered = {role: factors[role] for role in kind.roles if role in factors}
+    lengths = [(role, key) for role, key in roles.items() if role in MAGNITUDES]
+    if len(lengths) > 1:
+        raise SourceError(f"'{shown(lengths[1][1])}' says again what '{shown(lengths[0][1])}' says")
+    return Layer(
+        kind=kind,
+        factors=ordered,
+        alpha=roles.get("alpha"),
+        magnitude=lengths[0] if lengths else None,
+    )
+
+
+def _compare_families(source: TensorFile, layers: Mapping[str, Layer], weights: Weights) -> None:
     theirs = {
-        source.shapes[keys["down"]][1]
-        for layer, keys in layers.items()
-        if TEXT_KEY.search(layer) and len(source.shapes[keys["down"]]) == 2
+        width
+        for name, layer in layers.items()
+        if TEXT_KEY.search(name) and (width := layer.kind.width(layer.shapes(source)))
     }
     ours = {
         shape[1]
@@ -203,33 +200,37 @@ def _family(width: int) -> str:
     return f"{FAMILIES.get(width, 'another family')} (text {width} wide)"
 
 
-def _misfit(shapes: list[Shape], homes: list[tuple[str, str]], weights: Weights) -> str:
-    """Say in a few words why factors of these shapes cannot be added, or nothing."""
+def _misfit(
+    layer: Layer, source: TensorFile, homes: list[tuple[str, str]], weights: Weights
+) -> str:
+    """Say in a few words why a layer's factors cannot be added, or nothing."""
     if not homes:
         return "the model has no such weight"
     if len(homes) > 1:
         return f"it can mean {' or '.join(component for component, _ in homes)}"
     component, name = homes[0]
     whole = weights[component][name]
-    up, *core, down = shapes
-    rank = down[0] if down else 0
-    if rank == 0:
-        return "its rank is 0"
-    inner = core[0][0] if core and core[0] else rank
-    needed = [(whole[0], inner), (rank, *whole[1:])]
-    if core:
-        needed = [(whole[0], inner), (inner, rank, *whole[2:]), (rank, whole[1])]
-        if len(whole) != 4:
-            return f"{name} is no convolution, but there is a middle factor"
-    if [_squeezed(shape) for shape in shapes] != [_squeezed(shape) for shape in needed]:
-        factors = " and ".join(str(list(shape)) for shape in (up, *core, down))
-        return f"{factors} do not make {name}'s {list(whole)}"
-    return ""
+    if layer.magnitude:
+        role, key = layer.magnitude
+        if axis_of(role, source.shapes[key], whole) is None:
+            return f"its magnitude of {list(source.shapes[key])} is not {name}'s of {list(whole)}"
+    return layer.kind.misfit(layer.shapes(source), name, whole)
 
 
-def _squeezed(shape: Shape) -> Shape:
-    # A linear layer and a 1 x 1 convolution are the same numbers, and trainers write either.
-    return shape[:2] if shape[2:] == (1, 1) else shape
+def _addition(
+    layer: Layer, source: TensorFile, strength: float, scale: float, shape: Shape
+) -> Addition:
+    product = layer.kind(
+        source=source,
+        keys=layer.factors,
+        scale=strength if layer.magnitude else scale * strength,
+        shape=shape,
+    )
+    if layer.magnitude is None:
+        return product
+    role, key = layer.magnitude
+    axis = axis_of(role, source.shapes[key], shape) or 0  # it fits: `_misfit` looked
+    return Decomposed(product=product, magnitude=key, axis=axis, scale=scale)
 
 
 def _refuse_misfits(source: TensorFile, misfits: list[str], count: int) -> None:
@@ -243,16 +244,18 @@ def _refuse_misfits(source: TensorFile, misfits: list[str], count: int) -> None:
     raise SourceError(f"{source.file.name} cannot be merged: {some}")
 
 
-def _strength(
-    alphas: Alphas, source: TensorFile, keys: Mapping[str, str], home: tuple[str, str], rank: int
-) -> float:
-    """Give alpha / rank: the file's own alpha first, then that of its notes, then 1."""
-    if "alpha" not in keys:
+def _strength(alphas: Alphas, source: TensorFile, layer: Layer, home: tuple[str, str]) -> float:
+    """Give alpha / rank: the file's own alpha first, then that of its notes, then 1.
+
+    Where no factor shows a rank, LyCORIS' own alpha is the rank, whatever it says.
+    """
+    rank = layer.kind.rank(layer.shapes(source))
+    if layer.alpha is None:
         return alphas.strength(*home, rank)
-    key = keys["alpha"]
+    key = layer.alpha
     if math.prod(source.shapes[key]) != 1:
         raise SourceError(f"'{shown(key)}' has shape {list(source.shapes[key])}; one number needed")
     alpha = float(source.read(key).reshape(()))
     if not math.isfinite(alpha):
         raise SourceError(f"'{shown(key)}' in {source.file.name} holds NaN or Inf")
-    return alpha / rank
+    return 1.0 if rank is None else alpha / rank

@@ -14,8 +14,9 @@ from engine.jsonfile import Fields, parse_json, read_json
 from export.errors import SourceError
 from export.tensor_file import TensorFile, shown
 
-__all__ = ["Alphas", "read_alphas"]
+__all__ = ["MERGED", "Alphas", "read_alphas"]
 
+MERGED = "LoRA, LoCon, LoHa, LoKr and DoRA"  # what can be merged
 NOTE = "lora_adapter_metadata"  # diffusers/loaders/lora_base.py
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"
@@ -26,19 +27,21 @@ PREFIXES = ("unet.", "text_encoder_2.", "text_encoder.")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """One component's alpha. patterns: layer, or the end of one, or `^` and a layer -> alpha."""
+    """One component's alpha and rank. alphas, ranks: layer, or the end of one, or `^` and a layer
+    -> what is said of it alone.
+    """
 
     alpha: float
-    patterns: Mapping[str, float]
+    rank: float
+    alphas: Mapping[str, float]
+    ranks: Mapping[str, float]
     rooted: bool
 
-    def strength(self, layer: str, rank: int) -> float:
-        """Give what `layer`'s product is multiplied by."""
-        alpha = next(
-            (alpha for pattern, alpha in self.patterns.items() if _matches(pattern, layer)),
-            self.alpha,
-        )
-        return alpha / (math.sqrt(rank) if self.rooted else rank)
+    def strength(self, layer: str, rank: int | None) -> float:
+        """Give what `layer`'s product is multiplied by. rank None: the one that is noted."""
+        alpha = _said(self.alphas, layer, self.alpha)
+        divisor = _said(self.ranks, layer, self.rank) if rank is None else rank
+        return alpha / (math.sqrt(divisor) if self.rooted else divisor)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +50,7 @@ class Alphas:
 
     configs: Mapping[str, Config]
 
-    def strength(self, component: str, name: str, rank: int) -> float:
+    def strength(self, component: str, name: str, rank: int | None) -> float:
         """Give alpha / rank (or alpha / sqrt(rank)) of a parameter; 1 where nothing is said."""
         config = self.configs.get(component) or self.configs.get("")
         return config.strength(name.removesuffix(".weight"), rank) if config else 1.0
@@ -77,28 +80,38 @@ def _split(notes: Mapping[str, object]) -> Alphas:
 
 
 def _config(values: Mapping[str, object], where: str) -> Config:
-    for switch, kind in (("use_dora", "DoRA"), ("lora_bias", "LoRA with biases")):
-        if values.get(switch):
-            raise SourceError(f"this file is a {kind}; only LoRA and LoCon can be merged")
-    fields = Fields({"lora_alpha": 8, **values}, where)  # 8 is LoraConfig's own default
-    patterns: dict[str, float] = {}
-    if values.get("alpha_pattern"):
-        table = values["alpha_pattern"]
-        if not isinstance(table, dict):
-            raise SourceError(f"{where}: 'alpha_pattern' is no object")
-        for pattern, alpha in table.items():
-            if not re.fullmatch(r"\^?[\w.]+", str(pattern)):
-                raise SourceError(f"{where}: the pattern '{shown(str(pattern))}' is no layer")
-            patterns[str(pattern)] = _alpha(alpha, where)
+    if values.get("lora_bias"):
+        raise SourceError(f"this file is a LoRA with biases; only {MERGED} can be merged")
+    # 8 is the configurations' own default of both; LoHa's and LoKr's call it alpha alone. Only of
+    # LoKr the factors may not show the rank.
+    fields = Fields({"lora_alpha": values.get("alpha", 8), "r": 8, **values}, where)
+    noted = values.get("peft_type") == "LOKR"
     return Config(
         alpha=fields.number("lora_alpha", -ALPHA_LIMIT, ALPHA_LIMIT),
-        patterns=patterns,
+        rank=fields.number("r", 1, ALPHA_LIMIT) if noted else 1,
+        alphas=_patterns(values, "alpha_pattern", -ALPHA_LIMIT, where),
+        ranks=_patterns(values, "rank_pattern", 1, where) if noted else {},
         rooted=values.get("use_rslora") is True,
     )
 
 
-def _alpha(value: object, where: str) -> float:
-    return Fields({"alpha": value}, where).number("alpha", -ALPHA_LIMIT, ALPHA_LIMIT)
+def _patterns(
+    values: Mapping[str, object], key: str, least: float, where: str
+) -> Mapping[str, float]:
+    table = values.get(key) or {}
+    if not isinstance(table, dict):
+        raise SourceError(f"{where}: '{key}' is no object")
+    found: dict[str, float] = {}
+    for pattern, value in table.items():
+        if not re.fullmatch(r"\^?[\w.]+", str(pattern)):
+            raise SourceError(f"{where}: the pattern '{shown(str(pattern))}' is no layer")
+        fields = Fields({key: value}, where)
+        found[str(pattern)] = fields.number(key, least, ALPHA_LIMIT)
+    return found
+
+
+def _said(patterns: Mapping[str, float], layer: str, usual: float) -> float:
+    return next((each for pattern, each in patterns.items() if _matches(pattern, layer)), usual)
 
 
 def _matches(pattern: str, layer: str) -> bool:

@@ -23,7 +23,7 @@ def merged(
     """
     whole = stored.astype(np.float32)
     for addition in additions:
-        whole += addition.delta().reshape(whole.shape)
+        whole += addition.delta(stored).reshape(whole.shape)
     with np.errstate(over="ignore"):  # looked at below
         rounded = whole.astype(stored.dtype)
     if not np.isfinite(rounded).all():

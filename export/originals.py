@@ -68,8 +68,9 @@ def _change(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         value = known[spelled].detach()
         if tensor.appended is not None:
             value = torch.cat([value, torch.from_numpy(tensor.appended)])
+        stored = value.numpy()
         for addition in tensor.additions:
-            value = value + torch.from_numpy(addition.delta()).reshape(value.shape)
+            value = value + torch.from_numpy(addition.delta(stored)).reshape(value.shape)
         if tensor.dtype == "F16":
             value = value.half().float()
         _put(module, spelled, value)

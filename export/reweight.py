@@ -38,7 +38,7 @@ from export.errors import ExportError, SourceError
 from export.sharing import duplicate
 
 if TYPE_CHECKING:
-    from export.lora import LowRank
+    from export.weightfiles import Addition
 
 __all__ = ["NOTE_NAME", "Reweighting", "is_reweighted", "reweight_bundle"]
 
@@ -51,7 +51,7 @@ LAYERS_LIMIT = 1024  # of a text encoder; the largest of these families has 32
 TEXT_LAYER = re.compile(r"((?:text_model\.)?encoder\.layers\.)(\d{1,4})(\..+)")
 Progress = Callable[[str, float], None]
 Shapes = dict[str, tuple[int, ...]]
-Additions = Mapping[str, Mapping[str, "tuple[LowRank, ...]"]]
+Additions = Mapping[str, Mapping[str, "tuple[Addition, ...]"]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,8 +34,8 @@ PICKLE_HINT = (
 class Addition(Protocol):
     """Something that is added to a weight, read when it is needed."""
 
-    def delta(self) -> "NDArray[np.float32]":
-        """Give it in the weight's shape."""
+    def delta(self, stored: "NDArray[np.floating]") -> "NDArray[np.float32]":
+        """Give it in the weight's shape. stored: the weight, to which nothing was added."""
         ...
 
 

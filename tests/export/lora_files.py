@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -11,12 +12,13 @@ from safetensors.numpy import save_file
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from export.architectures import TINY
-from export.lora import LowRank
 from export.lora_names import ldm_unet_names
+from export.weightfiles import Addition
 
 __all__ = [
     "ALPHA",
     "ATTENTION_ONLY",
+    "NOTHING",
     "RANK",
     "SCALE",
     "SD1_LIKE",
@@ -29,6 +31,7 @@ __all__ = [
     "draw",
     "expected",
     "in_ldm",
+    "kohya",
     "module_of",
     "same",
     "shapes_of",
@@ -127,9 +130,14 @@ def expected(weights: Mapping, factors: Factors, strength: float) -> dict[tuple[
     }
 
 
-def deltas(found: Mapping[str, Mapping[str, LowRank]]) -> dict[tuple[str, str], np.ndarray]:
+NOTHING = np.zeros(0)  # most additions are the same whatever is stored
+
+
+def deltas(
+    found: Mapping[str, Mapping[str, Addition]], stored: Mapping = MappingProxyType({})
+) -> dict[tuple[str, str], np.ndarray]:
     return {
-        (component, name): addition.delta()
+        (component, name): addition.delta(stored.get((component, name), NOTHING))
         for component, additions in found.items()
         for name, addition in additions.items()
     }

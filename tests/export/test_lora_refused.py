@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from export import MissingError, SourceError
 from export.lora import read_lora
+from export.products import Hadamard, Kronecker
 from tests.export.lora_files import (
+    NOTHING,
     SD1_LIKE,
     SDXL_LIKE,
     attentions,
@@ -31,6 +33,13 @@ def weights() -> dict[str, dict[str, tuple[int, ...]]]:
 
 LAYER = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
 
+HADAMARD = {
+    "hada_w1_a": (32, 4),
+    "hada_w1_b": (4, 32),
+    "hada_w2_a": (32, 4),
+    "hada_w2_b": (4, 32),
+}
+
 
 @pytest.fixture
 def good(weights) -> dict[str, np.ndarray]:
@@ -46,10 +55,6 @@ def test_a_scale_out_of_bounds_is_refused(tmp_path, weights, good, scale):
 @pytest.mark.parametrize(
     ("key", "kind"),
     [
-        (f"{LAYER}.dora_scale", "a DoRA"),
-        ("unet.mid_block.x.lora_magnitude_vector", "a DoRA"),
-        (f"{LAYER}.hada_w1_a", "a LoHa"),
-        (f"{LAYER}.lokr_w1", "a LoKr"),
         (f"{LAYER}.oft_blocks", "an OFT"),
         (f"{LAYER}.on_input", "an IA3"),
         (f"{LAYER}.a1.weight", "a GLora"),
@@ -62,7 +67,7 @@ def test_a_scale_out_of_bounds_is_refused(tmp_path, weights, good, scale):
 )
 def test_other_additions_are_refused_by_name(tmp_path, weights, good, key, kind):
     good[key] = np.zeros(3, dtype=np.float32)
-    with pytest.raises(SourceError, match=f"is {kind}; only LoRA and LoCon can be merged"):
+    with pytest.raises(SourceError, match=f"is {kind}; only LoRA, LoCon, LoHa, LoKr and DoRA can"):
         read_lora(write(tmp_path, good), 1.0, weights)
 
 
@@ -170,6 +175,40 @@ def test_wrong_shapes_are_refused(tmp_path, weights, good, role, shape, match):
         read_lora(write(tmp_path, good), 1.0, weights)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "match"),
+    [
+        ({"hada_w1_a": (32, 4), "hada_w1_b": (4, 32)}, "has no 'hada_w2_a' factor"),
+        ({"lokr_w1": (4, 4), "lokr_w2_b": (2, 8)}, "has no 'lokr_w2_a' factor"),
+        ({"lokr_w1": (4, 4), "lora_up.weight": (2, 8)}, "beside factors of another kind"),
+        ({"lokr_w1": (4, 4), "lokr_w2": (8, 9)}, r"\[4, 4\] and \[8, 9\] do not make mid_block"),
+        ({"lokr_w1": (), "lokr_w2": (32, 32)}, r"\[\] and \[32, 32\] do not make"),
+        ({"lokr_w1": (4, 4, 1, 1), "lokr_w2": (8, 8)}, "do not make"),
+        ({"lokr_w1": (4, 4), "lokr_w2_a": (8, 0), "lokr_w2_b": (0, 8)}, "is empty"),
+        ({"lokr_w1": (4, 4), "lokr_w2_a": (8, 2), "lokr_w2_b": (3, 8)}, "do not make"),
+        (HADAMARD | {"hada_w2_b": (4, 31)}, r"\[32, 4\] and \[4, 31\] do not make"),
+        (HADAMARD | {"hada_w2_b": (5, 32)}, "do not make"),
+        (HADAMARD | {"hada_w1_a": (32, 0), "hada_w1_b": (0, 32)}, "is empty"),
+        (HADAMARD | {"hada_t1": (32, 4, 1, 1)}, "has no 'hada_t2' factor"),
+        ({"lokr_w1": (4, 4), "lokr_w2": (8, 8), "lokr_w2_a": (8, 2)}, "lokr_w2 and lokr_w2_a, whi"),
+        (
+            HADAMARD | {"dora_scale": (31, 1)},
+            r"magnitude of \[31, 1\] is not mid_block.*\[32, 32\]",
+        ),
+        (HADAMARD | {"dora_scale": (1, 31)}, "magnitude of"),
+        (HADAMARD | {"dora_scale": (4, 8)}, "magnitude of"),
+        (HADAMARD | {"dora_scale": (32, 1), "lora_magnitude_vector": (32,)}, "says again"),
+        ({"dora_scale": (32, 1)}, "has no 'up' factor"),
+    ],
+)
+def test_factors_of_other_kinds_that_do_not_fit_are_refused(tmp_path, weights, good, shapes, match):
+    for role in ("lora_up.weight", "lora_down.weight", "alpha"):
+        del good[f"{LAYER}.{role}"]
+    more = {f"{LAYER}.{role}": np.ones(shape, dtype=np.float32) for role, shape in shapes.items()}
+    with pytest.raises(SourceError, match=match):
+        read_lora(write(tmp_path, good | more), 1.0, weights)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("key", ["lora_up.weight", "lora_down.weight", "alpha"])
 def test_nan_and_infinity_are_refused(tmp_path, weights, good, key, bad):
@@ -185,7 +224,7 @@ def test_a_product_that_overflows_is_refused(tmp_path, weights, good):
     found = read_lora(write(tmp_path, good), 1.0, weights)
     name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
     with pytest.raises(SourceError, match="multiply to NaN or Inf"):
-        found["unet"][name].delta()
+        found["unet"][name].delta(NOTHING)
 
 
 def test_an_alpha_of_several_numbers_is_refused(tmp_path, weights, good):
@@ -239,7 +278,7 @@ def test_a_file_cut_short_is_refused_also_when_it_is_cut_later(tmp_path, weights
     with pytest.raises(SourceError, match="damaged or cut short"):
         read_lora(file, 1.0, weights)
     with pytest.raises(SourceError, match="damaged or cut short"):
-        next(iter(found["unet"].values())).delta()
+        next(iter(found["unet"].values())).delta(NOTHING)
 
 
 def test_a_missing_file_is_named(tmp_path, weights):
@@ -255,9 +294,14 @@ LAYERS = st.sampled_from(
 )  # fmt: skip
 ENDS = st.sampled_from(
     [".lora_down.weight", ".lora_up.weight", ".lora_mid.weight", ".lora_A.weight", ".alpha",
-     ".lora_B.x.weight", "_lora.up.weight", ".lora.down.weight", ".weight", ".hada_w1_a", ""]
+     ".lora_B.x.weight", "_lora.up.weight", ".lora.down.weight", ".weight", ""]
 )  # fmt: skip
-SHAPES = st.sampled_from([(), (0,), (1,), (32,), (2, 32), (32, 2), (2, 32, 1, 1), (2, 2, 3, 3)])
+OTHER_KINDS = st.sampled_from(
+    [f".{role}" for kind in (Hadamard, Kronecker) for role in (*kind.roles, "alpha", "dora_scale")]
+)
+SHAPES = st.sampled_from(
+    [(), (0,), (1,), (32,), (2, 32), (32, 2), (4, 8), (8, 4), (0, 32), (2, 32, 1, 1), (2, 2, 3, 3)]
+)  # fmt: skip
 
 
 @settings(
@@ -266,7 +310,10 @@ SHAPES = st.sampled_from([(), (0,), (1,), (32,), (2, 32), (32, 2), (2, 32, 1, 1)
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
-    keys=st.dictionaries(st.tuples(LAYERS, ENDS).map("".join), SHAPES, max_size=6),
+    keys=st.dictionaries(st.tuples(LAYERS, ENDS).map("".join), SHAPES, max_size=6)
+    | st.tuples(LAYERS, st.dictionaries(OTHER_KINDS, SHAPES, max_size=7)).map(
+        lambda drawn: {drawn[0] + end: shape for end, shape in drawn[1].items()}
+    ),
     note=st.none() | st.text(max_size=20) | st.just("[]") | st.just('{"unet": {"r": 1}}'),
 )
 def test_any_file_is_read_or_refused_in_one_sentence(tmp_path, weights, keys, note):
@@ -279,5 +326,8 @@ def test_any_file_is_read_or_refused_in_one_sentence(tmp_path, weights, keys, no
     else:
         lines = [""]
     assert len(lines) == 1
-    for (component, name), delta in deltas(found).items():
+    stored = {
+        (part, name): np.ones(shape) for part in weights for name, shape in weights[part].items()
+    }
+    for (component, name), delta in deltas(found, stored).items():
         assert delta.shape == weights[component][name]
