@@ -37,10 +37,11 @@ class Decomposed:
         weight = stored.astype(np.float32)
         turned = weight + product.delta(stored).reshape(weight.shape)
         others = tuple(each for each in range(turned.ndim) if each != self.axis)
-        length = np.sqrt((turned**2).sum(axis=others, keepdims=True)) + EPSILON
-        magnitude = product.source.read(self.magnitude).reshape(length.shape)
-        whole = (turned * (magnitude / length) - weight) * np.float32(self.scale)
-        if not np.isfinite(whole).all():
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at below
+            length = np.sqrt((turned**2).sum(axis=others, keepdims=True)) + EPSILON
+            magnitude = product.source.read(self.magnitude).reshape(length.shape)
+            whole = (turned * (magnitude / length) - weight) * np.float32(self.scale)
+        if not (np.isfinite(whole).all() and np.isfinite(length).all()):
             raise SourceError(
                 f"'{shown(self.magnitude)}' in {product.source.file.name} makes NaN or Inf"
             )

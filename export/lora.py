@@ -31,7 +31,8 @@ ROLES = re.compile(
     r"|\.lora_linear_layer\.(?P<linear>down|up)\.weight$"
     r"|\.(?P<hadamard>hada_(?:w[12]_[ab]|t[12]))$"
     r"|\.(?P<kronecker>lokr_(?:w[12](?:_[ab])?|t2))$"
-    r"|\.(?P<scale>dora_scale)$|\.lora_(?P<peft_scale>magnitude)_vector(?:\.[^.]+)?(?:\.weight)?$"
+    r"|\.(?P<lycoris_dora>dora_scale)$"
+    r"|\.lora_(?P<peft_dora>magnitude)_vector(?:\.[^.]+)?(?:\.weight)?$"
     r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)$"
 )
 MAGNITUDES = ("dora_scale", "magnitude")
@@ -101,6 +102,11 @@ def read_lora(file: Path, scale: float, weights: Weights) -> dict[str, dict[str,
         if name in found[component]:
             raise SourceError(
                 f"{file.name} has two layers for {component}'s '{name}', the second is '{first}'"
+            )
+        if layer.magnitude is None and alphas.is_dora(component):
+            raise SourceError(
+                f"{file.name} is a DoRA by its notes, but '{first}' has no magnitude beside it",
+                hint="the file is incomplete: fetch it again",
             )
         strength = _strength(alphas, source, layer, (component, name))
         found[component][name] = _addition(layer, source, strength, scale, weights[component][name])

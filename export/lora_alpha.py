@@ -36,6 +36,7 @@ class Config:
     alphas: Mapping[str, float]
     ranks: Mapping[str, float]
     rooted: bool
+    dora: bool
 
     def strength(self, layer: str, rank: int | None) -> float:
         """Give what `layer`'s product is multiplied by. rank None: the one that is noted."""
@@ -52,8 +53,16 @@ class Alphas:
 
     def strength(self, component: str, name: str, rank: int | None) -> float:
         """Give alpha / rank (or alpha / sqrt(rank)) of a parameter; 1 where nothing is said."""
-        config = self.configs.get(component) or self.configs.get("")
+        config = self._config(component)
         return config.strength(name.removesuffix(".weight"), rank) if config else 1.0
+
+    def is_dora(self, component: str) -> bool:
+        """Say whether each of a component's layers must have a magnitude."""
+        config = self._config(component)
+        return config is not None and config.dora
+
+    def _config(self, component: str) -> Config | None:
+        return self.configs.get(component) or self.configs.get("")
 
 
 def read_alphas(source: TensorFile) -> Alphas:
@@ -92,6 +101,7 @@ def _config(values: Mapping[str, object], where: str) -> Config:
         alphas=_patterns(values, "alpha_pattern", -ALPHA_LIMIT, where),
         ranks=_patterns(values, "rank_pattern", 1, where) if noted else {},
         rooted=values.get("use_rslora") is True,
+        dora=values.get("use_dora") is True,
     )
 
 

@@ -16,7 +16,7 @@ __all__ = ["PASSPHRASE", "Home", "make_home"]
 PASSPHRASE = "correct horse battery staple"
 # Cheap settings for tests that are about something else than the picture.
 QUICK = ("--steps", "4")
-_made: list[Path] = []  # the homes of this process
+_compiled: list[Path] = []  # folders of the homes of this process
 
 
 @dataclass
@@ -96,9 +96,9 @@ def make_home(path: Path, **environ: str) -> Home:
     (path / "user").mkdir(parents=True)
     compiled = path / "cache" / "openvino"
     compiled.mkdir(parents=True)
-    for blob in {blob.name: blob for old in _made for blob in old.glob("*.blob")}.values():
+    for blob in {blob.name: blob for old in _compiled for blob in old.glob("*.blob")}.values():
         shutil.copy(blob, compiled)
-    _made.append(compiled)
+    _compiled.append(compiled)
     secret = path / "user" / "passphrase"
     secret.write_text(PASSPHRASE + "\n")
     home = Home(path, {"SAFELIGHT_PASSPHRASE_FILE": str(secret), **environ})

@@ -52,7 +52,7 @@ def unet_inputs(texts, *, tokens=32, width=128, side=16, pictures=1):
     }
 
 
-@pytest.mark.parametrize(("texts", "pictures"), [(3, 1), (2, 3)])
+@pytest.mark.parametrize(("texts", "pictures"), [(2, 1), (3, 1), (2, 2), (2, 3)])
 def test_pocket_computes_the_same_by_fewer_products(texts, pictures, tmp_path):
     """Again from the cache of compiled models, which keeps both forms apart."""
     model, given = POCKET / "unet" / "model.onnx", unet_inputs(texts, pictures=pictures)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import nn
 
 from engine.tokenizer import Tokenizer
@@ -121,6 +121,26 @@ def test_loras_are_added_by_their_scales_to_what_they_name_and_to_nothing_else(
     assert fingerprint(plain) != fingerprint(merged)
     other = open_with(sources[form], loras=((one, 0.5), (two, -1.0)))
     assert fingerprint(other) != fingerprint(merged)
+
+
+@pytest.mark.parametrize("family", ["sd1"], indirect=True)
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_dora_begins_with_the_stored_weight_whatever_else_is_added(sources, tmp_path, order):
+    layer = f"lora_unet_{ATTENTION}"
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q."
+    one, first = lora(tmp_path / "one.safetensors", {layer: (64, 64)}, seed=1)
+    two, second = lora(tmp_path / "two.safetensors", {layer: (64, 64)}, seed=2)
+    magnitude = np.linspace(0.5, 2.0, 64, dtype=np.float32).reshape(64, 1)
+    save_file(load_file(one) | {f"{layer}.dora_scale": magnitude}, one)
+    merged = open_with(sources["folder"], loras=((one, 0.5), (two, -2.0))[::order])
+    same_as_the_libraries(merged, "unet")
+    (stored,) = [v for k, v in values(open_with(sources["folder"]), "unet").items() if name in k]
+    (found,) = [v for k, v in values(merged, "unet").items() if name in k]
+    stored = stored.astype(np.float64)
+    turned = stored + first[layer]
+    whole = magnitude * turned / np.linalg.norm(turned, axis=1, keepdims=True)
+    exact = stored + 0.5 * (whole - stored) - 2 * second[layer]
+    np.testing.assert_allclose(found, exact, atol=2e-3)  # rounded to fp16
 
 
 @pytest.mark.parametrize("family", ["sd1"], indirect=True)

@@ -55,6 +55,7 @@ def test_alpha_comes_from_the_configuration_that_peft_writes_beside_the_file(tmp
     ("note", "match"),
     [
         ("{", "not good JSON"),
+        (noted(2.0, {}, use_dora=True), "is a DoRA by its notes, but .* has no magnitude"),
         (noted(2.0, {}, lora_bias=True), "with biases"),
         (noted(2.0, {"(a+)+": 1.0}), "is no layer"),
         (noted(2.0, {"to_q": "much"}), "a number is needed"),

@@ -227,6 +227,15 @@ def test_a_product_that_overflows_is_refused(tmp_path, weights, good):
         found["unet"][name].delta(NOTHING)
 
 
+def test_a_length_that_overflows_is_refused(tmp_path, weights, good):
+    name = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    good[f"{LAYER}.lora_up.weight"] = np.full_like(good[f"{LAYER}.lora_up.weight"], 1e30)
+    good[f"{LAYER}.dora_scale"] = np.ones((32, 1), np.float32)
+    found = read_lora(write(tmp_path, good), 1.0, weights)
+    with pytest.raises(SourceError, match=r"dora_scale' in .* makes NaN or Inf"):
+        found["unet"][name].delta(np.ones((32, 32), np.float32))
+
+
 def test_an_alpha_of_several_numbers_is_refused(tmp_path, weights, good):
     good[f"{LAYER}.alpha"] = np.ones(2, dtype=np.float32)
     with pytest.raises(SourceError, match="one number needed"):
