@@ -2,7 +2,8 @@
 
 A LoRA adds `scale * alpha / rank` times a product of small factors to a weight (Hu et al., arXiv
 2106.09685, section 4.1); which products there are is in `export.products`. Key styles:
-kohya-ss/sd-scripts, LyCORIS, diffusers (four ages of it), PEFT, ComfyUI.
+kohya-ss/sd-scripts, LyCORIS, diffusers (four ages of it), PEFT, ComfyUI. Beside them a file may
+have whole differences, of a layer or normalisation, its weight's and its bias'.
 """
 
 import math
@@ -15,7 +16,7 @@ from export.dora import Decomposed, axis_of
 from export.errors import SourceError
 from export.lora_alpha import MERGED, Alphas, read_alphas
 from export.lora_names import addresses, locate
-from export.products import Product, Shape, kind_of
+from export.products import Difference, Product, Shape, kind_of
 from export.tensor_file import TensorFile, open_tensors, shown
 from export.weightfiles import Addition
 
@@ -31,18 +32,21 @@ ROLES = re.compile(
     r"|\.lora_linear_layer\.(?P<linear>down|up)\.weight$"
     r"|\.(?P<hadamard>hada_(?:w[12]_[ab]|t[12]))$"
     r"|\.(?P<kronecker>lokr_(?:w[12](?:_[ab])?|t2))$"
+    r"|\.(?P<difference>diff|w_norm)$"
+    r"|\.(?P<of_bias>diff_b|b_norm)$"
     r"|\.(?P<lycoris_dora>dora_scale)$"
     r"|\.lora_(?P<peft_dora>magnitude)_vector(?:\.[^.]+)?(?:\.weight)?$"
     r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)$"
 )
 MAGNITUDES = ("dora_scale", "magnitude")
-PEFT_ROLES = {"A": "down", "B": "up"}
+# The one role of a difference; which of the layer's parameters it is for is in the layer's label.
+ROLE_OF = {"A": "down", "B": "up"} | dict.fromkeys(("w_norm", "diff_b", "b_norm"), "diff")
+WEIGHT, BIAS = ".weight", ".bias"
 # What keys of other additions have in them: LyCORIS' modules, and what PEFT and ComfyUI add.
 OTHERS = {
     "OFT": r"\.b?oft_",
     "IA3": r"\.on_input$|\.ia3_l\b",
     "GLora": r"\.[ab][12]\.weight$",
-    "set of whole differences": r"\.diff(_b)?$|\.[wb]_norm$",
     "LoRA with biases": r"\.lora_(B|up)(\.[^.]+)?\.bias$",
     "LoRA of an embedding table": r"\.lora_embedding_[AB]\b",
 }
@@ -53,10 +57,11 @@ TEXT_KEY = re.compile(r"attn2[._](?:processor[._])?to_[kv]$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layer:
-    """What a file has for one layer. factors: role -> key. alpha: the key of a number, or None.
-    magnitude: role and key of DoRA's, or nothing.
+    """What a file has for one parameter of a layer, `.weight` or `.bias`. factors: role -> key.
+    alpha: the key of a number, or None. magnitude: role and key of DoRA's, or nothing.
     """
 
+    parameter: str
     kind: type[Product]
     factors: Mapping[str, str]
     alpha: str | None
@@ -92,9 +97,9 @@ def read_lora(file: Path, scale: float, weights: Weights) -> dict[str, dict[str,
     found: dict[str, dict[str, Addition]] = {component: {} for component in weights}
     misfits: list[str] = []
     places = addresses(weights)
-    for label, layer in layers.items():
+    for (label, _), layer in layers.items():
         first = shown(next(iter(layer.factors.values())))
-        homes = locate(label, places)
+        homes = _homes(layer, locate(label, places), weights)
         if reason := _misfit(layer, source, homes, weights):
             misfits.append(f"'{first}' ({reason})")
             continue
@@ -137,9 +142,15 @@ def _refuse_others(source: TensorFile) -> None:
             )
 
 
-def _layers(source: TensorFile) -> dict[str, Layer]:
-    """Sort the keys: layer as the file names it -> its factors."""
-    found: dict[str, dict[str, str]] = {}
+def _homes(layer: Layer, homes: list[tuple[str, str]], weights: Weights) -> list[tuple[str, str]]:
+    """Give the parameters meant by a layer whose weights are `homes`."""
+    meant = [(part, name.removesuffix(WEIGHT) + layer.parameter) for part, name in homes]
+    return [(part, name) for part, name in meant if name in weights[part]]
+
+
+def _layers(source: TensorFile) -> dict[tuple[str, str], Layer]:
+    """Sort the keys: layer as the file names it, and which parameter of it -> its factors."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
     strange: list[str] = []
     for key in source.shapes:
         match = ROLES.search(key)
@@ -147,8 +158,9 @@ def _layers(source: TensorFile) -> dict[str, Layer]:
             strange.append(key)
             continue
         word = next(group for group in match.groups() if group)
-        roles = found.setdefault(key[: match.start()], {})
-        role = PEFT_ROLES.get(word, word)
+        parameter = BIAS if match["of_bias"] else WEIGHT
+        roles = found.setdefault((key[: match.start()], parameter), {})
+        role = ROLE_OF.get(word, word)
         if role in roles:
             raise SourceError(f"'{shown(key)}' says again what '{shown(roles[role])}' says")
         roles[role] = key
@@ -157,10 +169,10 @@ def _layers(source: TensorFile) -> dict[str, Layer]:
             f"{source.file.name} has {len(strange)} of {len(source.shapes)} keys that are no part"
             f" of a LoRA, the first is '{shown(strange[0])}'"
         )
-    return {layer: _layer(source, roles) for layer, roles in found.items()}
+    return {place: _layer(source, place[1], roles) for place, roles in found.items()}
 
 
-def _layer(source: TensorFile, roles: Mapping[str, str]) -> Layer:
+def _layer(source: TensorFile, parameter: str, roles: Mapping[str, str]) -> Layer:
     first = shown(next(iter(roles.values())))
     factors = {role: key for role, key in roles.items() if role not in {"alpha", *MAGNITUDES}}
     kind = kind_of(factors)
@@ -175,7 +187,10 @@ def _layer(source: TensorFile, roles: Mapping[str, str]) -> Layer:
     lengths = [(role, key) for role, key in roles.items() if role in MAGNITUDES]
     if len(lengths) > 1:
         raise SourceError(f"'{shown(lengths[1][1])}' says again what '{shown(lengths[0][1])}' says")
+    if lengths and kind is Difference:
+        raise SourceError(f"'{shown(lengths[0][1])}' is a DoRA's, but stands beside '{first}'")
     return Layer(
+        parameter=parameter,
         kind=kind,
         factors=ordered,
         alpha=roles.get("alpha"),
@@ -183,10 +198,12 @@ def _layer(source: TensorFile, roles: Mapping[str, str]) -> Layer:
     )
 
 
-def _compare_families(source: TensorFile, layers: Mapping[str, Layer], weights: Weights) -> None:
+def _compare_families(
+    source: TensorFile, layers: Mapping[tuple[str, str], Layer], weights: Weights
+) -> None:
     theirs = {
         width
-        for name, layer in layers.items()
+        for (name, _), layer in layers.items()
         if TEXT_KEY.search(name) and (width := layer.kind.width(layer.shapes(source)))
     }
     ours = {
@@ -253,8 +270,11 @@ def _refuse_misfits(source: TensorFile, misfits: list[str], count: int) -> None:
 def _strength(alphas: Alphas, source: TensorFile, layer: Layer, home: tuple[str, str]) -> float:
     """Give alpha / rank: the file's own alpha first, then that of its notes, then 1.
 
-    Where no factor shows a rank, LyCORIS' own alpha is the rank, whatever it says.
+    Where no factor shows a rank, LyCORIS' own alpha is the rank, whatever it says; a difference has
+    neither.
     """
+    if layer.kind is Difference:
+        return 1.0
     rank = layer.kind.rank(layer.shapes(source))
     if layer.alpha is None:
         return alphas.strength(*home, rank)

@@ -16,7 +16,7 @@ from export.tensor_file import TensorFile, shown
 
 __all__ = ["MERGED", "Alphas", "read_alphas"]
 
-MERGED = "LoRA, LoCon, LoHa, LoKr and DoRA"  # what can be merged
+MERGED = "LoRA, LoCon, LoHa, LoKr, DoRA and whole differences"  # what can be merged
 NOTE = "lora_adapter_metadata"  # diffusers/loaders/lora_base.py
 PEFT_FILE = "adapter_model.safetensors"
 PEFT_CONFIG = "adapter_config.json"

@@ -1,10 +1,12 @@
-"""What a LoRA's layer adds to a weight: small factors, in one of three ways to multiply them out.
+"""What a LoRA's layer adds to a weight: small factors, in one of three ways to multiply them out,
+or all of the difference.
 
 `LowRank`: up @ down, with a third factor between them for a convolution in Tucker's form (Hu et
 al., arXiv 2106.09685; LoCon). `Hadamard`: two such products, multiplied number by number (LoHa;
 Hyeon-Woo et al., arXiv 2108.06098). `Kronecker`: each number of one matrix times the whole of
-another, either of which may be a product itself (LoKr). The last two, and the names of their
-factors, are LyCORIS' (Yeh et al., arXiv 2309.14859), and PEFT writes the same.
+another, either of which may be a product itself (LoKr). `Difference`: what was trained as a whole
+(LyCORIS' "full", and its normalisations). All but the first, and the names of their factors, are
+LyCORIS' (Yeh et al., arXiv 2309.14859); PEFT writes the same products.
 """
 
 import math
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from export.errors import SourceError
 from export.tensor_file import TensorFile, shown
 
-__all__ = ["Hadamard", "Kronecker", "LowRank", "Product", "Shape", "kind_of"]
+__all__ = ["Difference", "Hadamard", "Kronecker", "LowRank", "Product", "Shape", "kind_of"]
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]  # role -> shape
@@ -245,7 +247,41 @@ class Kronecker(Product):
         return np.kron(one, two.reshape(len(two), -1))
 
 
-KINDS: tuple[type[Product], ...] = (LowRank, Hadamard, Kronecker)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference(Product):
+    """All of it, as it is."""
+
+    roles = ("diff",)
+
+    @staticmethod
+    def lacking(roles: Mapping[str, object]) -> str:
+        """As `Product.lacking`."""
+        return _first_missing(roles, "diff")
+
+    @staticmethod
+    def rank(shapes: Shapes) -> int | None:  # noqa: ARG004
+        """As `Product.rank`."""
+        return None
+
+    @staticmethod
+    def width(shapes: Shapes) -> int | None:
+        """As `Product.width`."""
+        return shapes["diff"][1] if len(shapes["diff"]) == 2 else None
+
+    @staticmethod
+    def misfit(shapes: Shapes, name: str, whole: Shape) -> str:
+        """As `Product.misfit`."""
+        if 0 in shapes["diff"]:
+            return "it is empty"
+        made = shapes["diff"]
+        return "" if _fills(made, whole) else f"{list(made)} is not {name}'s {list(whole)}"
+
+    @staticmethod
+    def _whole(factors: Factors) -> Factor:
+        return factors["diff"]
+
+
+KINDS: tuple[type[Product], ...] = (LowRank, Hadamard, Kronecker, Difference)
 
 
 def kind_of(roles: Mapping[str, object]) -> type[Product] | None:

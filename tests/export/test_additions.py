@@ -143,6 +143,24 @@ def test_a_dora_begins_with_the_stored_weight_whatever_else_is_added(sources, tm
     np.testing.assert_allclose(found, exact, atol=2e-3)  # rounded to fp16
 
 
+@pytest.mark.parametrize("form", ["file", "folder"])
+def test_normalisations_and_biases_are_added_to_under_either_name(sources, family, form, tmp_path):
+    """A single file has LDM's names, where a layer is found by another way."""
+    part, layer, name = "unet", "lora_unet_mid_block_resnets_0_norm1", "mid_block.resnets.0.norm1"
+    (width,) = values(open_with(sources[form]), part)[f"{name}.weight"].shape
+    added = {key: np.linspace(-1, 1, width, dtype=np.float32) + n for n, key in enumerate("wb")}
+    file = tmp_path / "norms.safetensors"
+    save_file({f"{layer}.{key}_norm": value for key, value in added.items()}, file)
+    plain, merged = open_with(sources[form]), open_with(sources[form], loras=((file, 0.5),))
+    same_as_the_libraries(merged, part)
+    before, after = values(plain, part), values(merged, part)
+    changed = {each for each in before if not np.array_equal(before[each], after[each])}
+    assert changed == {f"{name}.weight", f"{name}.bias"}
+    for end, key in (("weight", "w"), ("bias", "b")):
+        exact = before[f"{name}.{end}"].astype(np.float64) + 0.5 * added[key]
+        np.testing.assert_allclose(after[f"{name}.{end}"], exact, atol=2e-3)  # rounded to fp16
+
+
 @pytest.mark.parametrize("family", ["sd1"], indirect=True)
 def test_what_overflows_fp16_is_refused(sources, tmp_path):
     layer = f"lora_unet_{ATTENTION}"

@@ -58,16 +58,14 @@ def test_a_scale_out_of_bounds_is_refused(tmp_path, weights, good, scale):
         (f"{LAYER}.oft_blocks", "an OFT"),
         (f"{LAYER}.on_input", "an IA3"),
         (f"{LAYER}.a1.weight", "a GLora"),
-        (f"{LAYER}.diff", "a set of whole differences"),
-        (f"{LAYER}.diff_b", "a set of whole differences"),
-        (f"{LAYER}.w_norm", "a set of whole differences"),
         ("unet.mid_block.x.lora_B.bias", "a LoRA with biases"),
         ("base_model.model.x.lora_embedding_A", "a LoRA of an embedding table"),
     ],
 )
 def test_other_additions_are_refused_by_name(tmp_path, weights, good, key, kind):
     good[key] = np.zeros(3, dtype=np.float32)
-    with pytest.raises(SourceError, match=f"is {kind}; only LoRA, LoCon, LoHa, LoKr and DoRA can"):
+    merged = "LoRA, LoCon, LoHa, LoKr, DoRA and whole differences"
+    with pytest.raises(SourceError, match=f"is {kind}; only {merged} can be merged"):
         read_lora(write(tmp_path, good), 1.0, weights)
 
 
@@ -199,6 +197,12 @@ def test_wrong_shapes_are_refused(tmp_path, weights, good, role, shape, match):
         (HADAMARD | {"dora_scale": (4, 8)}, "magnitude of"),
         (HADAMARD | {"dora_scale": (32, 1), "lora_magnitude_vector": (32,)}, "says again"),
         ({"dora_scale": (32, 1)}, "has no 'up' factor"),
+        ({"diff": (32, 31)}, r"\[32, 31\] is not mid_block.*\[32, 32\]"),
+        ({"diff": (0, 32)}, "it is empty"),
+        ({"diff": (32, 32), "w_norm": (32, 32)}, "says again"),
+        ({"diff": (32, 32), "lora_up.weight": (32, 4)}, "beside factors of another kind"),
+        ({"diff": (32, 32), "dora_scale": (32, 1)}, r"dora_scale' is a DoRA's, but stands beside"),
+        ({"diff_b": (32,)}, r"diff_b' \(the model has no such weight"),  # to_q has no bias
     ],
 )
 def test_factors_of_other_kinds_that_do_not_fit_are_refused(tmp_path, weights, good, shapes, match):
@@ -307,6 +311,7 @@ ENDS = st.sampled_from(
 )  # fmt: skip
 OTHER_KINDS = st.sampled_from(
     [f".{role}" for kind in (Hadamard, Kronecker) for role in (*kind.roles, "alpha", "dora_scale")]
+    + [".diff", ".diff_b", ".w_norm", ".b_norm"]
 )
 SHAPES = st.sampled_from(
     [(), (0,), (1,), (32,), (2, 32), (32, 2), (4, 8), (8, 4), (0, 32), (2, 32, 1, 1), (2, 2, 3, 3)]

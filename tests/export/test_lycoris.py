@@ -1,4 +1,6 @@
-"""LoHa, LoKr and DoRA: what PEFT's own modules add, and what the formulas of their papers say."""
+"""LoHa, LoKr, DoRA: what PEFT's own modules add, and what the formulas of their papers say. And
+differences: what LyCORIS trains as a whole.
+"""
 
 import warnings
 
@@ -158,3 +160,31 @@ def test_each_column_of_a_dora_is_as_long_as_its_magnitude_says(tmp_path, weight
     np.testing.assert_allclose(along_it, np.sqrt((turned**2).sum(axis=others)), rtol=1e-5)
     half = deltas(read_lora(file, 0.5, weights), {("unet", name): stored})["unet", name]
     np.testing.assert_allclose(half, added / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_differences_of_weights_and_biases_are_added_as_they_are(tmp_path, weights):
+    """Of convolutions, one of 1 x 1 written as a matrix, and of normalisations in both networks."""
+    wanted = {
+        ("unet", "conv_in.weight"): drawn(*weights["unet"]["conv_in.weight"]),
+        ("unet", "conv_in.bias"): drawn(*weights["unet"]["conv_in.bias"]),
+        ("unet", "conv_norm_out.weight"): drawn(*weights["unet"]["conv_norm_out.weight"]),
+        ("unet", "conv_norm_out.bias"): drawn(*weights["unet"]["conv_norm_out.bias"]),
+    }
+    shortcut = next(name for name in weights["unet"] if name.endswith("conv_shortcut.weight"))
+    wanted["unet", shortcut] = drawn(*weights["unet"][shortcut])
+    (text,) = [name for name in weights["text_encoder"] if name.endswith("final_layer_norm.bias")]
+    wanted["text_encoder", text] = drawn(*weights["text_encoder"][text])
+    tensors = {}
+    for (part, name), value in wanted.items():
+        layer, _, parameter = name.rpartition(".")
+        norm = "norm" in layer
+        role = {"weight": "w_norm" if norm else "diff", "bias": "b_norm" if norm else "diff_b"}
+        key = f"{kohya(weights, part, f'{layer}.weight')}.{role[parameter]}"
+        tensors[key] = value[..., 0, 0] if name == shortcut else value
+    linear = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+    layer = kohya(weights, "unet", linear)
+    up, down = drawn(32, 2), drawn(2, 32)
+    tensors |= {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
+    wanted["unet", linear] = up @ down
+    found = deltas(read_lora(write(tmp_path, tensors), SCALE, weights))
+    same(found, {key: SCALE * value for key, value in wanted.items()})

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 from typer.testing import CliRunner
 
 import safelight
@@ -97,6 +99,29 @@ def test_named_weights_are_the_sums_and_all_others_the_base_s(pair):
             # fp16 keeps eleven bits: half of the last one is the rounding, the rest f32's.
             np.testing.assert_allclose(after[name], exact, rtol=1.01 * 2**-11, atol=1e-7)
             assert not np.array_equal(after[name], old)
+
+
+def in_the_graph(bundle: Path, layer: str) -> dict[str, np.ndarray]:
+    graph = onnx.load(bundle / "unet/model.onnx", load_external_data=False).graph
+    kept = [each for each in graph.initializer if each.name.startswith(f"{layer}.")]
+    return {each.name.removeprefix(f"{layer}."): numpy_helper.to_array(each) for each in kept}
+
+
+def test_what_is_too_small_for_the_external_data_is_added_to_as_well(tmp_path):
+    layer = "down_blocks.0.resnets.0.norm1"
+    before = in_the_graph(POCKET, layer)
+    added = {f"{end[0]}_norm": np.linspace(-1, 1, len(before[end])) for end in ("weight", "bias")}
+    tensors = {f"lora_unet_{layer.replace('.', '_')}.{role}": v for role, v in added.items()}
+    file = write(tmp_path, {key: value.astype(np.float32) for key, value in tensors.items()})
+    made(POCKET, tmp_path / "new", (file, 0.5))
+    after = in_the_graph(tmp_path / "new", layer)
+    assert before.keys() == after.keys() == {"weight", "bias"}
+    for end, old in before.items():
+        exact = old.astype(np.float64) + 0.5 * added[f"{end[0]}_norm"]
+        np.testing.assert_allclose(after[end], exact, rtol=1.01 * 2**-11, atol=1e-7)
+    assert (tmp_path / "new/unet/model.onnx_data").read_bytes() == (
+        POCKET / "unet/model.onnx_data"
+    ).read_bytes()
 
 
 def test_it_is_a_verified_bundle_that_says_what_it_is_made_of(pair):
