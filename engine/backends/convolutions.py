@@ -14,19 +14,18 @@ from numpy.typing import NDArray
 from engine.backends.ownoperations import channels_last, keep
 from engine.backends.upsampling import doubled_picture, only_reader, plain_weight
 from engine.kernels.library import Convolution, Kernels
-from engine.kernels.winograd import packed, transformed
+from engine.kernels.winograd import packed
 
 __all__ = ["CONVOLUTION", "convolution_operation", "convolve_by_kernel"]
 
 CONVOLUTION: Final = "SafelightConvolution"  # the operation's name in a graph
-# Pixels of all pictures: below, weights are transformed each time, since to read four times as many
-# would take longer.
+# Where the kernel is faster: products of a convolution with many and with few pixels of all
+# pictures, and channels.
 FEW_PIXELS: Final = 2048
-# Where the kernel is faster: products of a convolution with many and with few pixels, and channels.
 LEAST: Final = 3 << 30
 LEAST_OF_FEW: Final = 3 << 29
 LEAST_CHANNELS: Final = 128
-_FIELDS: Final = ("batches", "height", "width", "inputs", "outputs", "doubled", "plain")
+_FIELDS: Final = ("batches", "height", "width", "inputs", "outputs", "doubled", "half")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +43,9 @@ def convolution_operation(ov: Any, kernels: Kernels) -> type:
     """Give the operation's class for `ov`, the openvino module; `Core.add_extension` takes it."""
 
     class SafelightConvolution(ov.Op):
-        """Take x f32[batches, height, width, inputs], weights as `engine.kernels.winograd` makes
-        them, bias f32[batches, outputs] and, if there is any, what is added to the result.
+        """Take x f32[batches, height, width, inputs], the bytes of weights as
+        `engine.kernels.winograd` packs them, bias f32[batches, outputs] and, if there is any, what
+        is added to the result.
         """
 
         def __init__(self, inputs: Any = None, fields: Any = None) -> None:
@@ -92,7 +92,8 @@ def convolve_by_kernel(ov: Any, graph: Any, made: type) -> int:
             bias = op.add(op.reshape(found.shift, flat, False), bias).output(0)
         inputs = [
             channels_last(op, found.x),
-            op.constant((packed if sizes.plain else transformed)(found.weight)).output(0),
+            # As bytes: the plugin would make f32 of fp16.
+            op.constant(packed(found.weight).reshape(-1).view(np.uint8)).output(0),
             bias,
         ]
         if found.more is not None:
@@ -126,7 +127,7 @@ def _convolutions(graph: Any) -> Iterator[_Found]:
             inputs=inputs,
             outputs=outputs,
             doubled=int(half is not None),
-            plain=int(few),
+            half=int(weight.dtype == np.float16),
         )
         x = node.input_value(0) if half is None else half
         yield _Found(x=x, last=last, weight=weight, bias=bias, shift=shift, more=more, sizes=sizes)

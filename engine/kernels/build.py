@@ -25,7 +25,7 @@ SOURCES = {
     "norm.c": (*_VECTORS, "-mavx512bf16"),
     "attention_f32.c": ("-mavx2", "-mfma"),
     "norm_f32.c": ("-mavx2", "-mfma"),
-    "winograd.c": ("-mavx2", "-mfma"),
+    "winograd.c": ("-mavx2", "-mfma", "-mf16c"),
 }
 # In a process of its own: a library that ends the process that loads it is no library.
 _LOADS = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).safelight_path()"

@@ -8,7 +8,7 @@
 
 #define CALLED_FROM_OUTSIDE __attribute__((visibility("default")))
 
-enum { SAFELIGHT_VERSION = 5 /* of these calls: raise it with every change */ };
+enum { SAFELIGHT_VERSION = 6 /* of these calls: raise it with every change */ };
 enum { SAFELIGHT_NONE = 0, SAFELIGHT_AVX2 = 1, SAFELIGHT_AVX512_BF16 = 2, SAFELIGHT_AMX = 3 };
 
 CALLED_FROM_OUTSIDE int safelight_version(void);
@@ -63,15 +63,16 @@ CALLED_FROM_OUTSIDE int safelight_norm_f32(const struct safelight_norm *asked);
 
 /* x: float[batches, height, width, inputs], or half as high and wide where each value is four pixels (`doubled`);
    y: float[batches, height, width, outputs]; both counts of channels are multiples of 8.
-   weights: float[36][outputs / 16][inputs][16], transformed as `engine.kernels.winograd` does, or as they are (`plain`), float[outputs / 16][inputs][9][16];
+   weights: float[outputs / 16][inputs][9][16], or in fp16 (`half`), as `engine.kernels.winograd` packs them;
    bias: float[batches][outputs];
    more: what is added to y, of its shape, or NULL. */
 struct safelight_convolution {
   const float *x;
   float *y;
-  const float *weights, *bias, *more;
+  const void *weights;
+  const float *bias, *more;
   int64_t batches, height, width, inputs, outputs;
-  int32_t doubled, plain, threads;
+  int32_t doubled, half, threads;
   const void *cpus;
   uint64_t cpus_size;
 };

@@ -23,7 +23,7 @@ __all__ = [
     "find",
 ]
 
-VERSION: Final = 5  # of the calls; the library gives its own
+VERSION: Final = 6  # of the calls; the library gives its own
 FILE: Final = Path(__file__).with_name("safelight_kernels.so")
 # What `safelight_path` gives -> its name.
 PATHS: Final = ("none", "AVX2", "AVX512_BF16", "AMX bf16")
@@ -91,7 +91,7 @@ class _ConvolutionCall(ctypes.Structure):
         ("inputs", ctypes.c_int64),
         ("outputs", ctypes.c_int64),
         ("doubled", ctypes.c_int32),
-        ("plain", ctypes.c_int32),
+        ("half", ctypes.c_int32),
         ("threads", ctypes.c_int32),
         ("cpus", ctypes.c_void_p),
         ("cpus_size", ctypes.c_uint64),
@@ -103,7 +103,7 @@ class Convolution:
     """Sizes of one 3x3 convolution of x[batches, height, width, inputs] with zeros around it.
 
     doubled: 1 where x has half of the height and width, and each of its values is four pixels.
-    plain: 1 where weights are not transformed yet.
+    half: 1 where weights are in fp16.
     """
 
     batches: int
@@ -112,7 +112,7 @@ class Convolution:
     inputs: int
     outputs: int
     doubled: int
-    plain: int
+    half: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ class Kernels:
             sizes.inputs,
             sizes.outputs,
             sizes.doubled,
-            sizes.plain,
+            sizes.half,
             self.threads,
             *self._where(),
         )

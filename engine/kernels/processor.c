@@ -31,8 +31,8 @@ int safelight_path(void) {
   unsigned a, b, c, d;
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return SAFELIGHT_NONE;
   const uint64_t saved = saved_by_the_system(), tiles = 0x60000;
-  const int fma = (c & bit_FMA) != 0;
-  if ((saved & 6) != 6 || !fma || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return SAFELIGHT_NONE;
+  const int known = (c & bit_FMA) && (c & bit_F16C);
+  if ((saved & 6) != 6 || !known || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return SAFELIGHT_NONE;
   const unsigned needed = bit_AVX2 | bit_AVX512F | bit_AVX512DQ | bit_AVX512BW | bit_AVX512VL;
   const int matrix = (d & (1u << 24)) && (d & (1u << 22)); /* AMX_TILE, AMX_BF16 */
   if ((saved & VECTORS) != VECTORS || (b & needed) != needed || a < 1) return SAFELIGHT_AVX2;

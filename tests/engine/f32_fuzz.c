@@ -22,20 +22,24 @@ static int convolution(void) {
   struct safelight_convolution a = {.batches = 1 + draw(2), .inputs = 8 * (1 + draw(6)), .outputs = 8 * (1 + draw(6)), .doubled = (int32_t)draw(2), .threads = 1 + (int32_t)draw(3)};
   a.height = (1 + draw(20)) << a.doubled;
   a.width = (1 + draw(20)) << a.doubled;
+  if (draw(8) == 0) { /* so many pixels and weights that all threads share rounds; inputs of one depth or two */
+    a.inputs = 8 * (20 + draw(40));
+    a.outputs = 8 * (24 + draw(4));
+    a.height = a.width = 46 + 2 * draw(4);
+  }
   const int64_t low = a.height >> a.doubled, narrow = a.width >> a.doubled, whole = a.batches * a.height * a.width * a.outputs, panels = (a.outputs + 15) / 16;
   float *x = values(a.batches * low * narrow * a.inputs), *bias = values(a.batches * a.outputs), *more = draw(2) ? values(whole) : NULL;
-  a.plain = (int32_t)draw(2);
-  const int64_t places = a.plain ? 9 : 36;
-  float *weights = calloc((size_t)(places * panels * 16 * a.inputs), sizeof *weights), *y = malloc((size_t)whole * sizeof *y);
-  /* Weights that are 1 in the middle and 0 around it: at the six points 1, 1/6, 1/6, -2/3... of each direction's middle row. */
-  const double middle[6] = {0, sqrt(2) / 6, -sqrt(2) / 6, -sqrt(2) / 3, sqrt(2) / 3, 0};
-  for (int64_t p = 0; p < places; p++)
-    for (int64_t n = 0; n < a.outputs; n++)
-      for (int64_t c = 0; c < a.inputs; c++) {
-        const double weight = (double)(1 + (n + c) % 3);
-        if (a.plain) weights[((n / 16 * a.inputs + c) * 9 + p) * 16 + n % 16] = p == 4 ? (float)weight : 0;
-        else weights[((p * panels + n / 16) * a.inputs + c) * 16 + n % 16] = (float)(middle[p / 6] * middle[p % 6] * weight);
-      }
+  a.half = (int32_t)draw(2);
+  void *weights = calloc((size_t)(9 * panels * 16 * a.inputs), a.half ? 2 : 4);
+  float *y = malloc((size_t)whole * sizeof *y);
+  /* 1, 2 or 3 in the middle, 0 around it. */
+  static const uint16_t halves[3] = {0x3c00, 0x4000, 0x4200};
+  for (int64_t n = 0; n < a.outputs; n++)
+    for (int64_t c = 0; c < a.inputs; c++) {
+      const int64_t middle = ((n / 16 * a.inputs + c) * 9 + 4) * 16 + n % 16, weight = (n + c) % 3;
+      if (a.half) ((uint16_t *)weights)[middle] = halves[weight];
+      else ((float *)weights)[middle] = (float)(1 + weight);
+    }
   a.x = x;
   a.y = y;
   a.weights = weights;

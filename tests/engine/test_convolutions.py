@@ -15,7 +15,7 @@ from engine.devices import describe
 from engine.kernels import build as building
 from engine.kernels import library
 from engine.kernels.library import Convolution, Kernels, Norm
-from engine.kernels.winograd import packed, transformed
+from engine.kernels.winograd import packed
 from safelight.shelf import Shelf
 
 OV = runtime()
@@ -50,7 +50,7 @@ def exact(x, weight, bias, more=None, *, doubled=0):
     return y
 
 
-def convolved(x, weight, bias, more=None, *, doubled=0, plain=0, threads=2):
+def convolved(x, weight, bias, more=None, *, doubled=0, threads=2):
     batches, height, width, inputs = x.shape
     height, width, outputs = height << doubled, width << doubled, len(weight)
     y = np.full(batches * height * width * outputs + 64, 7.5, np.float32)  # room that must stay
@@ -61,9 +61,9 @@ def convolved(x, weight, bias, more=None, *, doubled=0, plain=0, threads=2):
         inputs=inputs,
         outputs=outputs,
         doubled=doubled,
-        plain=plain,
+        half=int(weight.dtype == np.float16),
     )
-    arrays = (x, y, (packed if plain else transformed)(weight), bias, more)
+    arrays = (x, y, packed(weight), bias, more)
     addresses = tuple(0 if each is None else each.ctypes.data for each in arrays)
     Kernels(path=1, threads=threads).convolve(sizes, addresses)
     assert (y[-64:] == 7.5).all()
@@ -72,38 +72,61 @@ def convolved(x, weight, bias, more=None, *, doubled=0, plain=0, threads=2):
 
 SIZES = [
     (1, 1, 1, 8, 8),
-    (1, 3, 30, 648, 16),  # two depths of inputs
+    (1, 3, 30, 648, 16),
     (1, 4, 4, 8, 24),  # half a panel of outputs
-    (1, 61, 45, 328, 360),  # weights for all threads together, tiles cut off on two sides
     (2, 9, 6, 16, 40),
-    (3, 70, 50, 64, 48),  # several rounds of a thread
     (2, 8, 8, 72, 72),  # tiles by fours, panels that are no whole group
+    # From 2,048 pixels on: a thread alone, or all together, with one depth of inputs and with more.
+    (3, 70, 50, 64, 48),  # several rounds of a thread
+    (1, 45, 46, 400, 40),
+    (1, 61, 45, 320, 360),  # tiles cut off on two sides
+    (2, 33, 40, 968, 104),
 ]
 
 
-@pytest.mark.parametrize("plain", [0, 1])
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
-def test_any_sizes(sizes, plain):
+def test_any_sizes(sizes, kind):
     x, weight, bias, more = drawn(*sizes)
+    weight = weight.astype(kind)
     for added in (None, more):
-        right = exact(x, weight, bias, added)
-        got = convolved(x, weight, bias, added, plain=plain)
+        right = exact(x, weight.astype(np.float64), bias, added)
+        got = convolved(x, weight, bias, added)
         assert np.abs(got - right).max() < TOLERANCE * np.abs(right).max()
 
 
-@pytest.mark.parametrize("sizes", [(1, 8, 8, 8, 8), (2, 14, 10, 136, 128)], ids=str)
-@pytest.mark.parametrize("plain", [0, 1])
-def test_a_picture_that_is_doubled_on_the_way(sizes, plain):
-    x, weight, bias, more = drawn(*sizes, doubled=1)
-    right = exact(x, weight, bias, more, doubled=1)
-    got = convolved(x, weight, bias, more, doubled=1, plain=plain)
+def test_rounds_of_all_threads_together():
+    """So many values that they do not go into one round; every tenth row is compared."""
+    x, weight, bias, _ = drawn(1, 168, 160, 64, 520)
+    rows = slice(0, None, 10)
+    got, right = convolved(x, weight, bias)[:, rows], exact(x, weight, bias)[:, rows]
     assert np.abs(got - right).max() < TOLERANCE * np.abs(right).max()
 
 
-@pytest.mark.parametrize(("inputs", "plain"), [(64, 0), (328, 0), (328, 1)])
-def test_threads_change_no_bit(inputs, plain):
-    given = drawn(1, 40, 40, inputs, 336)[:3]
-    one, seven = (convolved(*given, plain=plain, threads=threads) for threads in (1, 7))
+def test_the_smallest_and_largest_weights_of_fp16():
+    """Those below its normal numbers too, which a processor may be told to take for zero."""
+    x = np.ones((1, 4, 4, 8), np.float32)
+    weight = np.zeros((8, 8, 3, 3), np.float16)
+    weight[:, 0, 1, 1] = [6e-8, 3e-5, 65504, -65504, -6e-8, 1, 0, -0.0]
+    got = convolved(x, weight, np.zeros((1, 8), np.float32))
+    right = np.broadcast_to(weight[:, 0, 1, 1].astype(np.float32), got.shape)
+    np.testing.assert_allclose(got, right, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 8, 8, 8), (2, 34, 32, 136, 256)], ids=str)
+def test_a_picture_that_is_doubled_on_the_way(sizes):
+    x, weight, bias, more = drawn(*sizes, doubled=1)
+    right = exact(x, weight, bias, more, doubled=1)
+    got = convolved(x, weight, bias, more, doubled=1)
+    assert np.abs(got - right).max() < TOLERANCE * np.abs(right).max()
+
+
+@pytest.mark.parametrize(
+    ("side", "inputs", "outputs"), [(40, 64, 48), (46, 64, 48), (46, 648, 336)]
+)
+def test_threads_change_no_bit(side, inputs, outputs):
+    given = drawn(1, side, side, inputs, outputs)[:3]
+    one, seven = (convolved(*given, threads=threads) for threads in (1, 7))
     assert (one == seven).all()
 
 
@@ -119,7 +142,7 @@ def test_sizes_that_it_does_not_take_are_refused():
     for sizes in ((1, 4, 4, 12, 8), (1, 4, 4, 8, 12)):
         with pytest.raises(ValueError, match="does not take"):
             convolved(*drawn(*sizes))
-    odd = Convolution(batches=1, height=5, width=4, inputs=8, outputs=8, doubled=1, plain=0)
+    odd = Convolution(batches=1, height=5, width=4, inputs=8, outputs=8, doubled=1, half=0)
     with pytest.raises(ValueError, match="does not take"):
         Kernels(path=1).convolve(odd, (0, 0, 0, 0, 0))
 
