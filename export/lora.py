@@ -39,7 +39,7 @@ ROLES = re.compile(
     r"|(?:[._]lora|\.lora_linear_layer)?\.(?P<alpha>alpha)$"
 )
 MAGNITUDES = ("dora_scale", "magnitude")
-# The one role of a difference; which of the layer's parameters it is for is in the layer's label.
+# A difference has one role; whether it is the weight's or the bias' is kept with the layer's name.
 ROLE_OF = {"A": "down", "B": "up"} | dict.fromkeys(("w_norm", "diff_b", "b_norm"), "diff")
 WEIGHT, BIAS = ".weight", ".bias"
 # What keys of other additions have in them: LyCORIS' modules, and what PEFT and ComfyUI add.

@@ -20,7 +20,7 @@ __all__ = ["CONVOLUTION", "convolution_operation", "convolve_by_kernel"]
 
 CONVOLUTION: Final = "SafelightConvolution"  # the operation's name in a graph
 # Where the kernel is faster: products of a convolution with many and with few pixels of all
-# pictures, and channels.
+# pictures (`winograd.c` has another way for these), and channels.
 FEW_PIXELS: Final = 2048
 LEAST: Final = 3 << 30
 LEAST_OF_FEW: Final = 3 << 29

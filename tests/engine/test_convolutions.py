@@ -223,7 +223,6 @@ def smaller(monkeypatch):
     """Take convolutions that a test has time for."""
     monkeypatch.setattr(convolutions, "LEAST", 1)
     monkeypatch.setattr(convolutions, "LEAST_OF_FEW", 1)
-    monkeypatch.setattr(convolutions, "FEW_PIXELS", 1000)
     monkeypatch.setattr("engine.backends.norms.LEAST", 1)
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "SDXL_LIKE",
     "STYLES",
     "UNETS",
+    "assert_same",
     "attentions",
     "clip",
     "deltas",
@@ -33,7 +34,6 @@ __all__ = [
     "in_ldm",
     "kohya",
     "module_of",
-    "same",
     "shapes_of",
     "state",
     "tiny_weights",
@@ -143,7 +143,7 @@ def deltas(
     }
 
 
-def same(found: Mapping, wanted: Mapping, tolerance: float = 1e-5) -> None:
+def assert_same(found: Mapping, wanted: Mapping, tolerance: float = 1e-5) -> None:
     assert set(found) == set(wanted)
     for key, value in wanted.items():
         assert found[key].shape == value.shape

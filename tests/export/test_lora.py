@@ -23,12 +23,12 @@ from tests.export.lora_files import (
     SCALE,
     SDXL_LIKE,
     STYLES,
+    assert_same,
     attentions,
     clip,
     deltas,
     draw,
     expected,
-    same,
     state,
     tiny_weights,
     trainable,
@@ -50,7 +50,7 @@ def test_every_key_style_adds_the_same(tmp_path, weights, style):
     file = write(tmp_path, state(weights, factors, style))
     wanted = expected(weights, factors, SCALE * ALPHA / RANK)
     assert len(wanted) > 30
-    same(deltas(read_lora(file, SCALE, weights)), wanted)
+    assert_same(deltas(read_lora(file, SCALE, weights)), wanted)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -66,7 +66,7 @@ def test_half_precision_is_read_exactly(tmp_path, weights, dtype):
         for key, pair in factors.items()
     }
     wanted = expected(weights, rounded, ALPHA / RANK)
-    same(deltas(read_lora(tmp_path / "half.safetensors", 1.0, weights)), wanted)
+    assert_same(deltas(read_lora(tmp_path / "half.safetensors", 1.0, weights)), wanted)
 
 
 def test_a_whole_alpha_counts_and_a_missing_one_is_the_rank(tmp_path, weights):
@@ -77,7 +77,7 @@ def test_a_whole_alpha_counts_and_a_missing_one_is_the_rank(tmp_path, weights):
     del tensors[second]
     wanted = expected(weights, factors, 1.0)
     wanted[next(iter(wanted))] *= 8 / RANK
-    same(deltas(read_lora(write(tmp_path, tensors), 1.0, weights)), wanted)
+    assert_same(deltas(read_lora(write(tmp_path, tensors), 1.0, weights)), wanted)
 
 
 # Numbers against diffusers and PEFT
@@ -148,7 +148,7 @@ def test_the_sum_is_what_diffusers_fuses(tmp_path, weights, style):
     ours = deltas(read_lora(file, SCALE, weights))
     assert len(ours) == len(chosen)
     # The difference of two fp32 weights of size 1 to 10 has an error of 1e-6.
-    same(fused(pipe, file), ours, tolerance=1e-5)
+    assert_same(fused(pipe, file), ours, tolerance=1e-5)
 
 
 # Convolutions
@@ -195,7 +195,7 @@ def test_one_by_one_convolutions_and_linear_layers_are_the_same(tmp_path, weight
     tensors = state(weights, factors, "kohya")
     conv = deltas(read_lora(write(tmp_path, tensors), 1.0, weights))
     flat = {key: value.reshape(value.shape[:2]) for key, value in tensors.items()}
-    same(deltas(read_lora(write(tmp_path, flat), 1.0, weights)), conv)
+    assert_same(deltas(read_lora(write(tmp_path, flat), 1.0, weights)), conv)
     linear = {"unet": weights["unet"] | {name: weights["unet"][name][:2]}}
     found = deltas(read_lora(write(tmp_path, tensors), 1.0, linear))
     assert found["unet", name].shape == linear["unet"][name]

@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from export import SourceError
 from export.architectures import TINY
 from export.lora import read_lora
-from tests.export.lora_files import attentions, deltas, kohya, same, tiny_weights, write
+from tests.export.lora_files import assert_same, attentions, deltas, kohya, tiny_weights, write
 
 SCALE, ALPHA = 0.75, 3
 TARGETS = ["to_q", "to_out.0", "proj_in", "conv1", "conv_shortcut"]  # linear, 1 x 1 and 3 x 3
@@ -64,7 +64,7 @@ def test_what_peft_saves_adds_what_peft_merges(tmp_path, weights, kind, settings
     assert len(wanted) > 20
     file = tmp_path / "adapter_model.safetensors"
     stored = {("unet", name): value.numpy() for name, value in before.items()}
-    same(deltas(read_lora(file, SCALE, weights), stored), wanted, tolerance=1e-5)
+    assert_same(deltas(read_lora(file, SCALE, weights), stored), wanted, tolerance=1e-5)
 
 
 def kronecker(factors):
@@ -91,7 +91,7 @@ def test_a_lokr_of_lycoris_is_blocks_of_blocks(tmp_path, weights, factors, stren
     tensors = {f"{layer}.lokr_{role}": value for role, value in values.items()}
     tensors[f"{layer}.alpha"] = np.array(ALPHA, np.float32)
     found = deltas(read_lora(write(tmp_path, tensors), SCALE, weights))
-    same(found, {("unet", name): SCALE * strength * kronecker(values)})
+    assert_same(found, {("unet", name): SCALE * strength * kronecker(values)})
 
 
 def test_a_loha_of_lycoris_is_a_product_of_products_beside_a_lora(tmp_path, weights):
@@ -117,7 +117,7 @@ def test_a_loha_of_lycoris_is_a_product_of_products_beside_a_lora(tmp_path, weig
         * ((one[0] @ one[1]) * (two[0] @ two[1])).reshape(weights["unet"][conv]),
         ("unet", linear): up @ down,
     }
-    same(deltas(read_lora(write(tmp_path, tensors), 1.0, weights)), wanted)
+    assert_same(deltas(read_lora(write(tmp_path, tensors), 1.0, weights)), wanted)
 
 
 @pytest.mark.parametrize("kind", ["hada", "lokr"])
@@ -187,4 +187,4 @@ def test_differences_of_weights_and_biases_are_added_as_they_are(tmp_path, weigh
     tensors |= {f"{layer}.lora_up.weight": up, f"{layer}.lora_down.weight": down}
     wanted["unet", linear] = up @ down
     found = deltas(read_lora(write(tmp_path, tensors), SCALE, weights))
-    same(found, {key: SCALE * value for key, value in wanted.items()})
+    assert_same(found, {key: SCALE * value for key, value in wanted.items()})
